@@ -1,0 +1,30 @@
+"""The work of the stage download: a data source becomes two folders of shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from refine.data.format.manifest import Description
+from refine.data.format.writer import write_shards
+from refine.data.source import Splits
+from refine.system.files import new_folder
+from refine.system.progress import progress
+
+
+def write_splits(splits: Splits, source: str, train: Path, test: Path, samples_per_shard: int) -> None:
+    """Writes both splits; neither folder appears before both are whole."""
+    description = Description(
+        source=source,
+        classes=splits.classes,
+        side=splits.side,
+        mean=list(splits.mean),
+        std=list(splits.std),
+        samples_per_shard=samples_per_shard,
+    )
+    with new_folder(test) as test_part, new_folder(train) as train_part:
+        for folder, samples, size in (
+            (train_part, splits.train, splits.sizes[0]),
+            (test_part, splits.test, splits.sizes[1]),
+        ):
+            counted = progress(samples, f"write {folder.name.split('.')[1]}", total=size, unit="image")
+            write_shards(folder, counted, description)

@@ -1,0 +1,45 @@
+"""The training loss of REFINE (spec 1.3): binary cross-entropy on the remapped softmax + lambda * SupCon."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BASE_TEMPERATURE = 0.07
+
+
+def utility(remapped: Tensor, pseudo_labels: Tensor) -> Tensor:
+    """Element-wise binary cross-entropy, averaged over N * K; float32 scalar.
+
+    The paper writes ordinary cross-entropy; the released code uses this one, and lambda is tuned to its scale.
+
+    Args:
+        remapped: float32 [N, K], probabilities after the label map.
+        pseudo_labels: int64 [N].
+    """
+    wanted = functional.one_hot(pseudo_labels, remapped.shape[1]).to(remapped.dtype)
+    return functional.binary_cross_entropy(remapped, wanted)
+
+
+def supcon(images: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Supervised contrastive loss of transformed images, each counted as two equal views; scalar.
+
+    The released code repeats every row of the batch. The same value comes without the copies: for row i, its
+    positives are its own copy once and both copies of every other row of its label, and the denominator is
+    both copies of all rows less one of itself.
+
+    Args:
+        images: float [N, ...], flattened and normalised here.
+        labels: int64 [N], pseudo-labels.
+        temperature: tau; the result carries the factor tau / 0.07 of the reference implementation.
+    """
+    rows = functional.normalize(images.flatten(1), dim=1)
+    similarity = rows @ rows.T / temperature
+    same = (labels.unsqueeze(1) == labels).to(similarity.dtype)
+    own = similarity.diagonal()
+    highest = similarity.detach().amax(dim=1)
+    weights = torch.exp(similarity - highest.unsqueeze(1))
+    denominator = torch.log(2 * weights.sum(dim=1) - weights.diagonal()) + highest
+    positives = (2 * (similarity * same).sum(dim=1) - own) / (2 * same.sum(dim=1) - 1)
+    return (denominator - positives).mean() * (temperature / BASE_TEMPERATURE)

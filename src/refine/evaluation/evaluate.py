@@ -1,0 +1,169 @@
+"""The work of the stage evaluate: both systems on all test images, the curves, and the pictures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refine.data.batches import in_batches
+from refine.data.reader import Split
+from refine.defenses import refine
+from refine.defenses.refine import Refine
+from refine.evaluation.metrics import Answers, Truth, measure
+from refine.models.card import read_card
+from refine.models.classifier import Classifier
+from refine.models.device import Compute
+from refine.params.evaluate import EvaluateParams
+from refine.pictures.grid import draw_grid, to_bytes
+from refine.system.errors import UserError
+from refine.system.files import new_folder, write_json
+from refine.system.progress import progress
+
+_CURVES = ("benign_accuracy", "attack_success_rate")
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The clean test split and its triggered part."""
+
+    clean: Split
+    triggered: Split
+
+    @property
+    def truth(self) -> Truth:
+        """Labels of both, and which clean image is behind each triggered one.
+
+        Raises:
+            UserError: a triggered image has no clean one.
+        """
+        rows = torch.searchsorted(self.clean.keys, self.triggered.keys).clamp(max=len(self.clean.keys) - 1)
+        if not torch.equal(self.clean.keys[rows], self.triggered.keys):
+            raise UserError("the triggered test set belongs to another data set; run `dvc repro poison-dataset`")
+        return Truth(self.clean.labels, rows, self.triggered.labels)
+
+
+def evaluate(
+    params: EvaluateParams, tests: TestSet, models: tuple[Path, Path], compute: Compute, metrics: Path, plots: Path
+) -> dict[str, Any]:
+    """Measures the bare and the defended classifier and writes figures, curves and pictures.
+
+    Args:
+        params: of the stage.
+        tests: clean and triggered test images.
+        models: folders of the classifier and of its defence.
+        compute: device and threads.
+        metrics: the JSON that git tracks.
+        plots: folder of tables and pictures.
+
+    Returns:
+        The content of `metrics`.
+    """
+    classifier_folder, refine_folder = models
+    truth = tests.truth
+    defence = refine.load(refine_folder, classifier_folder).to(compute.device)
+    before = bare_answers(defence.classifier, tests, params.batch_size, compute)
+    after = defended_answers(defence, tests, params.batch_size, compute)
+    figures: dict[str, Any] = {
+        "images": {"benign": len(truth.labels), "triggered": len(truth.given)},
+        "no_defence": measure(before, truth),
+        "refine": measure(after, truth),
+    }
+    with new_folder(plots) as part:
+        classes = tests.clean.manifest.classes
+        _write_confusion(part / "confusion_no_defence.csv", before.benign, truth.labels, classes)
+        _write_confusion(part / "confusion_refine.csv", after.benign, truth.labels, classes)
+        _write_snapshots(part / "snapshots.csv", tests, models, params, compute)
+        draw_gallery(part / "gallery.png", tests, truth, defence, params.gallery_images, compute)
+        write_json(metrics, figures)
+    return figures
+
+
+System = Callable[[Tensor], Tensor]
+
+
+def bare_answers(classifier: Classifier, tests: TestSet, batch_size: int, compute: Compute) -> Answers:
+    """Answers of the classifier alone."""
+
+    def system(pixels: Tensor) -> Tensor:
+        return classifier(pixels).float().softmax(dim=1)  # type: ignore[no-any-return]
+
+    benign, triggered = (probabilities(system, split, batch_size, compute) for split in (tests.clean, tests.triggered))
+    return Answers(benign, triggered, triggered.argmax(dim=1))
+
+
+def defended_answers(defence: Refine, tests: TestSet, batch_size: int, compute: Compute) -> Answers:
+    """Answers of the defended classifier."""
+    benign, triggered = (probabilities(defence, split, batch_size, compute) for split in (tests.clean, tests.triggered))
+    unmapped = torch.argsort(defence.permutation.cpu())
+    return Answers(benign, triggered, unmapped[triggered.argmax(dim=1)])
+
+
+@torch.inference_mode()
+def probabilities(system: System, split: Split, batch_size: int, compute: Compute) -> Tensor:
+    """What a system says to all images of a split, in their order, float [N, K] on the CPU."""
+    batches = in_batches(split.images, batch_size, compute.device)
+    shown = progress(batches, "evaluate", -(-len(split.images) // batch_size), "batch")
+    parts = [system(pixels).cpu() for pixels in shown]
+    return torch.cat(parts) if parts else torch.zeros(0, len(split.manifest.classes))
+
+
+def _write_confusion(path: Path, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
+    predicted = probabilities.argmax(dim=1)
+    rows = ((classes[true], classes[said]) for true, said in zip(labels.tolist(), predicted.tolist(), strict=True))
+    _write_csv(path, ("actual", "predicted"), rows)
+
+
+def _write_snapshots(
+    path: Path, tests: TestSet, models: tuple[Path, Path], params: EvaluateParams, compute: Compute
+) -> None:
+    """Benign accuracy and attack success rate of the defence after each kept epoch; nothing is chosen by them."""
+    classifier_folder, refine_folder = models
+    rows = []
+    for snapshot in read_card(refine_folder, refine.RefineCard).snapshots:
+        defence = refine.load(refine_folder, classifier_folder, snapshot.epoch).to(compute.device)
+        figures = measure(defended_answers(defence, tests, params.batch_size, compute), tests.truth)
+        rows.append({"epoch": snapshot.epoch, **{name: figures[name] for name in _CURVES if name in figures}})
+    _write_csv(path, list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+@torch.inference_mode()
+def draw_gallery(path: Path, tests: TestSet, truth: Truth, defence: Refine, columns: int, compute: Compute) -> None:
+    """Clean, triggered and transformed images, a class a column where there are enough; clean ones without attack."""
+    attacked = len(truth.given) > 0
+    labels = truth.labels[truth.clean_rows] if attacked else truth.labels
+    places = _one_of_each(labels, columns)
+    clean = tests.clean.images[truth.clean_rows[places] if attacked else places]
+    names = [tests.clean.manifest.classes[label] for label in labels[places].tolist()]
+
+    def transformed(images: Tensor) -> Tensor:
+        (pixels,) = in_batches(images, len(images), compute.device)
+        return to_bytes(defence.pictures(pixels)).cpu()
+
+    rows = [("clean", clean), ("transformed", transformed(clean))]
+    if attacked:
+        triggered = tests.triggered.images[places]
+        rows += [("triggered", triggered), ("transformed", transformed(triggered))]
+    draw_grid(path, rows, names)
+
+
+def _one_of_each(labels: Tensor, count: int) -> Tensor:
+    """Places of the first image of each class, then of the second, and so on; int64 [at most count]."""
+    turns: dict[int, int] = {}
+    order = []
+    for place, label in enumerate(labels.tolist()):
+        turns[label] = turns.get(label, -1) + 1
+        order.append((turns[label], label, place))
+    return torch.tensor([place for _, _, place in sorted(order)[:count]], dtype=torch.int64)

@@ -1,0 +1,58 @@
+"""ResNet-18 in its form for small images: a 3x3 stem of stride 1 and no max-pool (spec 1.7).
+
+The residual block is torchvision's; only the stem and the width differ from its ResNet-18.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+
+class ResNet18(nn.Module):
+    """Maps normalised images to logits.
+
+    Args:
+        num_classes: K.
+        width: channels of the first stage; 64 is the paper's (11,173,962 parameters for K = 10).
+
+    Shapes:
+        float [N, 3, H, W] to float [N, K]; `features` gives the penultimate float [N, 8 * width].
+    """
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        self.stages = nn.Sequential(
+            _stage(width, width, stride=1),
+            _stage(width, 2 * width, stride=2),
+            _stage(2 * width, 4 * width, stride=2),
+            _stage(4 * width, 8 * width, stride=2),
+        )
+        self.head = nn.Linear(8 * width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate representation: float [N, 8 * width], after the global average pool."""
+        maps: Tensor = self.stages(self.stem(images))
+        return maps.mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or inputs != outputs:
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut), BasicBlock(outputs, outputs))
+
+
+def build(num_classes: int, width: int = 64) -> ResNet18:
+    """A freshly initialised network (from torch's global random state)."""
+    return ResNet18(num_classes, width)

@@ -1,0 +1,127 @@
+"""A classifier as the stages hand it on: pixels in, logits out, with the normalisation inside.
+
+Nobody downstream can normalise wrongly, because nobody downstream normalises. REFINE's input space
+`normalized_clamp01` is the one place that opens the wrapper on purpose.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from refine.data.tensors import load_tensors, save_tensors
+from refine.models.card import REMEDY, WEIGHTS, Card, fill, read_card, write_card
+from refine.params.chosen import chosen
+from refine.system.errors import UserError
+
+ARCHITECTURES = "refine.models.architectures"
+
+Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Architecture(_Part):
+    """Attributes: `name`, a file of `models/architectures`, and the `width` that it is built with."""
+
+    name: str
+    width: Annotated[int, Field(ge=1, le=1024)]
+
+
+class Normalisation(_Part):
+    """Attributes: `mean` and `std` per channel (RGB), for pixels in [0, 1]."""
+
+    mean: Triple
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+
+
+class ClassifierCard(Card):
+    """Card of a classifier.
+
+    Attributes:
+        architecture: what to build.
+        classes: names, in the order of the logits.
+        normalisation: done inside the classifier.
+        channel_order: of the images that it takes.
+        input_side: height and width of those images.
+        input_range: of their pixels.
+    """
+
+    kind: Literal["classifier"] = "classifier"
+    architecture: Architecture
+    classes: Annotated[list[str], Field(min_length=2)]
+    normalisation: Normalisation
+    channel_order: Literal["RGB"] = "RGB"
+    input_side: Annotated[int, Field(ge=1, le=4096)]
+    input_range: list[float] = Field(default=[0.0, 1.0], min_length=2, max_length=2)
+
+
+class Classifier(nn.Module):
+    """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to logits float [N, K].
+
+    Attributes:
+        network: the network behind the normalisation; it has `features` for its penultimate representation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.network = network
+        for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1] to what the network was trained on, same shape."""
+        return (pixels - self.mean) / self.std
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.normalise(pixels))
+        return logits
+
+
+def build(architecture: Architecture, num_classes: int, normalisation: Normalisation, read_from: str) -> Classifier:
+    """A freshly initialised classifier, from torch's global random state.
+
+    Args:
+        read_from: where the architecture was named, for the message.
+
+    Raises:
+        UserError: there is no such architecture.
+    """
+    module = chosen(ARCHITECTURES, architecture.name, read_from)
+    network = cast(nn.Module, module.build(num_classes=num_classes, width=architecture.width))
+    return Classifier(network, normalisation)
+
+
+def save(folder: Path, classifier: Classifier, card: ClassifierCard) -> None:
+    """Writes the weights and the card, whose sum is filled in here."""
+    sha256 = save_tensors(folder / WEIGHTS, classifier.network.state_dict())
+    write_card(folder, card.model_copy(update={"weights_sha256": sha256}))
+
+
+def load(folder: Path) -> tuple[Classifier, ClassifierCard]:
+    """A classifier from anybody's folder, in eval mode and frozen.
+
+    Raises:
+        UserError: card or weights are missing, damaged, or do not fit each other.
+    """
+    card = read_card(folder, ClassifierCard)
+    if card.input_range != [0.0, 1.0]:
+        raise UserError(f"{folder} takes pixels in {card.input_range}; only [0, 1] is supported, adapt its card")
+    tensors = load_tensors(folder / WEIGHTS, card.weights_sha256, REMEDY)
+    classifier = build(card.architecture, len(card.classes), card.normalisation, f"{folder}/card.json: architecture")
+    fill(classifier.network, tensors, folder / WEIGHTS)
+    return freeze(classifier), card
+
+
+def freeze(classifier: Classifier) -> Classifier:
+    """Eval mode, no gradient to any parameter (gradients to the input still flow)."""
+    return classifier.eval().requires_grad_(False)

@@ -1,0 +1,82 @@
+"""Where arithmetic runs: device, threads and precision, resolved once for a stage."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from refine.system.errors import UserError
+from refine.system.machine import machine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The resolved device.
+
+    Attributes:
+        device: where networks and batches live.
+        threads: CPU threads of arithmetic.
+    """
+
+    device: torch.device
+    threads: int
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the runtime record."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {"device": str(self.device), "device_name": name, "threads": self.threads}
+
+    def precision(self, wanted: str) -> str:
+        """`fp32` or `bf16`: what `auto` means on this device.
+
+        `auto` takes bf16 where the processor multiplies in it; elsewhere it would be emulated and slow.
+        """
+        if wanted != "auto":
+            return wanted
+        if self.device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if _cpu_multiplies_bf16() else "fp32"
+
+    def autocast(self, precision: str) -> AbstractContextManager[Any]:
+        """The context in which networks run; losses stay outside."""
+        if precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def compute() -> Compute:
+    """Resolves `REFINE_DEVICE` and `REFINE_THREADS`, and says in one line what was taken.
+
+    Raises:
+        UserError: a CUDA device was asked for that cannot be used.
+    """
+    settings = machine()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    wanted = settings.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"REFINE_DEVICE={settings.device}, but torch finds {torch.cuda.device_count()} usable CUDA devices here; "
+            "set REFINE_DEVICE=cpu or check the driver with nvidia-smi"
+        )
+    resolved = Compute(device, torch.get_num_threads())
+    log.info("device %s (REFINE_DEVICE=%s), %d CPU threads", device, settings.device, resolved.threads)
+    return resolved
+
+
+def _cpu_multiplies_bf16() -> bool:
+    flags = Path("/proc/cpuinfo")
+    words = set(flags.read_text(encoding="utf-8").split()) if flags.is_file() else set()
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})

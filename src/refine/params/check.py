@@ -1,0 +1,61 @@
+"""Checks a whole parameters file, so that a slip in the last section is found before the first stage runs.
+
+python -m refine.params.check [FILE]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from refine.params.chosen import chosen, names
+from refine.params.download import DownloadParams
+from refine.params.evaluate import EvaluateParams
+from refine.params.poison_dataset import PoisonDatasetParams
+from refine.params.reading import ParamsFile, unknown
+from refine.params.train_backdoor import TrainBackdoorParams
+from refine.params.train_refine import TrainRefineParams
+from refine.system.errors import UserError
+from refine.system.machine import machine
+
+ROOMS = {"sources": "refine.data.sources", "attacks": "refine.attacks"}
+ARCHITECTURES = "refine.models.architectures"
+
+
+def check(path: Path) -> None:
+    """Checks every section, also the settings of attacks and sources that are not chosen.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    file = ParamsFile(path)
+    download = file.section("download", DownloadParams)
+    poison = file.section("poison_dataset", PoisonDatasetParams)
+    train = file.section("train_backdoor", TrainBackdoorParams)
+    file.section("train_refine", TrainRefineParams)
+    file.section("evaluate", EvaluateParams)
+    for parameter, name, room in (
+        ("download.source", download.source, ROOMS["sources"]),
+        ("poison_dataset.attack.name", poison.attack.name, ROOMS["attacks"]),
+        ("train_backdoor.network.name", train.network.name, ARCHITECTURES),
+    ):
+        if name not in names(room):
+            raise UserError(f"{path}: {parameter}: {unknown(name, names(room))} (known are {', '.join(names(room))})")
+    for section, name in (("sources", download.source), ("attacks", poison.attack.name)):
+        for entry in sorted({*file.names_in(section), name}):
+            file.section(f"{section}.{entry}", chosen(ROOMS[section], entry, f"{path}: {section}").Params)
+
+
+def main() -> int:
+    """Exit status 0 where the file and the machine's settings are right, else 1 and one sentence."""
+    try:
+        machine()
+        check(Path(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Parameters of the stage download."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from refine.params.reading import Section
+
+
+class DownloadParams(Section):
+    """Attributes:
+    source: name of the data set, a file of `src/refine/data/sources`; its settings stand under `sources`.
+    samples_per_shard: images in one shard.
+    """
+
+    source: str
+    samples_per_shard: Annotated[int, Field(ge=1, le=1_000_000)] = 1000

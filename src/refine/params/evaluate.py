@@ -1,0 +1,19 @@
+"""Parameters of the stage evaluate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from refine.params.reading import Section
+
+
+class EvaluateParams(Section):
+    """Attributes:
+    batch_size: images per forward pass.
+    gallery_images: columns of the picture grid.
+    """
+
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    gallery_images: Annotated[int, Field(ge=1, le=64)] = 8

@@ -1,0 +1,86 @@
+"""How a network is trained: schedule, optimiser, batches, augmentation, precision. Both trainings use it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from refine.params.reading import Number, PositiveNumber, Section, Share
+
+Count = Annotated[int, Field(ge=1)]
+Precision = Literal["fp32", "bf16", "auto"]
+
+
+class Augment(Section):
+    """Random changes of a training batch, one draw per image, in this order; 0 switches a change off.
+
+    Attributes:
+        crop_scale: smallest area of a random resized crop, as a share of the image (aspect 3/4 to 4/3); 1 is off.
+        shift: largest shift in pixels, the border filled with black.
+        flip: probability of a horizontal flip.
+        grayscale: probability of turning the image grey.
+    """
+
+    crop_scale: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    shift: Annotated[int, Field(ge=0)] = 0
+    flip: Share = 0.0
+    grayscale: Share = 0.0
+
+
+class Optimiser(Section):
+    """Attributes: `name` and its settings; `momentum` and `nesterov` concern sgd alone."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: PositiveNumber
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[Number, Field(ge=0)] = 5e-4
+
+
+class Schedule(Section):
+    """The learning rate over the run, as a factor on `optimiser.lr`.
+
+    Attributes:
+        name: `step` multiplies by `factor` at each milestone (a share of the epochs, rounded to whole ones);
+            `one_cycle` rises linearly to the peak and falls linearly to zero, batch by batch.
+        milestones: shares of the run; (2/3, 13/15) are the paper's epochs 100 and 130 of 150.
+        factor: what a milestone multiplies by.
+        warmup: share of the run that rises, one_cycle only.
+    """
+
+    name: Literal["step", "one_cycle"] = "step"
+    milestones: list[Share] = Field(default=[2 / 3, 13 / 15])
+    factor: PositiveNumber = 0.1
+    warmup: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+
+
+class Recipe(Section):
+    """A whole training recipe; each stage gives the paper's values as its defaults.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per step.
+        drop_last: leave out the last, smaller batch of an epoch.
+        precision: `bf16` runs the networks under bfloat16 autocast, losses stay in float32; `auto` takes bf16
+            where the processor computes in it and fp32 elsewhere. The resolved value stands in the card.
+    """
+
+    epochs: Count
+    batch_size: Count
+    drop_last: bool
+    precision: Precision = "fp32"
+    optimiser: Optimiser
+    schedule: Schedule
+    augment: Augment
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.optimiser.nesterov and (self.optimiser.name != "sgd" or self.optimiser.momentum == 0):
+            raise ValueError("optimiser.nesterov needs optimiser.name sgd and a momentum above 0")
+        return self
+
+
+def paper_by_name(value: Any) -> Any:
+    """`paper` stands for a recipe in which nothing departs from its defaults."""
+    return {} if value == "paper" else value

@@ -1,0 +1,48 @@
+"""Parameters of the stage train-backdoor; `recipe: paper` takes every default of the recipe (spec 1.7)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from refine.params.reading import Section, Seed, Share
+from refine.params.recipe import Augment, Count, Optimiser, Recipe, Schedule, paper_by_name
+
+
+class Network(Section):
+    """Attributes:
+    name: the architecture, a file of `src/refine/models/architectures`.
+    width: channels of its first stage; 64 is the paper's.
+    """
+
+    name: str
+    width: Annotated[int, Field(ge=1)] = 64
+
+
+class BackdoorRecipe(Recipe):
+    """The paper trains 150 epochs by SGD and augments by the flip alone.
+
+    Attributes:
+        label_smoothing: share of the target spread over all classes; 0 in the paper.
+    """
+
+    epochs: Count = 150
+    batch_size: Count = 128
+    drop_last: bool = False
+    optimiser: Optimiser = Optimiser(lr=0.1)
+    schedule: Schedule = Schedule()
+    augment: Augment = Augment(flip=0.5)
+    label_smoothing: Share = 0.0
+
+
+class TrainBackdoorParams(Section):
+    """Attributes:
+    seed: of initial weights, batch order and augmentation.
+    network: what is trained.
+    recipe: how it is trained.
+    """
+
+    seed: Seed
+    network: Network
+    recipe: Annotated[BackdoorRecipe, BeforeValidator(paper_by_name)]

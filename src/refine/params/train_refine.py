@@ -1,0 +1,55 @@
+"""Parameters of the stage train-refine; `recipe: paper` takes every default of the recipe (spec 1.5)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from refine.params.reading import Number, PositiveNumber, Section, Seed
+from refine.params.recipe import Augment, Count, Optimiser, Recipe, Schedule, paper_by_name
+
+InputSpace = Literal["normalized_clamp01", "pixel"]
+
+
+class Loss(Section):
+    """Attributes:
+    supcon_weight: lambda of the paper; 0 switches the contrastive term off.
+    supcon_temperature: tau of the contrastive term.
+    """
+
+    supcon_weight: Annotated[Number, Field(ge=0)] = 0.1
+    supcon_temperature: PositiveNumber = 0.07
+
+
+class RefineRecipe(Recipe):
+    """The paper trains 150 epochs by SGD with crops, flips and grey images."""
+
+    epochs: Count = 150
+    batch_size: Count = 256
+    drop_last: bool = True
+    optimiser: Optimiser = Optimiser(lr=0.01)
+    schedule: Schedule = Schedule(factor=0.8)
+    augment: Augment = Augment(crop_scale=0.8, flip=0.5, grayscale=0.2)
+
+
+class TrainRefineParams(Section):
+    """Attributes:
+    seed: of initial weights, batch order, augmentation and the choice of unlabeled images.
+    permutation_seed: of the label map; 666 with 10 classes gives the permutation of the public log.
+    first_channels: width of the U-Net; 64 is the paper's for CIFAR-10.
+    input_space: what the U-Net sees and where its output is clamped (spec 1.4).
+    unlabeled_fraction: share of the training images that the defender has; 1 in the released code, 0.2 in the paper.
+    snapshots: how many states of the transform are kept for the curves, evenly spaced, the last one included.
+    loss: weights of the terms.
+    recipe: how the transform is trained.
+    """
+
+    seed: Seed
+    permutation_seed: Seed = 666
+    first_channels: Annotated[int, Field(ge=2, multiple_of=2)] = 64
+    input_space: InputSpace = "normalized_clamp01"
+    unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    snapshots: Annotated[int, Field(ge=1)] = 5
+    loss: Loss = Loss()
+    recipe: Annotated[RefineRecipe, BeforeValidator(paper_by_name)]

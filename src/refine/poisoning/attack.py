@@ -1,0 +1,160 @@
+"""What an attack is. Each file of `refine.attacks` defines `Params` and a class `Attack` derived from the one here.
+
+An attack is a pure function of its settings and its tensors. Choosing, relabelling, writing, previews, saving
+and applying again are done once for all attacks, in this room. Nothing here imports torch when it is loaded, so
+that parameters are checked without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+from pydantic import Field
+
+from refine.data.training_time import TrainingTime
+from refine.params.reading import Section, Share
+from refine.system.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+Label = Annotated[int, Field(ge=0)]
+
+
+class TargetedParams(Section):
+    """Settings of attacks that relabel to one class.
+
+    Attributes:
+        rate: poisoned share of what the attack chooses from, the whole training set unless it says otherwise.
+        target: the class that the trigger leads to.
+    """
+
+    rate: Annotated[Share, Field(gt=0)] = 0.1
+    target: Label = 0
+
+
+P = TypeVar("P", bound=Section)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an attack is applied to.
+
+    Attributes:
+        num_classes: K.
+        side: height and width of the images, in pixels.
+    """
+
+    num_classes: int
+    side: int
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Rows of the training set, int64, in the order in which they were chosen.
+
+    Attributes:
+        poisoned: get the trigger (and, unless the attack is a clean-label one, another label).
+        cover: get a trigger and keep their label, so that the trigger alone is not enough.
+    """
+
+    poisoned: Tensor
+    cover: Tensor
+
+
+class Attack(Generic[P]):
+    """An attack with its settings.
+
+    Attributes:
+        params: the settings, published values where the user gave none.
+        setting: what it is applied to.
+        tensors: what it made for itself (patterns, masks, warps); saved and restored by name.
+    """
+
+    def __init__(self, params: P, setting: Setting) -> None:
+        self.params = params
+        self.setting = setting
+        self.tensors: dict[str, Tensor] = {}
+        self.check()
+
+    def check(self) -> None:
+        """Refuses settings that cannot work here.
+
+        Raises:
+            UserError: the target is no class of the data set, or what a derived attack adds.
+        """
+        target = getattr(self.params, "target", 0)
+        if target >= self.setting.num_classes:
+            last = self.setting.num_classes - 1
+            raise UserError(f"the attack's target {target} is no class of this data set; choose one from 0 to {last}")
+
+    def choose(self, labels: Tensor, generator: Generator) -> Chosen:
+        """Which rows are poisoned: by default `rate` of all rows, uniformly, of every class (spec 2.1).
+
+        Args:
+            labels: int64 [N], original.
+        """
+        import torch
+
+        rows = torch.randperm(len(labels), generator=generator)
+        return Chosen(rows[: self.count(len(labels))], rows[:0])
+
+    def count(self, candidates: int) -> int:
+        """How many of the candidates `rate` picks.
+
+        Raises:
+            UserError: it picks none.
+        """
+        rate: float = getattr(self.params, "rate", 0.0)
+        wanted = round(rate * candidates)
+        if wanted == 0:
+            raise UserError(f"a poisoning rate of {rate} picks none of {candidates} images; raise attacks.*.rate")
+        return wanted
+
+    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+        """The attack's tensors, made once and saved.
+
+        Args:
+            images: uint8 [N, 3, side, side], clean training images.
+            labels: int64 [N], original.
+        """
+        del images, labels, chosen, generator
+        return {}
+
+    def relabel(self, labels: Tensor) -> Tensor:
+        """The label that the attacker gives to images of these labels, int64 of the same shape."""
+        return labels.new_full(labels.shape, getattr(self.params, "target", 0))
+
+    def poison(self, images: Tensor, order: Tensor) -> Tensor:
+        """Training images with their trigger, uint8 of the same shape.
+
+        Args:
+            images: uint8 [n, 3, side, side], the chosen ones.
+            order: int64 [n], their places in `Chosen.poisoned`.
+        """
+        return self.trigger(images, order)
+
+    def cover(self, images: Tensor, order: Tensor) -> Tensor:
+        """Cover images with their trigger; arguments as in `poison`, places in `Chosen.cover`."""
+        return self.trigger(images, order)
+
+    def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Test images with the trigger, uint8 of the same shape.
+
+        Args:
+            images: uint8 [n, 3, side, side].
+            keys: int64 [n], their keys in the test split, for triggers that differ by image.
+        """
+        raise NotImplementedError
+
+    def training_time(self) -> TrainingTime:
+        """What acts while the classifier is trained; nothing by default."""
+        return TrainingTime()
+
+    def initial_weights(self) -> dict[str, Tensor] | None:
+        """The state of the network that the attacker's training starts from; None starts it afresh."""
+        return None
+
+
+AnyAttack = Attack[Any]

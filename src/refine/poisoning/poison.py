@@ -1,0 +1,108 @@
+"""The work of the stage poison-dataset, the same for every attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from refine.data import training_time
+from refine.data.format.writer import Sample, write_shards
+from refine.data.reader import Split
+from refine.data.tensors import save_tensors
+from refine.pictures.grid import draw_grid
+from refine.poisoning import saved
+from refine.poisoning.attack import AnyAttack, Chosen
+from refine.system.files import new_folder
+from refine.system.progress import progress
+
+PREVIEWS = 8
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the stage writes."""
+
+    train: Path
+    test: Path
+    attack: Path
+    preview: Path
+
+
+def poison_dataset(
+    name: str, attack: AnyAttack, seed: int, train: Split, test: Split, outputs: Outputs
+) -> saved.SavedAttack:
+    """Poisons a data set; no output appears before all of them are whole.
+
+    Args:
+        name: of the attack.
+        attack: with its settings; its tensors are made here.
+        seed: of every random choice.
+        train: clean training split.
+        test: clean test split.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = attack.choose(train.labels, generator)
+    attack.tensors = attack.prepare(train.images, train.labels, chosen, generator)
+    images = train.images.clone()
+    images[chosen.poisoned] = attack.poison(images[chosen.poisoned], torch.arange(len(chosen.poisoned)))
+    images[chosen.cover] = attack.cover(images[chosen.cover], torch.arange(len(chosen.cover)))
+    to_trigger = attack.relabel(test.labels) != test.labels
+    triggered = attack.trigger(test.images[to_trigger], test.keys[to_trigger])
+    with (
+        new_folder(outputs.attack) as attack_part,
+        new_folder(outputs.test) as test_part,
+        new_folder(outputs.train) as train_part,
+    ):
+        write_shards(train_part, _train_samples(attack, train, images, chosen), train.manifest.description)
+        write_shards(test_part, _test_samples(attack, test, to_trigger, triggered), test.manifest.description)
+        record = saved.save(attack_part, name, attack, chosen, seed, train.labels)
+        _save_training_time(attack_part / "training", attack)
+        draw_preview(outputs.preview, test, to_trigger, triggered)
+    return record
+
+
+def _save_training_time(folder: Path, attack: AnyAttack) -> None:
+    folder.mkdir()
+    part, weights = attack.training_time(), attack.initial_weights()
+    if weights is not None:
+        sha256 = save_tensors(folder / training_time.WEIGHTS, weights)
+        part = part.model_copy(update={"initial_weights_sha256": sha256})
+    training_time.write(folder, part)
+
+
+def _train_samples(attack: AnyAttack, train: Split, images: Tensor, chosen: Chosen) -> Iterator[Sample]:
+    given = train.labels.clone()
+    given[chosen.poisoned] = attack.relabel(train.labels[chosen.poisoned])
+    poisoned, cover = (torch.zeros(len(given), dtype=torch.bool) for _ in range(2))
+    poisoned[chosen.poisoned] = True
+    cover[chosen.cover] = True
+    for row in progress(range(len(given)), "write the poisoned training set", unit="image"):
+        flags = {"poisoned": bool(poisoned[row]), "cover": bool(cover[row])}
+        yield _sample(train, row, images[row], int(given[row]), flags)
+
+
+def _test_samples(attack: AnyAttack, test: Split, to_trigger: Tensor, triggered: Tensor) -> Iterator[Sample]:
+    rows = to_trigger.nonzero().flatten()
+    given = attack.relabel(test.labels[rows])
+    for place in progress(range(len(rows)), "write the triggered test set", unit="image"):
+        yield _sample(test, int(rows[place]), triggered[place], int(given[place]), {"poisoned": True, "cover": False})
+
+
+def _sample(clean: Split, row: int, image: Tensor, given: int, flags: dict[str, bool]) -> Sample:
+    info = {**clean.infos[row], **flags, "original_label": int(clean.labels[row]), "given_label": given}
+    return Sample(int(clean.keys[row]), image.permute(1, 2, 0).numpy(), given, info)
+
+
+def draw_preview(path: Path, test: Split, to_trigger: Tensor, triggered: Tensor) -> None:
+    """A picture of clean test images above their triggered versions and the difference, one class a column."""
+    rows = to_trigger.nonzero().flatten()
+    labels = test.labels[rows]
+    first = [labels.tolist().index(label) for label in sorted(set(labels.tolist()))][:PREVIEWS]
+    clean, changed = test.images[rows[first]], triggered[first]
+    difference = (changed.int() - clean.int()).abs().to(torch.uint8)
+    titles = [test.manifest.classes[int(labels[place])] for place in first]
+    draw_grid(path, [("clean", clean), ("triggered", changed), ("difference", difference)], titles)

@@ -1,0 +1,89 @@
+"""An attack's folder: `attack.json` and `tensors.safetensors`, enough to apply the attack again exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from refine.data.tensors import load_tensors, save_tensors
+from refine.params.chosen import chosen as choose_file
+from refine.poisoning.attack import AnyAttack, Chosen, Setting
+from refine.system.errors import UserError
+from refine.system.files import read_json, write_json
+
+ROOM = "refine.attacks"
+_REMEDY = "run `dvc repro poison-dataset`"
+
+
+class SavedAttack(BaseModel):
+    """Content of `attack.json`.
+
+    Attributes:
+        attack: its name, a file of `refine.attacks`.
+        settings: effective ones, published values included.
+        seed: of its random choices.
+        num_classes: of the data set.
+        side: of the images, in pixels.
+        poisoned: rows of the training set, ascending.
+        cover: likewise.
+        rate_of_dataset: poisoned share of the training set.
+        rate_of_classes: poisoned share of the classes that poisoned images come from; absent without any.
+        tensors_sha256: of `tensors.safetensors`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    attack: str
+    settings: dict[str, Any]
+    seed: int
+    num_classes: int
+    side: int
+    poisoned: list[int]
+    cover: list[int]
+    rate_of_dataset: float
+    rate_of_classes: float | None = None
+    tensors_sha256: str
+
+
+def save(folder: Path, name: str, attack: AnyAttack, chosen: Chosen, seed: int, labels: Tensor) -> SavedAttack:
+    """Writes the attack into a folder, which exists and is empty.
+
+    Args:
+        labels: int64 [N], original labels of the training set.
+    """
+    counts = labels.bincount(minlength=attack.setting.num_classes)
+    touched = sum(int(counts[label]) for label in set(labels[chosen.poisoned].tolist()))
+    saved = SavedAttack(
+        attack=name,
+        settings=attack.params.model_dump(),
+        seed=seed,
+        num_classes=attack.setting.num_classes,
+        side=attack.setting.side,
+        poisoned=chosen.poisoned.sort().values.tolist(),
+        cover=chosen.cover.sort().values.tolist(),
+        rate_of_dataset=round(len(chosen.poisoned) / len(labels), 6),
+        rate_of_classes=round(len(chosen.poisoned) / touched, 6) if touched else None,
+        tensors_sha256=save_tensors(folder / "tensors.safetensors", attack.tensors),
+    )
+    write_json(folder / "attack.json", saved.model_dump(exclude_none=True))
+    return saved
+
+
+def load(folder: Path) -> AnyAttack:
+    """The attack, ready to be applied again.
+
+    Raises:
+        UserError: the folder is missing or damaged.
+    """
+    content = read_json(folder / "attack.json", _REMEDY)
+    try:
+        saved = SavedAttack.model_validate(content)
+        module = choose_file(ROOM, saved.attack, f"{folder}/attack.json: attack")
+        params = module.Params.model_validate(saved.settings)
+    except ValidationError as error:
+        raise UserError(f"{folder}/attack.json is damaged ({error.errors()[0]['msg']}); {_REMEDY}") from None
+    attack: AnyAttack = module.Attack(params, Setting(saved.num_classes, saved.side))
+    attack.tensors = load_tensors(folder / "tensors.safetensors", saved.tensors_sha256, _REMEDY)
+    return attack

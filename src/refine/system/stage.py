@@ -1,0 +1,76 @@
+"""What every stage does around its work: one sentence for errors, quiet logging, a record of the run."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from refine.system.errors import UserError
+from refine.system.files import write_json
+from refine.system.machine import machine
+
+RECORDS = Path("metrics/runtime")
+_PACKAGES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+    "webdataset": "webdataset",
+    "safetensors": "safetensors",
+    "PIL": "pillow",
+}
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def run(name: str, work: Callable[[], dict[str, Any] | None]) -> NoReturn:
+    """Runs the work of the stage called `name` and ends the process.
+
+    Exit status 0 means that every output is whole. What the work returns (device, threads, speeds) goes with
+    times and versions into `metrics/runtime/NAME.json`, which nothing depends on.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sys.exit(_guarded(name, work))
+
+
+def _guarded(name: str, work: Callable[[], dict[str, Any] | None]) -> int:
+    started = time.time()
+    try:
+        machine()
+        facts = work() or {}
+        _record(name, started, facts)
+    except UserError as error:
+        return _say(f"{name}: {error}")
+    except KeyboardInterrupt:
+        return _say(f"{name}: interrupted, nothing was recorded; `dvc repro` starts this stage again", status=130)
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        return _say(f"{name}: the disk is full{where} ({error.strerror}); free some space and run `dvc repro` again")
+    return 0
+
+
+def _say(sentence: str, status: int = 1) -> int:
+    sys.stdout.flush()
+    print("error: " + " ".join(sentence.split()), file=sys.stderr, flush=True)  # noqa: T201
+    return status
+
+
+def _record(name: str, started: float, facts: dict[str, Any]) -> None:
+    versions = {name: version(name) for module, name in _PACKAGES.items() if module in sys.modules}
+    record = {
+        "stage": name,
+        "started_unix": round(started, 1),
+        "seconds": round(time.time() - started, 2),
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "versions": versions,
+        **facts,
+    }
+    write_json(RECORDS / f"{name}.json", record)

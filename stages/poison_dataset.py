@@ -1,0 +1,32 @@
+"""Stage poison-dataset: the chosen attack applied to the clean shards, and all that is needed to apply it again."""
+
+from pathlib import Path
+from typing import Any
+
+from refine.params.chosen import chosen
+from refine.params.poison_dataset import PoisonDatasetParams
+from refine.params.reading import ParamsFile
+from refine.system.stage import run
+
+
+def poison_dataset() -> dict[str, Any]:
+    """Reads `poison_dataset` and the chosen attack's settings; writes the four outputs in `data/poisoned`."""
+    file = ParamsFile(Path("params.yaml"))
+    params = file.section("poison_dataset", PoisonDatasetParams)
+    module = chosen("refine.attacks", params.attack.name, "poison_dataset.attack.name")
+    settings = file.section(f"attacks.{params.attack.name}", module.Params)
+
+    from refine.data.reader import read_split
+    from refine.poisoning import poison
+    from refine.poisoning.attack import Setting
+
+    train, test = read_split(Path("data/raw/train")), read_split(Path("data/raw/test"))
+    attack = module.Attack(settings, Setting(len(train.manifest.classes), train.manifest.side))
+    out = Path("data/poisoned")
+    outputs = poison.Outputs(out / "train", out / "test", out / "attack", out / "preview.png")
+    record = poison.poison_dataset(params.attack.name, attack, params.seed, train, test, outputs)
+    return {"poisoned": len(record.poisoned), "cover": len(record.cover), "rate_of_dataset": record.rate_of_dataset}
+
+
+if __name__ == "__main__":
+    run("poison-dataset", poison_dataset)
