@@ -47,7 +47,7 @@ class RefineCard(Card):
     """
 
     kind: Literal["refine"] = "refine"
-    first_channels: Annotated[int, Field(ge=2, le=1024, multiple_of=2)]
+    first_channels: Annotated[int, Field(ge=8, le=1024, multiple_of=2)]
     input_space: InputSpace
     permutation_direction: Literal["probability of class j moves to class permutation[j]"] = (
         "probability of class j moves to class permutation[j]"

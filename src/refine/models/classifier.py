@@ -31,7 +31,7 @@ class Architecture(_Part):
     """Attributes: `name`, a file of `models/architectures`, and the `width` that it is built with."""
 
     name: str
-    width: Annotated[int, Field(ge=1, le=1024)]
+    width: Annotated[int, Field(ge=8, le=1024)]
 
 
 class Normalisation(_Part):

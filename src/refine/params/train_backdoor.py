@@ -13,11 +13,12 @@ from refine.params.recipe import Augment, Count, Optimiser, Recipe, Schedule, pa
 class Network(Section):
     """Attributes:
     name: the architecture, a file of `src/refine/models/architectures`.
-    width: channels of its first stage; 64 is the paper's.
+    width: channels of its first stage; 64 is the paper's, and fewer than 8 crash oneDNN's channels-last
+        convolutions on some processors (torch 2.15, AVX2).
     """
 
     name: str
-    width: Annotated[int, Field(ge=1)] = 64
+    width: Annotated[int, Field(ge=8)] = 64
 
 
 class BackdoorRecipe(Recipe):

@@ -1,0 +1,37 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from support import tiny_project
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see the machine's default settings, whatever the person who runs them has set."""
+    torch.set_num_threads(1)
+    for name in list(os.environ):
+        if name.startswith("REFINE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project with a data set of 72 own images."""
+    return tiny_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def datasets() -> Path:
+    """The mirror of real data sets that `REFINE_MIRROR` names; the test is skipped where it is not set."""
+    mirror = MIRROR
+    if mirror is None or not Path(mirror).is_dir():
+        pytest.skip("needs the real data sets: set REFINE_MIRROR to a folder that holds them")
+    return Path(mirror).resolve()
+
+
+MIRROR = os.environ.get("REFINE_MIRROR")

@@ -1,0 +1,199 @@
+"""`dvc.yaml` names what each stage uses, no file less and no file more: held against the source and real runs."""
+
+from __future__ import annotations
+
+import ast
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+from support import TINY_PARAMS, environment, run, run_stage, tiny_project, write_params
+
+STAGES = ("download", "poison-dataset", "train-backdoor", "train-refine", "evaluate")
+OWN = {"data/own/images", "data/own/attack"}
+CHOSEN = {
+    "download": "src/refine/data/sources/folder.py",
+    "poison-dataset": "src/refine/attacks/badnets.py",
+    "train-backdoor": "src/refine/models/architectures/resnet18.py",
+    "train-refine": "src/refine/models/architectures/resnet18.py",
+    "evaluate": "src/refine/models/architectures/resnet18.py",
+}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What `dvc.yaml` says of a stage: paths relative to the project, and its parameters with their values."""
+
+    deps: set[str]
+    outs: set[str]
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a stage's process used: modules and files, relative to the project."""
+
+    modules: set[str]
+    opened: set[str]
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Declared], dict[str, Used]]:
+    """The tiny project after a traced run of each stage, in which `params.yaml` held its declared parameters alone."""
+    project = tiny_project(tmp_path_factory.mktemp("traced") / "project")
+    run(project, "git", "init", "-q")
+    assert run(project, "dvc", "init", "-q").returncode == 0
+    declared = _declared(project)
+    used = {}
+    for stage in STAGES:
+        write_params(project, _nested(declared[stage].params))
+        trace = project / "trace.json"
+        path = f"{Path(__file__).parent / 'tracer'}:src"
+        script = f"stages/{stage.replace('-', '_')}.py"
+        result = run(project, "python", script, env=environment(PYTHONPATH=path, TRACE_TO=str(trace)))
+        assert result.returncode == 0, f"{stage} needs a parameter that it does not declare: {result.stderr}"
+        content = json.loads(trace.read_text(encoding="utf-8"))
+        used[stage] = Used(_inside(project, content["modules"]), _inside(project, content["opened"]))
+    write_params(project, TINY_PARAMS)
+    return project, declared, used
+
+
+def _declared(project: Path) -> dict[str, Declared]:
+    found = {}
+    with Repo(str(project)) as repo:
+        for stage in repo.index.stages:
+            params: dict[str, Any] = {}
+            deps = set()
+            for dep in stage.deps:
+                if hasattr(dep, "params"):
+                    params |= dep.read_params()
+                else:
+                    deps.add(Path(dep.fs_path).relative_to(project.resolve()).as_posix())
+            outs = {Path(out.fs_path).relative_to(project.resolve()).as_posix() for out in stage.outs}
+            found[stage.name] = Declared(deps, outs, params)
+    return found
+
+
+def _nested(params: dict[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1}` to `{"a": {"b": 1}}`."""
+    nested: dict[str, Any] = {}
+    for name, value in params.items():
+        *parents, last = name.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return nested
+
+
+def _inside(project: Path, paths: list[str]) -> set[str]:
+    root = project.resolve()
+    resolved = (Path(path).resolve() for path in paths)
+    return {path.relative_to(root).as_posix() for path in resolved if path.is_relative_to(root)}
+
+
+def _covers(dep: str, file: str) -> bool:
+    return file == dep or file.startswith(f"{dep}/")
+
+
+def _code(files: set[str]) -> set[str]:
+    """The project's code among some files; the empty files that mark packages change nothing."""
+    return {file for file in files if file.startswith(("src/", "stages/")) and file.endswith(".py")} - {
+        file for file in files if file.endswith("__init__.py")
+    }
+
+
+def _named_code(project: Path, deps: set[str]) -> set[str]:
+    """Every file of code below the declared dependencies."""
+    files = set()
+    for dep in deps:
+        path = project / dep
+        below = path.rglob("*.py") if path.is_dir() else [path]
+        files |= {file.relative_to(project).as_posix() for file in below}
+    return _code(files)
+
+
+def _imports(project: Path, file: str, seen: set[str]) -> set[str]:
+    """A file and all of the project's files that it imports anywhere in its source, other than for types alone."""
+    if file in seen:
+        return seen
+    seen.add(file)
+    tree = ast.parse((project / file).read_text(encoding="utf-8"))
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            path = f"src/{name.replace('.', '/')}.py"
+            if name.startswith("refine.") and (project / path).is_file():
+                _imports(project, path, seen)
+    return seen
+
+
+def test_the_empty_package_files_are_empty() -> None:
+    root = Path(__file__).parents[2] / "src/refine"
+    assert [str(path) for path in root.rglob("__init__.py") if path.stat().st_size] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+class TestEachStage:
+    """The three views of one stage: declared, imported in a real run, reachable in the source."""
+
+    Traced = tuple[Path, dict[str, Declared], dict[str, Used]]
+
+    def test_the_code_that_it_runs_is_the_code_that_it_declares(self, traced: Traced, stage: str) -> None:
+        project, declared, used = traced
+        script = f"stages/{stage.replace('-', '_')}.py"
+        assert _named_code(project, declared[stage].deps) == _code(used[stage].modules) | {script}
+
+    def test_the_code_that_its_source_reaches_is_the_code_that_it_declares(self, traced: Traced, stage: str) -> None:
+        project, declared, _ = traced
+        reached = _imports(project, f"stages/{stage.replace('-', '_')}.py", set())
+        reached = _imports(project, CHOSEN[stage], reached)
+        assert _named_code(project, declared[stage].deps) == reached
+
+    def test_it_reads_the_data_that_it_declares_and_no_other(self, traced: Traced, stage: str) -> None:
+        _, declared, used = traced
+        ours = {file for file in used[stage].opened if file.startswith(("data/", "models/", "metrics/"))}
+        outs = declared[stage].outs
+        read = {f for f in ours if ".partial" not in f and not any(_covers(out, f) for out in outs)}
+        deps = {dep for dep in declared[stage].deps if not dep.startswith(("src/", "stages/"))}
+        unread = {dep for dep in deps if not any(_covers(dep, file) for file in read)}
+        assert {file for file in read if not any(_covers(dep, file) for dep in deps)} == set()
+        assert unread - OWN == set()
+
+    def test_it_opens_no_other_file_of_the_project(self, traced: Traced, stage: str) -> None:
+        _, _, used = traced
+        others = {
+            f for f in used[stage].opened if not f.startswith(("data/", "models/", "metrics/", "src/", "stages/"))
+        }
+        assert others - {"params.yaml"} == set()
+
+
+def test_no_setting_of_the_machine_reaches_an_output(project: Path) -> None:
+    """The same shards, whatever decodes them, and whichever variables are set."""
+    for stage in ("download", "poison_dataset"):
+        assert run_stage(project, stage).returncode == 0
+    first = _contents(project / "data/poisoned")
+    for stage in ("download", "poison_dataset"):
+        assert (
+            run_stage(project, stage, REFINE_WORKERS="2", REFINE_MIRROR="nowhere", REFINE_DEVICE="cpu").returncode == 0
+        )
+    assert _contents(project / "data/poisoned") == first
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,77 @@
+"""Settings of the machine: defaults, right values, and a sentence for everything else."""
+
+from __future__ import annotations
+
+import pytest
+
+from refine.system.errors import UserError
+from refine.system.machine import NAMES, Machine, machine
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    assert machine({}) == Machine(device="auto", threads=None, workers=0, mirror=None)
+
+
+def test_an_empty_value_is_the_same_as_none() -> None:
+    assert machine(dict.fromkeys(NAMES, "")) == machine({})
+
+
+def test_all_settings_are_read() -> None:
+    given = {"REFINE_DEVICE": "cuda:1", "REFINE_THREADS": "4", "REFINE_WORKERS": "2", "REFINE_MIRROR": "/mirror"}
+    assert machine(given) == Machine(device="cuda:1", threads=4, workers=2, mirror="/mirror")
+
+
+def test_other_variables_do_not_matter() -> None:
+    assert machine({"PATH": "/bin", "DEFINE_DEVICE": "cpu", "refine_device": "cpu"}) == machine({})
+
+
+def test_the_environment_of_the_process_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFINE_THREADS", "3")
+    assert machine().threads == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("REFINE_DEVIC", "REFINE_DEVICE"), ("REFINE_THREAD", "REFINE_THREADS"), ("REFINE_MIROR", "REFINE_MIRROR")],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(name: str, nearest: str) -> None:
+    with pytest.raises(UserError) as refused:
+        machine({name: "1"})
+    assert str(refused.value) == f"the environment variable {name} is not known; did you mean {nearest}?"
+
+
+def test_an_unknown_name_that_is_near_to_none_lists_them_all() -> None:
+    with pytest.raises(UserError) as refused:
+        machine({"REFINE_QQQQQQQQQQQQQQQQQQQQ": ""})
+    assert all(name in str(refused.value) for name in NAMES)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices_are_accepted(device: str) -> None:
+    assert machine({"REFINE_DEVICE": device}).device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "auto:1", "cuda 0", ":0"])
+def test_no_other_device_is_accepted(device: str) -> None:
+    with pytest.raises(UserError) as refused:
+        machine({"REFINE_DEVICE": device})
+    assert str(refused.value) == (
+        f"REFINE_DEVICE={device} is not understood; give auto, cpu, cuda or cuda:N, or unset it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("REFINE_THREADS", value) for value in ("0", "-1", "two", "1.5", "1e2", " 4", "٤x")),
+        *(("REFINE_WORKERS", value) for value in ("-1", "two", "0.0", "+1")),
+    ],
+)
+def test_a_number_must_be_whole_and_large_enough(name: str, value: str) -> None:
+    with pytest.raises(UserError) as refused:
+        machine({name: value})
+    assert str(refused.value) == f"{name}={value} is not understood; give {NAMES[name]}, or unset it"
+
+
+def test_no_worker_is_a_right_number_of_workers() -> None:
+    assert machine({"REFINE_WORKERS": "0"}).workers == 0
