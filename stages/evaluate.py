@@ -14,13 +14,13 @@ def evaluate() -> dict[str, Any]:
     params = ParamsFile(Path("params.yaml")).section("evaluate", EvaluateParams)
 
     from refine.data.reader import read_split
-    from refine.evaluation.evaluate import TestSet
+    from refine.evaluation.evaluate import HeldOut
     from refine.evaluation.evaluate import evaluate as measure_all
     from refine.evaluation.table import render
     from refine.models.device import compute
 
     resolved = compute()
-    tests = TestSet(read_split(Path("data/raw/test")), read_split(Path("data/poisoned/test")))
+    tests = HeldOut(read_split(Path("data/raw/test")), read_split(Path("data/poisoned/test")))
     models = (Path("models/backdoor"), Path("models/refine"))
     figures = measure_all(params, tests, models, resolved, Path("metrics/evaluate.json"), Path("metrics/plots"))
     sys.stdout.write(render(figures) + "\n")

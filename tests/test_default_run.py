@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from support import PROJECT, run
 
 from refine.data.format.manifest import verify
+from support import PROJECT, run
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from support import TINY_PARAMS, is_one_sentence, run_stage, tiny_project, write_params
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from support import environment, run, tiny_project, write_params
 
 ALL = ["download", "poison-dataset", "train-backdoor", "train-refine", "evaluate"]

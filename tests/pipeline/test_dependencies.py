@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from dvc.repo import Repo
+
 from support import TINY_PARAMS, environment, run, run_stage, tiny_project, write_params
 
 STAGES = ("download", "poison-dataset", "train-backdoor", "train-refine", "evaluate")
@@ -40,13 +41,22 @@ class Used:
     opened: set[str]
 
 
+Stages = tuple[Path, dict[str, Declared]]
+
+
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Declared], dict[str, Used]]:
-    """The tiny project after a traced run of each stage, in which `params.yaml` held its declared parameters alone."""
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """The tiny project, and what its `dvc.yaml` declares."""
     project = tiny_project(tmp_path_factory.mktemp("traced") / "project")
     run(project, "git", "init", "-q")
     assert run(project, "dvc", "init", "-q").returncode == 0
-    declared = _declared(project)
+    return project, _declared(project)
+
+
+@pytest.fixture(scope="module")
+def used(stages: Stages) -> dict[str, Used]:
+    """What a traced run of each stage used, while `params.yaml` held the parameters that it declares and no other."""
+    project, declared = stages
     used = {}
     for stage in STAGES:
         write_params(project, _nested(declared[stage].params))
@@ -58,7 +68,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, De
         content = json.loads(trace.read_text(encoding="utf-8"))
         used[stage] = Used(_inside(project, content["modules"]), _inside(project, content["opened"]))
     write_params(project, TINY_PARAMS)
-    return project, declared, used
+    return used
 
 
 def _declared(project: Path) -> dict[str, Declared]:
@@ -152,21 +162,23 @@ def test_the_empty_package_files_are_empty() -> None:
 class TestEachStage:
     """The three views of one stage: declared, imported in a real run, reachable in the source."""
 
-    Traced = tuple[Path, dict[str, Declared], dict[str, Used]]
-
-    def test_the_code_that_it_runs_is_the_code_that_it_declares(self, traced: Traced, stage: str) -> None:
-        project, declared, used = traced
+    def test_the_code_that_it_runs_is_the_code_that_it_declares(
+        self, stages: Stages, used: dict[str, Used], stage: str
+    ) -> None:
+        project, declared = stages
         script = f"stages/{stage.replace('-', '_')}.py"
         assert _named_code(project, declared[stage].deps) == _code(used[stage].modules) | {script}
 
-    def test_the_code_that_its_source_reaches_is_the_code_that_it_declares(self, traced: Traced, stage: str) -> None:
-        project, declared, _ = traced
+    def test_the_code_that_its_source_reaches_is_the_code_that_it_declares(self, stages: Stages, stage: str) -> None:
+        project, declared = stages
         reached = _imports(project, f"stages/{stage.replace('-', '_')}.py", set())
         reached = _imports(project, CHOSEN[stage], reached)
         assert _named_code(project, declared[stage].deps) == reached
 
-    def test_it_reads_the_data_that_it_declares_and_no_other(self, traced: Traced, stage: str) -> None:
-        _, declared, used = traced
+    def test_it_reads_the_data_that_it_declares_and_no_other(
+        self, stages: Stages, used: dict[str, Used], stage: str
+    ) -> None:
+        _, declared = stages
         ours = {file for file in used[stage].opened if file.startswith(("data/", "models/", "metrics/"))}
         outs = declared[stage].outs
         read = {f for f in ours if ".partial" not in f and not any(_covers(out, f) for out in outs)}
@@ -175,8 +187,7 @@ class TestEachStage:
         assert {file for file in read if not any(_covers(dep, file) for dep in deps)} == set()
         assert unread - OWN == set()
 
-    def test_it_opens_no_other_file_of_the_project(self, traced: Traced, stage: str) -> None:
-        _, _, used = traced
+    def test_it_opens_no_other_file_of_the_project(self, used: dict[str, Used], stage: str) -> None:
         others = {
             f for f in used[stage].opened if not f.startswith(("data/", "models/", "metrics/", "src/", "stages/"))
         }

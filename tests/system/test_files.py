@@ -14,7 +14,7 @@ from refine.system.errors import UserError
 from refine.system.files import inside, new_file, new_folder, read_json, sha256_of, write_json
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """What a test throws in the middle of writing."""
 
 
@@ -27,14 +27,14 @@ def half_a_folder(target: Path) -> None:
     """Writes one file and fails."""
     with new_folder(target) as partial:
         (partial / "half").write_text("half")
-        raise Killed
+        raise KilledError
 
 
 def half_a_file(target: Path) -> None:
     """Writes some bytes and fails."""
     with new_file(target) as partial:
         partial.write_text("half")
-        raise Killed
+        raise KilledError
 
 
 def test_a_folder_appears_with_everything_that_was_put_in(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_folder_takes_the_place_of_a_link_and_leaves_what_it_points_to(tmp_pat
 
 
 def test_a_folder_that_failed_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         half_a_folder(tmp_path / "out")
     assert entries(tmp_path) == []
 
@@ -73,7 +73,7 @@ def test_a_folder_that_failed_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_failed_leaves_the_old_one_untouched(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").write_text("old")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         half_a_folder(tmp_path / "out")
     assert entries(tmp_path) == ["out", "out/old"]
     assert (tmp_path / "out" / "old").read_text() == "old"
@@ -100,9 +100,9 @@ def test_two_folders_appear_only_when_both_are_whole(tmp_path: Path) -> None:
         with new_folder(tmp_path / "test") as test, new_folder(tmp_path / "train") as train:
             (test / "a").touch()
             (train / "a").touch()
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         both()
     assert entries(tmp_path) == []
 
@@ -117,14 +117,14 @@ def test_a_file_appears_under_its_name_only_when_the_block_ends(tmp_path: Path) 
 
 def test_a_file_that_failed_leaves_the_old_one_untouched(tmp_path: Path) -> None:
     (tmp_path / "out.txt").write_text("old")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         half_a_file(tmp_path / "out.txt")
     assert entries(tmp_path) == ["out.txt"]
     assert (tmp_path / "out.txt").read_text() == "old"
 
 
 def test_a_file_that_failed_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         half_a_file(tmp_path / "out.txt")
     assert entries(tmp_path) == []
 
@@ -175,7 +175,9 @@ def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 3))
-def test_the_sum_of_a_file_is_that_of_its_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes, more: int) -> None:
+def test_the_sum_of_a_file_is_that_of_its_bytes(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, more: int
+) -> None:
     content = data + bytes(more << 19)  # also files longer than one piece of reading
     path = tmp_path_factory.getbasetemp() / "summed"
     path.write_bytes(content)

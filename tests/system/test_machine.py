@@ -63,7 +63,7 @@ def test_no_other_device_is_accepted(device: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("REFINE_THREADS", value) for value in ("0", "-1", "two", "1.5", "1e2", " 4", "٤x")),
+        *(("REFINE_THREADS", value) for value in ("0", "-1", "two", "1.5", "1e2", " 4", "4x")),
         *(("REFINE_WORKERS", value) for value in ("-1", "two", "0.0", "+1")),
     ],
 )

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import environment, is_one_sentence
 
 from refine.system.errors import UserError
 from refine.system.stage import run
+from support import environment, is_one_sentence
 
 Work = Callable[[], dict[str, Any] | None]
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
-from torchvision.io import ImageReadMode, decode_image
 
 from refine.data.format import manifest
 from refine.data.format.manifest import Manifest
+from refine.data.format.png import decode
 from refine.system.errors import UserError
 from refine.system.machine import machine
 from refine.system.progress import progress
@@ -57,9 +60,12 @@ class Shards(IterableDataset[Record]):
             group_by_keys,
         )
         read: Counter[str] = Counter()
-        for sample in pipeline:
-            read[sample["__url__"]] += 1
-            yield _decoded(sample)
+        try:
+            for sample in pipeline:
+                read[sample["__url__"]] += 1
+                yield _decoded(sample)
+        except (OSError, tarfile.TarError) as error:
+            raise UserError(f"a shard cannot be read any more ({error}); run `dvc checkout` to restore it") from None
         for path, count in read.items():
             if count != self._paths[path]:
                 raise UserError(f"{path} gave {count} of {self._paths[path]} samples; run `dvc checkout` to restore it")
@@ -78,10 +84,9 @@ def _is_ours(name: str) -> bool:
 
 def _decoded(sample: dict[str, Any]) -> Record:
     try:
-        data = torch.frombuffer(bytearray(sample["png"]), dtype=torch.uint8)
-        image = decode_image(data, ImageReadMode.RGB)
+        image = torch.from_numpy(decode(sample["png"]).copy()).permute(2, 0, 1)
         return int(sample["__key__"]), image, int(sample["cls"]), json.loads(sample["json"])
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, zlib.error, struct.error) as error:
         where = f"sample {sample['__key__']} of {sample['__url__']}"
         raise UserError(f"{where} cannot be decoded ({error!r}); write the shards again") from None
 
@@ -118,15 +123,20 @@ def read_split(folder: Path) -> Split:
     shards = Shards(folder)
     size, side = shards.manifest.samples, shards.manifest.side
     loader = DataLoader(shards, batch_size=None, num_workers=machine().workers)
-    records = sorted(
-        ((key, label, info, image) for key, image, label, info in progress(loader, f"read {folder}", size, "image")),
-        key=lambda record: record[0],
-    )
+    samples = progress(loader, f"read {folder}", size, "image")
+    try:
+        records = sorted(
+            ((key, label, info, image) for key, image, label, info in samples), key=lambda record: record[0]
+        )
+    except UserError as error:  # from a worker process it comes with that process's traceback in front
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
     if len(records) != size:
         raise UserError(f"{folder} gave {len(records)} of {size} samples; run `dvc checkout` to restore it")
     images = torch.empty((size, 3, side, side), dtype=torch.uint8)
-    for row, record in enumerate(records):
-        images[row] = record[3]
+    for row, (key, _, _, image) in enumerate(records):
+        if image.shape[1:] != (side, side):
+            raise UserError(f"sample {key:08d} of {folder} is not {side} pixels wide and high; write the shards again")
+        images[row] = image
     return Split(
         images=images,
         labels=torch.tensor([record[1] for record in records], dtype=torch.int64),

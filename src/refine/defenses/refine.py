@@ -54,7 +54,7 @@ class RefineCard(Card):
     )
     num_classes: Annotated[int, Field(ge=2)]
     classifier_sha256: Sha256
-    snapshots: list[Snapshot]
+    snapshots: Annotated[list[Snapshot], Field(min_length=1)]
 
 
 class Refine(nn.Module):

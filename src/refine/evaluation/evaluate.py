@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ _CURVES = ("benign_accuracy", "attack_success_rate")
 
 
 @dataclass(frozen=True)
-class TestSet:
+class HeldOut:
     """The clean test split and its triggered part."""
 
     clean: Split
@@ -49,7 +49,7 @@ class TestSet:
 
 
 def evaluate(
-    params: EvaluateParams, tests: TestSet, models: tuple[Path, Path], compute: Compute, metrics: Path, plots: Path
+    params: EvaluateParams, tests: HeldOut, models: tuple[Path, Path], compute: Compute, metrics: Path, plots: Path
 ) -> dict[str, Any]:
     """Measures the bare and the defended classifier and writes figures, curves and pictures.
 
@@ -78,7 +78,8 @@ def evaluate(
         classes = tests.clean.manifest.classes
         _write_confusion(part / "confusion_no_defence.csv", before.benign, truth.labels, classes)
         _write_confusion(part / "confusion_refine.csv", after.benign, truth.labels, classes)
-        _write_snapshots(part / "snapshots.csv", tests, models, params, compute)
+        rows = list(_snapshots(tests, models, figures["refine"], params.batch_size, compute))
+        _write_csv(part / "snapshots.csv", list(rows[0]), [list(row.values()) for row in rows])
         draw_gallery(part / "gallery.png", tests, truth, defence, params.gallery_images, compute)
         write_json(metrics, figures)
     return figures
@@ -87,7 +88,7 @@ def evaluate(
 System = Callable[[Tensor], Tensor]
 
 
-def bare_answers(classifier: Classifier, tests: TestSet, batch_size: int, compute: Compute) -> Answers:
+def bare_answers(classifier: Classifier, tests: HeldOut, batch_size: int, compute: Compute) -> Answers:
     """Answers of the classifier alone."""
 
     def system(pixels: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def bare_answers(classifier: Classifier, tests: TestSet, batch_size: int, comput
     return Answers(benign, triggered, triggered.argmax(dim=1))
 
 
-def defended_answers(defence: Refine, tests: TestSet, batch_size: int, compute: Compute) -> Answers:
+def defended_answers(defence: Refine, tests: HeldOut, batch_size: int, compute: Compute) -> Answers:
     """Answers of the defended classifier."""
     benign, triggered = (probabilities(defence, split, batch_size, compute) for split in (tests.clean, tests.triggered))
     unmapped = torch.argsort(defence.permutation.cpu())
@@ -119,17 +120,21 @@ def _write_confusion(path: Path, probabilities: Tensor, labels: Tensor, classes:
     _write_csv(path, ("actual", "predicted"), rows)
 
 
-def _write_snapshots(
-    path: Path, tests: TestSet, models: tuple[Path, Path], params: EvaluateParams, compute: Compute
-) -> None:
-    """Benign accuracy and attack success rate of the defence after each kept epoch; nothing is chosen by them."""
+def _snapshots(
+    tests: HeldOut, models: tuple[Path, Path], final: dict[str, float], batch_size: int, compute: Compute
+) -> Iterator[dict[str, float]]:
+    """Benign accuracy and attack success rate of the defence after each kept epoch; nothing is chosen by them.
+
+    Args:
+        final: figures of the finished defence, which is the last snapshot.
+    """
     classifier_folder, refine_folder = models
-    rows = []
-    for snapshot in read_card(refine_folder, refine.RefineCard).snapshots:
+    *earlier, last = read_card(refine_folder, refine.RefineCard).snapshots
+    for snapshot in earlier:
         defence = refine.load(refine_folder, classifier_folder, snapshot.epoch).to(compute.device)
-        figures = measure(defended_answers(defence, tests, params.batch_size, compute), tests.truth)
-        rows.append({"epoch": snapshot.epoch, **{name: figures[name] for name in _CURVES if name in figures}})
-    _write_csv(path, list(rows[0]), [list(row.values()) for row in rows])
+        figures = measure(defended_answers(defence, tests, batch_size, compute), tests.truth)
+        yield {"epoch": snapshot.epoch, **{name: figures[name] for name in _CURVES if name in figures}}
+    yield {"epoch": last.epoch, **{name: final[name] for name in _CURVES if name in final}}
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -140,7 +145,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 
 
 @torch.inference_mode()
-def draw_gallery(path: Path, tests: TestSet, truth: Truth, defence: Refine, columns: int, compute: Compute) -> None:
+def draw_gallery(path: Path, tests: HeldOut, truth: Truth, defence: Refine, columns: int, compute: Compute) -> None:
     """Clean, triggered and transformed images, a class a column where there are enough; clean ones without attack."""
     attacked = len(truth.given) > 0
     labels = truth.labels[truth.clean_rows] if attacked else truth.labels

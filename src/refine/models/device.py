@@ -65,12 +65,12 @@ def compute() -> Compute:
     wanted = settings.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise UserError(
             f"REFINE_DEVICE={settings.device}, but torch finds {torch.cuda.device_count()} usable CUDA devices here; "
             "set REFINE_DEVICE=cpu or check the driver with nvidia-smi"
         )
+    device = torch.device(wanted)
     resolved = Compute(device, torch.get_num_threads())
     log.info("device %s (REFINE_DEVICE=%s), %d CPU threads", device, settings.device, resolved.threads)
     return resolved

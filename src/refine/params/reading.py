@@ -7,6 +7,7 @@ here resolves plain scalars by the 1.2 rules, so that a stage sees the very valu
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
@@ -76,7 +77,7 @@ class ParamsFile:
             content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12)  # noqa: S506 (a SafeLoader)
         except FileNotFoundError:
             raise UserError(f"{path} is missing; restore it with `git checkout {path}`") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or `!!int word`
             raise UserError(f"{path} cannot be read as YAML: {error}") from None
         if not isinstance(content, dict):
             raise UserError(f"{path} does not hold a mapping of sections; restore it with `git checkout {path}`")
@@ -129,6 +130,8 @@ class _Yaml12(yaml.SafeLoader):
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark

@@ -72,7 +72,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {remedy}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of 4,300 digits
         raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object; {remedy}")

@@ -1,7 +1,7 @@
 """`folder`: the user's own images in `data/own/images`, as `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*`).
 
-Every format that Pillow reads; grey, palette and transparent images become RGB, EXIF orientation is applied,
-and every image is resized to the stated side. Classes are the folder names, sorted.
+Every format that Pillow reads with 8 bits in a channel; grey, palette and transparent images become RGB, EXIF
+orientation is applied, and every image is resized to the stated side. Classes are the folder names, sorted.
 """
 
 from __future__ import annotations
@@ -85,6 +85,9 @@ def _samples(root: Path, classes: dict[str, list[Path]], side: int) -> Iterator[
 def _opened(path: Path, side: int) -> Pixels:
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                told = f"more than 8 bits in a channel, Pillow's mode {image.mode}, would be cut off"
+                raise ValueError(told)  # noqa: TRY301 (the sentence below names the file)
             upright = ImageOps.exif_transpose(image).convert("RGB")
             return np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -1,0 +1,203 @@
+"""Augmentation has torchvision's distributions, draws once per image, and repeats with its generator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Generator, Tensor
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import functional as theirs
+
+from refine.data.augment import _boxes, _matrix, augment
+from refine.params.recipe import Augment
+
+SEED = 20
+DRAWS = 3000
+ALL = Augment(crop_scale=0.5, shift=3, flip=0.5, grayscale=0.5)
+
+
+def generator(seed: int = SEED) -> Generator:
+    """A generator with a fixed seed."""
+    return Generator().manual_seed(seed)
+
+
+def random_images(count: int, side: int = 16) -> Tensor:
+    """Images in [0, 1]."""
+    return torch.rand((count, 3, side, side), generator=generator(1))
+
+
+def frequency_is(count: int, draws: int, probability: float) -> bool:
+    """Whether so many hits in so many draws go with the probability."""
+    return bool(stats.binomtest(count, draws, probability).pvalue > 1e-3)
+
+
+# -- crops
+
+
+@pytest.mark.parametrize("side", [7, 16, 32])
+def test_a_crop_is_torchvisions_for_the_same_box(side: int) -> None:
+    random = np.random.RandomState(side)
+    for _ in range(25):
+        tall, wide = (int(value) for value in random.randint(1, side + 1, 2))
+        top, left = int(random.randint(0, side - tall + 1)), int(random.randint(0, side - wide + 1))
+        image = torch.from_numpy(random.rand(3, side, side))
+        rows = _matrix(torch.tensor([float(top)]).double(), torch.tensor([float(tall)]).double(), side)[0]
+        columns = _matrix(torch.tensor([float(left)]).double(), torch.tensor([float(wide)]).double(), side)[0]
+        ours = rows @ image @ columns.T
+        for antialias in (False, True):  # a crop is only ever enlarged
+            expected = theirs.resized_crop(image, top, left, tall, wide, [side, side], antialias=antialias)
+            assert torch.allclose(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_the_whole_image_as_a_crop_is_the_image() -> None:
+    matrix = _matrix(torch.zeros(2), torch.full((2,), 9.0), 9)
+    assert torch.equal(matrix, torch.eye(9).expand(2, 9, 9))
+
+
+def their_boxes(scale: float, side: int) -> np.ndarray:
+    """Top, left, height and width of torchvision's crops."""
+    torch.manual_seed(SEED)
+    image = torch.zeros(3, side, side)
+    return np.array([RandomResizedCrop.get_params(image, [scale, 1.0], [3 / 4, 4 / 3]) for _ in range(DRAWS)])
+
+
+def our_boxes(scale: float, side: int) -> np.ndarray:
+    """Likewise, of ours."""
+    return torch.stack(_boxes(torch.zeros(DRAWS, 3, side, side), scale, generator()), dim=1).numpy()
+
+
+@pytest.mark.parametrize(("scale", "side"), [(0.8, 32), (0.3, 32), (0.8, 64)])
+def test_crops_are_distributed_as_torchvisions(scale: float, side: int) -> None:
+    ours, others = our_boxes(scale, side), their_boxes(scale, side)
+    for measure in (
+        lambda box: box[:, 2] * box[:, 3],  # area
+        lambda box: box[:, 3] / box[:, 2],  # aspect
+        lambda box: box[:, 0],
+        lambda box: box[:, 1],
+        lambda box: box[:, 0] + box[:, 2],  # bottom
+        lambda box: box[:, 1] + box[:, 3],  # right
+    ):
+        assert stats.ks_2samp(measure(ours), measure(others)).pvalue > 1e-3
+    whole = [int((box[:, 2:] == side).all(axis=1).sum()) for box in (ours, others)]
+    assert stats.fisher_exact([[whole[0], DRAWS - whole[0]], [whole[1], DRAWS - whole[1]]]).pvalue > 1e-3
+
+
+def test_the_comparison_of_distributions_sees_another_scale() -> None:
+    ours, others = our_boxes(0.75, 32), their_boxes(0.8, 32)
+    assert stats.ks_2samp(ours[:, 2] * ours[:, 3], others[:, 2] * others[:, 3]).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 0.8, 0.99])
+def test_a_crop_lies_inside_the_image_on_whole_pixels(scale: float) -> None:
+    top, left, tall, wide = our_boxes(scale, 16).T
+    for start, length in ((top, tall), (left, wide)):
+        assert (start >= 0).all()
+        assert (length >= 1).all()
+        assert (start + length <= 16).all()
+        assert (start == np.floor(start)).all()
+
+
+# -- flips, greying, shifts
+
+
+@pytest.mark.parametrize("probability", [0.2, 0.5, 1.0])
+def test_flips_come_as_often_as_stated_and_only_mirror(probability: float) -> None:
+    image = random_images(1)
+    flipped = augment(image.expand(2000, -1, -1, -1), Augment(flip=probability), generator())
+    mirrored = (flipped == image.flip(3)).flatten(1).all(dim=1)
+    assert torch.equal(flipped[~mirrored], image.expand(int((~mirrored).sum()), -1, -1, -1))
+    assert frequency_is(int(mirrored.sum()), 2000, probability)
+
+
+@pytest.mark.parametrize("probability", [0.2, 1.0])
+def test_greying_comes_as_often_as_stated_and_is_torchvisions(probability: float) -> None:
+    image = random_images(1)
+    result = augment(image.expand(2000, -1, -1, -1), Augment(grayscale=probability), generator())
+    expected = theirs.rgb_to_grayscale(image, num_output_channels=3)
+    changed = (result != image).flatten(1).any(dim=1)
+    assert torch.allclose(result[changed], expected.expand(int(changed.sum()), -1, -1, -1), rtol=0, atol=1e-6)
+    assert torch.equal(result[~changed], image.expand(int((~changed).sum()), -1, -1, -1))
+    assert frequency_is(int(changed.sum()), 2000, probability)
+
+
+def test_shifts_are_uniform_to_all_sides() -> None:
+    dot = torch.zeros(1, 3, 9, 9)
+    dot[:, :, 4, 4] = 1
+    shifted = augment(dot.expand(5000, -1, -1, -1), Augment(shift=2), generator())
+    places = shifted[:, 0].flatten(1).argmax(dim=1)
+    assert torch.equal(shifted.sum(dim=(2, 3)), torch.ones(5000, 3))
+    found, counts = places.unique(return_counts=True)
+    assert found.tolist() == [9 * y + x for y in range(2, 7) for x in range(2, 7)]
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+
+
+def test_what_a_shift_brings_in_from_outside_is_black() -> None:
+    image = random_images(1, side=8) + 0.5
+    bordered = torch.nn.functional.pad(image[0], (3, 3, 3, 3))
+    windows = {bordered[:, y : y + 8, x : x + 8].contiguous().numpy().tobytes() for y in range(7) for x in range(7)}
+    for shifted in augment(image.expand(200, -1, -1, -1), Augment(shift=3), generator()):
+        assert shifted.contiguous().numpy().tobytes() in windows
+
+
+# -- all together
+
+
+def reference(image: Tensor, settings: Augment, seed: int) -> Tensor:
+    """One image at a time with torchvision, of which only the random numbers are ours: crop, shift, flip, grey."""
+    draws = generator(seed)
+    side = image.shape[-1]
+    top, left, tall, wide = (int(value) for value in _boxes(image, settings.crop_scale, draws))
+    image = theirs.resized_crop(image, top, left, tall, wide, [side, side], antialias=False)
+    down, right = (int(torch.randint(-settings.shift, settings.shift + 1, (1, 1), generator=draws)) for _ in "yx")
+    image = theirs.pad(image, [settings.shift] * 4)
+    image = theirs.crop(image, settings.shift + down, settings.shift + right, side, side)
+    if torch.rand(1, generator=draws) < settings.flip:
+        image = theirs.hflip(image)
+    if torch.rand(1, generator=draws) < settings.grayscale:
+        image = theirs.rgb_to_grayscale(image, num_output_channels=3)
+    return image
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_all_changes_together_are_those_of_torchvision_one_after_the_other(seed: int) -> None:
+    image = random_images(1)
+    ours = augment(image, ALL, generator(seed))
+    assert torch.allclose(ours, reference(image, ALL, seed), rtol=0, atol=1e-5)
+
+
+def test_every_image_has_a_draw_of_its_own() -> None:
+    results = augment(random_images(1).expand(64, -1, -1, -1), ALL, generator())
+    assert len({result.contiguous().numpy().tobytes() for result in results}) > 55
+
+
+def test_the_same_generator_gives_the_same_images_and_another_others() -> None:
+    images = random_images(16)
+    assert torch.equal(augment(images, ALL, generator(1)), augment(images, ALL, generator(1)))
+    assert not torch.equal(augment(images, ALL, generator(1)), augment(images, ALL, generator(2)))
+
+
+def test_torchs_global_random_state_is_neither_read_nor_changed() -> None:
+    images = random_images(4)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = augment(images, ALL, generator())
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(augment(images, ALL, generator()), first)
+
+
+def test_settings_that_are_off_change_nothing() -> None:
+    images = random_images(4)
+    assert torch.equal(augment(images, Augment(), generator()), images)
+
+
+def test_pixels_stay_in_their_range_and_the_input_as_it_was() -> None:
+    images = random_images(64)
+    kept = images.clone()
+    result = augment(images, ALL, generator())
+    assert torch.equal(images, kept)
+    assert result.shape == images.shape
+    assert result.min() >= 0
+    assert result.max() <= 1 + 1e-6

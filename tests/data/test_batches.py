@@ -1,0 +1,116 @@
+"""Batches hold every image once per epoch, in an order that the generator alone decides."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+from refine.data.batches import Batches, in_batches, to_pixels
+from refine.system.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def images(count: int, side: int = 4) -> Tensor:
+    """Random images uint8 [count, 3, side, side]."""
+    return torch.randint(0, 256, (count, 3, side, side), generator=Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def batches(count: int, size: int, drop_last: bool = False, seed: int = 1) -> Batches:
+    """Batches of random images."""
+    return Batches(images(count), size, drop_last, CPU, Generator().manual_seed(seed))
+
+
+def order(epoch: Batches) -> list[int]:
+    """The rows of one epoch, in order."""
+    return [row for _, rows in epoch for row in rows.tolist()]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 50), st.booleans())
+def test_an_epoch_holds_every_image_once_or_all_but_the_last_smaller_batch(
+    count: int, size: int, drop_last: bool
+) -> None:
+    whole, rest = divmod(count, size)
+    if drop_last and whole == 0:
+        with pytest.raises(UserError):
+            batches(count, size, drop_last)
+        return
+    epoch = batches(count, size, drop_last)
+    rows = [rows.tolist() for _, rows in epoch]
+    expected = [size] * whole + ([rest] if rest and not drop_last else [])
+    assert [len(batch) for batch in rows] == expected
+    assert len(epoch) == len(expected)
+    seen = Counter(row for batch in rows for row in batch)
+    assert set(seen.values()) == {1}
+    assert set(seen) <= set(range(count))
+
+
+def test_pixels_are_those_of_the_rows_told_with_them() -> None:
+    stored = images(10)
+    for pixels, rows in batches(10, 4):
+        assert pixels.dtype == torch.float32
+        assert torch.equal((pixels * 255).round().to(torch.uint8), stored[rows])
+
+
+def test_pixels_lie_between_0_and_1_in_channels_last_order() -> None:
+    extremes = torch.zeros(8, 3, 4, 4, dtype=torch.uint8)
+    extremes[::2] = 255
+    for pixels, rows in Batches(extremes, 4, False, CPU, Generator().manual_seed(0)):
+        assert pixels.is_contiguous(memory_format=torch.channels_last)
+        assert set(pixels.unique().tolist()) <= {0.0, 1.0}
+        assert torch.equal(pixels.amax(dim=(1, 2, 3)), (rows % 2 == 0).float())
+
+
+def test_each_epoch_has_another_order() -> None:
+    epochs = batches(50, 8)
+    assert order(epochs) != order(epochs)
+
+
+def test_the_seed_repeats_all_orders() -> None:
+    one, same, other = batches(50, 8, seed=3), batches(50, 8, seed=3), batches(50, 8, seed=4)
+    assert [order(one), order(one)] == [order(same), order(same)]
+    assert order(batches(50, 8, seed=3)) != order(other)
+
+
+def test_the_order_is_not_that_of_the_rows() -> None:
+    assert order(batches(50, 8)) != list(range(50))
+
+
+def test_torchs_global_random_state_is_neither_read_nor_changed() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = order(batches(50, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert order(batches(50, 8)) == first
+
+
+def test_a_batch_that_no_epoch_can_fill_is_refused() -> None:
+    with pytest.raises(UserError) as refused:
+        batches(7, 8, drop_last=True)
+    assert str(refused.value) == "a batch of 8 images cannot be cut from 7; lower recipe.batch_size"
+    assert len(batches(8, 8, drop_last=True)) == 1
+
+
+def test_no_images_make_no_epoch() -> None:
+    with pytest.raises(UserError, match="cannot be cut from 0"):
+        batches(0, 8)
+
+
+@pytest.mark.parametrize("size", [1, 3, 10, 11])
+def test_batches_in_order_are_the_images_in_order(size: int) -> None:
+    parts = list(in_batches(images(10), size, CPU))
+    assert all(len(part) == size for part in parts[:-1])
+    assert torch.equal(torch.cat(parts), images(10).float() / 255)
+    assert all(part.is_contiguous(memory_format=torch.channels_last) for part in parts)
+
+
+def test_every_brightness_comes_back_after_rounding() -> None:
+    values = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, 3, 1, 1)
+    assert torch.equal((to_pixels(values) * 255).round().to(torch.uint8), values)

@@ -1,0 +1,226 @@
+"""Own images of any kind become RGB of the stated side; what is wrong with a folder is said by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refine.data.format.writer import Sample
+from refine.data.source import Source
+from refine.data.sources import folder
+from refine.system.errors import UserError
+
+OWN = Path("data/own/images")
+SOURCE = Source(mirror=None, own_images=OWN, cache=Path("nowhere"))
+QUADRANTS = ((250, 10, 10), (10, 250, 10), (10, 10, 250), (240, 240, 240))
+ORIENTATION = 0x0112
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder of the test has two splits of two classes, with one small image each."""
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (OWN / split / name).mkdir(parents=True)
+            picture().save(OWN / split / name / "1.png")
+
+
+def picture(width: int = 40, height: int = 40) -> Image.Image:
+    """Four colours, one in each quarter: red, green; blue, light grey."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    for number, colour in enumerate(QUADRANTS):
+        down, across = divmod(number, 2)
+        pixels[down * height // 2 : (down + 1) * height // 2, across * width // 2 : (across + 1) * width // 2] = colour
+    return Image.fromarray(pixels)
+
+
+def opened(side: int = 16, path: str = str(OWN)) -> tuple[list[Sample], list[Sample]]:
+    """All samples."""
+    splits = folder.open_source(folder.Params(path=path, side=side), SOURCE)
+    train, test = list(splits.train), list(splits.test)
+    assert splits.sizes == (len(train), len(test))
+    assert splits.side == side
+    return train, test
+
+
+def only(name: str) -> np.ndarray:
+    """The training image of that file, which is the class cat's second."""
+    (sample,) = [sample for sample in opened()[0] if sample.info["file"] == f"train/cat/{name}"]
+    assert sample.image.shape == (16, 16, 3)
+    assert sample.image.dtype == np.uint8
+    return sample.image
+
+
+def corners(image: np.ndarray) -> list[tuple[int, ...]]:
+    """The colours in the middle of the four quarters."""
+    return [tuple(int(value) for value in image[y, x]) for y in (4, 12) for x in (4, 12)]
+
+
+def near(found: list[tuple[int, ...]], expected: object, tolerance: int) -> bool:
+    """Equal but for the losses of a format."""
+    return bool((np.abs(np.array(found) - np.array(expected)) <= tolerance).all())
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "tolerance"),
+    [("2.png", "RGB", 0), ("2.jpeg", "RGB", 12), ("2.bmp", "RGB", 0), ("2.gif", "P", 20), ("2.PNG", "RGBA", 0)],
+)
+def test_every_format_becomes_rgb_of_the_stated_side(name: str, mode: str, tolerance: int) -> None:
+    image = picture().convert(mode, palette=Image.Palette.ADAPTIVE) if mode == "P" else picture().convert(mode)
+    image.save(OWN / "train/cat" / name)
+    assert near(corners(only(name)), QUADRANTS, tolerance)
+
+
+def test_a_palette_with_a_transparent_colour_keeps_its_colours() -> None:
+    image = picture().convert("P", palette=Image.Palette.ADAPTIVE)
+    image.save(OWN / "train/cat/2.png", transparency=0)
+    assert near(corners(only("2.png")), QUADRANTS, 20)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
+def test_a_grey_image_becomes_three_equal_channels(mode: str) -> None:
+    picture().convert("L").convert(mode).save(OWN / "train/cat/2.png")
+    image = only("2.png")
+    assert (image == image[:, :, :1]).all()
+    assert image[12, 12, 0] >= 200  # the mode of one bit dithers
+
+
+def test_a_cmyk_jpeg_becomes_rgb() -> None:
+    picture().convert("CMYK").save(OWN / "train/cat/2.jpg")
+    assert near(corners(only("2.jpg")), QUADRANTS, 20)
+
+
+def test_an_image_that_was_taken_with_the_camera_turned_is_set_upright() -> None:
+    for orientation, turned in ((6, Image.Transpose.ROTATE_90), (3, Image.Transpose.ROTATE_180)):
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        picture().transpose(turned).save(OWN / "train/cat/2.png", exif=exif)
+        assert near(corners(only("2.png")), QUADRANTS, 0)
+
+
+def test_the_aspect_is_not_kept() -> None:
+    picture(80, 20).save(OWN / "train/cat/2.png")
+    assert near(corners(only("2.png")), QUADRANTS, 0)
+
+
+def test_pixels_are_pillows_bilinear_ones() -> None:
+    random = np.random.RandomState(0).randint(0, 256, (50, 30, 3)).astype(np.uint8)
+    Image.fromarray(random).save(OWN / "train/cat/2.png")
+    expected = Image.fromarray(random).resize((16, 16), Image.Resampling.BILINEAR)
+    assert np.array_equal(only("2.png"), np.asarray(expected))
+
+
+def test_an_image_of_the_stated_side_is_not_touched() -> None:
+    random = np.random.RandomState(0).randint(0, 256, (16, 16, 3)).astype(np.uint8)
+    Image.fromarray(random).save(OWN / "train/cat/2.png")
+    assert np.array_equal(only("2.png"), random)
+
+
+def test_sixteen_bits_in_a_channel_are_refused_and_not_cut_off_to_white() -> None:
+    Image.fromarray(np.full((20, 20), 1000, dtype=np.uint16)).save(OWN / "train/cat/2.png")
+    with pytest.raises(UserError, match=r"train/cat/2\.png cannot be read as an image \(more than 8 bits"):
+        opened()
+
+
+def test_samples_are_sorted_by_class_and_file_and_labelled_by_class() -> None:
+    for name in ("b.png", "a.png", ".hidden.png"):
+        picture().save(OWN / "train/dog" / name)
+    (OWN / "train/.keep").touch()
+    train, test = opened()
+    found = [(sample.key, sample.label, sample.info) for sample in train]
+    files = [("cat/1.png", 0), ("dog/1.png", 1), ("dog/a.png", 1), ("dog/b.png", 1)]
+    assert found == [
+        (key, label, {"source_index": key, "file": f"train/{file}"}) for key, (file, label) in enumerate(files)
+    ]
+    assert [sample.info["file"] for sample in test] == ["test/cat/1.png", "test/dog/1.png"]
+    assert folder.open_source(folder.Params(), SOURCE).classes == ["cat", "dog"]
+
+
+def test_the_test_images_may_lie_in_a_folder_called_val() -> None:
+    (OWN / "test").rename(OWN / "val")
+    assert [sample.info["file"] for sample in opened()[1]] == ["val/cat/1.png", "val/dog/1.png"]
+
+
+def test_a_folder_below_may_be_chosen() -> None:
+    (OWN / "pets").mkdir()
+    for split in ("train", "test"):
+        (OWN / split).rename(OWN / "pets" / split)
+    assert len(opened(path=f"{OWN}/pets")[0]) == 2
+
+
+@pytest.mark.parametrize("content", [b"no image", b"", "cut"])
+def test_a_damaged_image_is_named(content: bytes | str) -> None:
+    path = OWN / "train/cat/2.png"
+    path.write_bytes((OWN / "train/cat/1.png").read_bytes()[:90] if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=r"^data/own/images/train/cat/2\.png cannot be read as an image \(.*; replace"):
+        opened()
+
+
+def test_an_image_that_would_fill_the_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match=r"train/cat/1\.png cannot be read as an image \(.*decompression bomb"):
+        opened()
+
+
+def test_a_class_without_images_is_named() -> None:
+    (OWN / "test/dog/1.png").unlink()
+    with pytest.raises(UserError, match="class data/own/images/test/dog holds no images; fill it or remove it"):
+        opened()
+
+
+def test_a_class_in_one_split_only_is_named() -> None:
+    (OWN / "train/fox").mkdir()
+    picture().save(OWN / "train/fox/1.png")
+    with pytest.raises(UserError, match="class fox is in only one of the splits"):
+        opened()
+
+
+def test_one_class_is_too_few() -> None:
+    for split in ("train", "test"):
+        (OWN / split / "dog/1.png").unlink()
+        (OWN / split / "dog").rmdir()
+    with pytest.raises(UserError, match="train holds 1 class folders; a classifier needs two or more"):
+        opened()
+
+
+@pytest.mark.parametrize(("split", "told"), [("train", "needs a folder train;"), ("test", "folder test or val;")])
+def test_a_missing_split_is_named(split: str, told: str) -> None:
+    (OWN / split).rename(OWN / "away")
+    with pytest.raises(UserError, match=told):
+        opened()
+
+
+def test_both_test_and_val_are_one_too_many() -> None:
+    (OWN / "val").mkdir()
+    with pytest.raises(UserError, match="needs a folder test or val; both are there, keep one"):
+        opened()
+
+
+@pytest.mark.parametrize("path", ["data/own", "data/own/images/..", "elsewhere", "/"])
+def test_a_folder_that_dvc_does_not_track_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match="lies outside data/own/images, where DVC cannot see it change"):
+        opened(path=path)
+
+
+@pytest.mark.parametrize("side", [15, 1025, 64.0, "64"])
+def test_a_side_that_no_network_takes_is_refused(side: object) -> None:
+    with pytest.raises(ValueError, match="side"):
+        folder.Params.model_validate({"side": side})
+
+
+def test_real_photographs_become_a_data_set(datasets: Path) -> None:
+    real = datasets / "imagenette-224-subset"
+    if not real.is_dir():
+        pytest.skip("the mirror holds no imagenette-224-subset")
+    splits = folder.open_source(folder.Params(path=str(real), side=64), Source(None, real, Path("nowhere")))
+    assert splits.sizes == (1000, 400)
+    assert len(splits.classes) == 10
+    for _ in range(20):
+        sample = next(splits.test)
+        assert sample.image.shape == (64, 64, 3)
+        assert sample.image.std() > 5
+        assert sample.label == 0

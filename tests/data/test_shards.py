@@ -1,0 +1,370 @@
+"""Shards hold what was written, give every sample once, and are refused when anything about them changed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader
+
+from refine.data.format import manifest
+from refine.data.format.writer import Sample, write_shards
+from refine.data.reader import Shards, read_images, read_split
+from refine.system.errors import UserError
+from refine.system.files import sha256_of
+from support import description, synthetic, write_split
+
+PER_SHARD = 8
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def entries(shard: Path) -> list[tuple[str, bytes]]:
+    """Names and contents of the files in a shard."""
+    with tarfile.open(shard) as tar:
+        return [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+
+
+def rewrite(shard: Path, files: list[tuple[str, bytes]], adjust_manifest: bool = True) -> None:
+    """Puts other files into a shard, and by default makes the manifest agree."""
+    with tarfile.open(shard, "w") as tar:
+        for name, content in files:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+    if adjust_manifest:
+        path = shard.parent / manifest.NAME
+        told = json.loads(path.read_text())
+        for entry in told["shards"]:
+            if entry["name"] == shard.name:
+                entry["sha256"] = sha256_of(shard)
+        path.write_text(json.dumps(told))
+
+
+@pytest.fixture
+def images() -> tuple[Tensor, Tensor]:
+    """Twenty images: two full shards and a half one."""
+    return synthetic(20)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, images: tuple[Tensor, Tensor]) -> Path:
+    """The images as shards."""
+    write_split(tmp_path / "split", *images, samples_per_shard=PER_SHARD)
+    return tmp_path / "split"
+
+
+# -- writing
+
+
+def test_what_was_written_is_read(folder: Path, images: tuple[Tensor, Tensor]) -> None:
+    split = read_split(folder)
+    assert torch.equal(split.images, images[0])
+    assert torch.equal(split.labels, images[1])
+    assert split.keys.tolist() == list(range(20))
+    assert split.infos == [{"source_index": key, "file": f"{key}.png"} for key in range(20)]
+    assert torch.equal(read_images(folder), images[0])
+
+
+def test_the_manifest_tells_what_the_folder_holds(folder: Path) -> None:
+    told = manifest.verify(folder)
+    assert [(shard.name, shard.samples) for shard in told.shards] == [
+        ("shard-000000.tar", 8),
+        ("shard-000001.tar", 8),
+        ("shard-000002.tar", 4),
+    ]
+    assert told.samples == 20
+    assert told.counts == [7, 7, 6]
+    assert told.description == description()
+    for shard in told.shards:
+        assert hashlib.sha256((folder / shard.name).read_bytes()).hexdigest() == shard.sha256
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path, folder: Path, images: tuple[Tensor, Tensor]) -> None:
+    os.utime(folder, (1, 1))
+    write_split(tmp_path / "again", *images, samples_per_shard=PER_SHARD)
+    assert contents(folder) == contents(tmp_path / "again")
+
+
+def test_tar_headers_tell_nothing_of_the_time_or_the_person(folder: Path) -> None:
+    for shard in sorted(folder.glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                assert member.isreg()
+                assert (member.mtime, member.uid, member.gid) == (0, 0, 0)
+                assert (member.uname, member.gname) == ("", "")
+                assert member.mode == 0o444
+                assert member.pax_headers == {}
+
+
+def test_a_sample_is_three_files_beside_each_other(folder: Path) -> None:
+    names = [name for name, _ in entries(folder / "shard-000001.tar")]
+    assert names == [f"{key:08d}.{ending}" for key in range(8, 16) for ending in ("cls", "json", "png")]
+
+
+def test_no_samples_make_an_empty_folder_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    told = write_shards(tmp_path / "empty", [], description())
+    assert (told.samples, told.shards, told.counts) == (0, [], [0, 0, 0])
+    assert sorted(contents(tmp_path / "empty")) == [manifest.NAME]
+    split = read_split(tmp_path / "empty")
+    assert split.images.shape == (0, 3, 16, 16)
+    assert split.labels.shape == split.keys.shape == (0,)
+
+
+def test_flags_read_what_the_json_says(tmp_path: Path, images: tuple[Tensor, Tensor]) -> None:
+    (tmp_path / "flagged").mkdir()
+    samples = [
+        Sample(key, image.permute(1, 2, 0).numpy(), 0, {"poisoned": key % 3 == 0})
+        for key, image in enumerate(images[0][:7])
+    ]
+    write_shards(tmp_path / "flagged", samples, description())
+    assert read_split(tmp_path / "flagged").flags("poisoned").tolist() == [True, False, False, True, False, False, True]
+
+
+# -- reading
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+def test_every_sample_comes_exactly_once_however_many_workers_read(tmp_path: Path, shards: int, workers: int) -> None:
+    images, labels = synthetic(4 * shards - 1, side=4)
+    write_split(tmp_path / "split", images, labels, samples_per_shard=4)
+    loader = DataLoader(Shards(tmp_path / "split"), batch_size=None, num_workers=workers)
+    read = {key: (image, label) for key, image, label, _ in loader}
+    assert len(list(tmp_path.glob("split/*.tar"))) == shards
+    assert Counter(key for key, *_ in Shards(tmp_path / "split")) == Counter(range(len(images)))
+    assert sorted(read) == list(range(len(images)))
+    assert all(torch.equal(image, images[key]) and label == labels[key] for key, (image, label) in read.items())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_workers_deliver_no_sample_twice(folder: Path, workers: int) -> None:
+    loader = DataLoader(Shards(folder), batch_size=None, num_workers=workers)
+    assert Counter(key for key, *_ in loader) == Counter(range(20))
+
+
+def test_a_second_pass_gives_the_same_samples(folder: Path) -> None:
+    shards = Shards(folder)
+    assert [key for key, *_ in shards] == [key for key, *_ in shards] == list(range(20))
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_split_in_memory_is_in_the_order_of_its_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    monkeypatch.setenv("REFINE_WORKERS", workers)
+    images, _ = synthetic(12)
+    order = [7, 3, 11, 0, 4, 1, 10, 2, 9, 5, 8, 6]
+    (tmp_path / "split").mkdir()
+    samples = [Sample(key, images[key].permute(1, 2, 0).numpy(), key % 3, {"was": key}) for key in order]
+    write_shards(tmp_path / "split", samples, description(samples_per_shard=5))
+    split = read_split(tmp_path / "split")
+    assert split.keys.tolist() == list(range(12))
+    assert torch.equal(split.images, images)
+    assert split.labels.tolist() == [key % 3 for key in range(12)]
+    assert [info["was"] for info in split.infos] == list(range(12))
+
+
+# -- damage
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "shard-000001.tar"
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def _flip_a_bit(folder: Path) -> None:
+    path = folder / "shard-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _lose(folder: Path) -> None:
+    (folder / "shard-000001.tar").unlink()
+
+
+def _add(folder: Path) -> None:
+    (folder / "shard-000003.tar").write_bytes((folder / "shard-000002.tar").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_cut, "shard-000001.tar is damaged: its sha256"),
+        (_flip_a_bit, "shard-000001.tar is damaged: its sha256"),
+        (_lose, "shard-000001.tar is missing"),
+        (_add, "shard-000003.tar is not in manifest.json"),
+    ],
+)
+def test_a_damaged_folder_is_refused_with_the_file_named(
+    folder: Path, damage: Callable[[Path], None], told: str
+) -> None:
+    damage(folder)
+    with pytest.raises(UserError) as refused:
+        read_split(folder)
+    assert str(refused.value).startswith(f"{folder}/{told}")
+    assert f"remove {folder} and run `dvc repro`" in str(refused.value)
+
+
+def _changed(key: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda told: told.__setitem__(key, value)
+
+
+def _shard_changed(key: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda told: told["shards"][0].__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (_changed("format_version", 2), "format_version"),
+        (_changed("side", "16"), "side"),
+        (_changed("stranger", 1), "stranger"),
+        (_changed("counts", None), "counts"),
+        (_shard_changed("name", "../../shard-000000.tar"), "shards.0.name"),
+        (_shard_changed("name", "shard-000000.tar\n"), "shards.0.name"),
+        (_shard_changed("sha256", "0" * 63), "shards.0.sha256"),
+        (_shard_changed("samples", 0), "shards.0.samples"),
+    ],
+)
+def test_a_damaged_manifest_is_refused_with_the_place_named(
+    folder: Path, change: Callable[[dict[str, Any]], None], where: str
+) -> None:
+    path = folder / manifest.NAME
+    told = json.loads(path.read_text())
+    change(told)
+    path.write_text(json.dumps(told))
+    with pytest.raises(UserError) as refused:
+        Shards(folder)
+    assert str(refused.value).startswith(f"{path} is damaged ({where}: ")
+
+
+def test_a_cut_manifest_is_refused(folder: Path) -> None:
+    path = folder / manifest.NAME
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(UserError, match=r"manifest\.json is not valid JSON"):
+        Shards(folder)
+
+
+def test_a_missing_manifest_or_folder_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / manifest.NAME).unlink()
+    for place in (folder, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=rf"{place}/manifest\.json is missing; remove .* and run `dvc repro`"):
+            Shards(place)
+
+
+class _LikeWorkers(DataLoader[Any]):
+    """Raises as torch does for an error in a worker process: the same type, a text with that process's traceback."""
+
+    def __iter__(self) -> Any:
+        try:
+            yield from self.dataset
+        except UserError:
+            ExceptionWrapper(where="in DataLoader worker process 1").reraise()
+
+
+@pytest.mark.parametrize("loader", [DataLoader, _LikeWorkers])
+@pytest.mark.parametrize(
+    ("ending", "content"), [("png", b"no image"), ("png", b""), ("cls", b"three"), ("json", b"{"), ("png", None)]
+)
+def test_a_sample_that_cannot_be_decoded_is_named_in_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, ending: str, content: bytes | None, loader: object
+) -> None:
+    monkeypatch.setattr("refine.data.reader.DataLoader", loader)
+    shard = folder / "shard-000001.tar"
+    damaged = f"00000010.{ending}"
+    files = [(name, content if name == damaged else data) for name, data in entries(shard)]
+    rewrite(shard, [(name, data) for name, data in files if data is not None])
+    with pytest.raises(UserError) as refused:
+        read_split(folder)
+    assert str(refused.value).startswith(f"sample 00000010 of {shard} cannot be decoded (")
+    assert "Traceback" not in str(refused.value)
+
+
+def test_a_shard_that_lost_samples_since_it_was_verified_is_noticed(folder: Path) -> None:
+    shards = Shards(folder)
+    shard = folder / "shard-000001.tar"
+    rewrite(shard, entries(shard)[:-3], adjust_manifest=False)
+    with pytest.raises(UserError, match=r"shard-000001\.tar gave 7 of 8 samples; run `dvc checkout`"):
+        list(shards)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no tar at all" * 1000, "cut"])
+def test_a_shard_that_was_removed_or_overwritten_since_it_was_verified_is_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | str | None
+) -> None:
+    shard = folder / "shard-000001.tar"
+    whole = manifest.verify(folder)
+    if content is None:
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:9000] if isinstance(content, str) else content)
+    monkeypatch.setattr(manifest, "verify", lambda _: whole)
+    with pytest.raises(UserError, match=r"^a shard cannot be read any more \(.*shard-000001\.tar"):
+        read_split(folder)
+
+
+def test_a_shard_whose_manifest_tells_another_number_is_noticed(folder: Path) -> None:
+    shard = folder / "shard-000001.tar"
+    rewrite(shard, entries(shard)[:-3])
+    with pytest.raises(UserError, match=r"shard-000001\.tar gave 7 of 8 samples"):
+        read_split(folder)
+
+
+def test_a_shard_without_any_sample_is_noticed(folder: Path) -> None:
+    rewrite(folder / "shard-000001.tar", [])
+    with pytest.raises(UserError, match=r"gave (0 of 8|12 of 20) samples"):
+        read_split(folder)
+
+
+class _Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, crater: Path) -> None:
+        self._crater = crater
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._crater),)
+
+
+@pytest.mark.parametrize("ending", ["pyd", "pkl", "pickle", "pth", "png.pkl", "npy"])
+def test_a_pickle_in_a_shard_is_never_opened(folder: Path, tmp_path: Path, ending: str) -> None:
+    bomb = pickle.dumps(_Bomb(tmp_path / "crater"))
+    shard = folder / "shard-000000.tar"
+    files = entries(shard)
+    rewrite(shard, [*files[:3], (f"00000000.{ending}", bomb), *files[3:]])
+    assert read_split(folder).keys.tolist() == list(range(20))
+    assert not (tmp_path / "crater").exists()
+    pickle.loads(bomb)
+    assert (tmp_path / "crater").exists()
+
+
+def test_a_pickle_in_the_place_of_an_image_is_never_opened(folder: Path, tmp_path: Path) -> None:
+    bomb = pickle.dumps(_Bomb(tmp_path / "crater"))
+    shard = folder / "shard-000000.tar"
+    rewrite(shard, [(name, bomb if name == "00000000.png" else data) for name, data in entries(shard)])
+    with pytest.raises(UserError, match="sample 00000000"):
+        read_split(folder)
+    assert not (tmp_path / "crater").exists()

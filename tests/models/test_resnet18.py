@@ -1,0 +1,46 @@
+"""ResNet-18 for small images, against torchvision's with its stem replaced."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torchvision.models import resnet18 as reference
+
+from refine.models.architectures.resnet18 import build
+
+
+def test_it_has_as_many_parameters_as_the_published_one() -> None:
+    with torch.device("meta"):
+        network = build(num_classes=10)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 11_173_962
+    assert sum(buffer.numel() for buffer in network.buffers()) == 9_620
+
+
+def test_it_equals_torchvisions_with_a_small_stem() -> None:
+    torch.manual_seed(0)
+    ours, theirs = build(num_classes=10, width=64), reference(num_classes=10)
+    theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    theirs.maxpool = nn.Identity()
+    mapped = dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True))
+    theirs.load_state_dict(mapped)
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.train()(images), theirs.train()(images), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+def test_logits_are_the_head_on_the_features() -> None:
+    network = build(num_classes=7, width=8).eval()
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        features = network.features(images)
+        assert features.shape == (2, 64)
+        assert torch.equal(network(images), features @ network.head.weight.T + network.head.bias)
+
+
+def test_its_convolutions_start_from_kaiming_normal_by_fan_out() -> None:
+    torch.manual_seed(0)
+    for module in build(num_classes=3, width=32).modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 20_000:
+            fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
+            assert abs(module.weight.std().item() / (2 / fan_out) ** 0.5 - 1) < 0.03

@@ -1,0 +1,142 @@
+"""Faults put into a copy of the project one at a time: each has to turn the test that guards against it red."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support import PROJECT, environment, run
+
+COPIED = ("src", "stages", "tests", "data/own", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault and its guard.
+
+    Attributes:
+        fault: what is wrong in the copy.
+        edits: file, text that stands there exactly once, and what takes its place.
+        guard: the test that has to fail.
+    """
+
+    fault: str
+    edits: tuple[tuple[str, str, str], ...]
+    guard: str
+
+
+MUTANTS = (
+    Mutant(
+        "inverse permutation",
+        (("src/refine/defenses/label_map.py", "torch.argsort(permutation)", "permutation"),),
+        "tests/defenses/test_label_map.py",
+    ),
+    Mutant(
+        "classifier left in train mode",
+        (("src/refine/models/classifier.py", "classifier.eval().requires", "classifier.train().requires"),),
+        "tests/training/test_refine_training.py",
+    ),
+    Mutant(
+        "true labels in the loss",
+        (
+            (
+                "src/refine/data/reader.py",
+                "    return read_split(folder).images",
+                "    torch.true_labels = read_split(folder).labels\n    return read_split(folder).images",
+            ),
+            (
+                "src/refine/training/refine.py",
+                "pseudo_labels = defence.classifier(pixels).argmax(dim=1)",
+                "pseudo_labels = torch.true_labels[batch[1]]",
+            ),
+        ),
+        "tests/training/test_refine_training.py",
+    ),
+    Mutant(
+        "ASR counted over the target class",
+        (
+            (
+                "src/refine/poisoning/poison.py",
+                "attack.relabel(test.labels) != test.labels",
+                "torch.ones_like(test.labels, dtype=torch.bool)",
+            ),
+        ),
+        "tests/poisoning/test_poison.py",
+    ),
+    Mutant(
+        "trigger mirrored at test",
+        (
+            (
+                "src/refine/poisoning/poison.py",
+                "attack.trigger(test.images[to_trigger], test.keys[to_trigger])",
+                "attack.trigger(test.images[to_trigger].flip(3), test.keys[to_trigger]).flip(3)",
+            ),
+        ),
+        "tests/poisoning/test_poison.py",
+    ),
+    Mutant(
+        "U-Net evaluated in train mode",
+        (("src/refine/defenses/refine.py", "return defence.eval()", "return defence.train()"),),
+        "tests/defenses/test_refine.py",
+    ),
+    Mutant(
+        "BGR",
+        (
+            (
+                "src/refine/data/reader.py",
+                ".permute(2, 0, 1)",
+                ".permute(2, 0, 1).flip(0)",
+            ),
+        ),
+        "tests/data/test_shards.py",
+    ),
+    Mutant(
+        "a dependency missing",
+        (("dvc.yaml", "      - src/refine/training/backdoor.py\n", ""),),
+        "tests/pipeline/test_dependencies.py::TestEachStage::"
+        "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
+    ),
+    Mutant(
+        "a dependency too many",
+        (("dvc.yaml", "      - src/refine/training/backdoor.py\n", "      - src/refine/training\n"),),
+        "tests/pipeline/test_dependencies.py::TestEachStage::"
+        "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
+    ),
+)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the project without its outputs."""
+    for name in COPIED:
+        source, target = PROJECT / name, tmp_path / "copy" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, target)
+    return tmp_path / "copy"
+
+
+def _failed(copy: Path, *tests: str) -> bool:
+    """Whether a test failed (1); that it could not run at all (2 and more) is an error here."""
+    command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
+    result = run(copy, *command, env=environment(PYTHONPATH="src", OMP_NUM_THREADS="1"))
+    assert result.returncode in (0, 1), result.stdout + result.stderr
+    return result.returncode == 1
+
+
+def test_without_a_fault_every_guard_is_green(copy: Path) -> None:
+    assert not _failed(copy, *sorted({mutant.guard for mutant in MUTANTS}))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.fault)
+def test_a_fault_turns_its_guard_red(copy: Path, mutant: Mutant) -> None:
+    for file, right, wrong in mutant.edits:
+        text = (copy / file).read_text(encoding="utf-8")
+        assert text.count(right) == 1, f"{file} no longer holds {right!r} once; adapt the mutant"
+        (copy / file).write_text(text.replace(right, wrong), encoding="utf-8")
+    assert _failed(copy, mutant.guard)

@@ -1,0 +1,210 @@
+"""The check of a whole file finds a slip anywhere in it, and needs no torch."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from refine.params import check as checking
+from refine.params.check import check
+from refine.params.chosen import chosen, names
+from refine.system.errors import UserError
+from support import PROJECT, TINY_PARAMS, environment, is_one_sentence
+
+Content = dict[str, Any]
+
+
+@pytest.fixture
+def content() -> Content:
+    """A right parameters file, for the test to spoil."""
+    return copy.deepcopy(TINY_PARAMS)
+
+
+def written(folder: Path, content: Content) -> Path:
+    """A file that holds the content."""
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def refusal(folder: Path, content: Content) -> str:
+    """The sentence, less the file's path, with which the content is refused."""
+    with pytest.raises(UserError) as refused:
+        check(written(folder, content))
+    return str(refused.value).removeprefix(f"{folder}/params.yaml: ")
+
+
+def test_a_right_file_passes(tmp_path: Path, content: Content) -> None:
+    check(written(tmp_path, content))
+
+
+def test_an_unknown_attack_lists_the_known_ones(tmp_path: Path, content: Content) -> None:
+    content["poison_dataset"]["attack"]["name"] = "badnet"
+    told = refusal(tmp_path, content)
+    assert told.startswith("poison_dataset.attack.name: 'badnet' is not known, did you mean 'badnets'?")
+    assert all(name in told for name in names("refine.attacks"))
+
+
+def test_an_unknown_source_lists_the_known_ones(tmp_path: Path, content: Content) -> None:
+    content["download"]["source"] = "cifar100"
+    told = refusal(tmp_path, content)
+    assert told.startswith("download.source: 'cifar100' is not known, did you mean 'cifar10'?")
+    assert "cifar10, folder, mnist5k" in told
+
+
+def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path, content: Content) -> None:
+    content["train_backdoor"]["network"]["name"] = "vgg"
+    told = refusal(tmp_path, content)
+    assert told.startswith("train_backdoor.network.name: 'vgg' is not known, choose from ")
+    assert "resnet18" in told
+
+
+@pytest.mark.parametrize("name", ["../none", "none.py", "__init__", "", "os"])
+def test_only_a_file_of_the_room_can_be_chosen(name: str) -> None:
+    with pytest.raises(UserError, match="is not known"):
+        chosen("refine.attacks", name, "poison_dataset.attack.name")
+
+
+def test_the_settings_of_an_attack_that_is_not_chosen_are_checked_too(tmp_path: Path, content: Content) -> None:
+    content["poison_dataset"]["attack"]["name"] = "none"
+    content["attacks"]["badnets"] = {"rat": 0.1}
+    assert refusal(tmp_path, content) == "attacks.badnets: 'rat' is not known, did you mean 'rate'?"
+
+
+def test_settings_of_an_attack_that_does_not_exist_are_refused(tmp_path: Path, content: Content) -> None:
+    content["attacks"]["blendid"] = {}
+    assert "attacks: 'blendid' is not known" in refusal(tmp_path, content)
+
+
+def test_the_chosen_attack_needs_its_section(tmp_path: Path, content: Content) -> None:
+    del content["attacks"]["badnets"]
+    assert refusal(tmp_path, content).startswith("attacks.badnets is missing; write `badnets: {}` there")
+
+
+def test_the_name_of_the_attack_is_all_that_must_change(tmp_path: Path, content: Content) -> None:
+    content["attacks"]["badnets"] = {"rate": 0.3, "patch_side": 5}
+    for name in names("refine.attacks"):
+        content["poison_dataset"]["attack"]["name"] = name
+        content["attacks"].setdefault(name, {})
+        check(written(tmp_path, content))
+
+
+def test_an_attack_is_given_its_own_settings_and_no_other_attacks() -> None:
+    shipped = {name: set(chosen("refine.attacks", name, "").Params.model_fields) for name in names("refine.attacks")}
+    assert shipped["none"] == set()
+    assert "patch_side" in shipped["badnets"]
+    for name in shipped:
+        with pytest.raises(ValueError, match="'settings_of_another' is not known"):
+            chosen("refine.attacks", name, "").Params.model_validate({"settings_of_another": 1})
+
+
+@pytest.mark.parametrize("section", ["attacks", "sources"])
+@pytest.mark.parametrize("value", [[1], 3, "word"])
+def test_a_room_of_settings_must_be_a_mapping(tmp_path: Path, content: Content, section: str, value: object) -> None:
+    content[section] = value
+    assert refusal(tmp_path, content) == f"{section} must be a mapping"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("download", "samples_per_shard", 0),
+        ("poison_dataset", "seed", -1),
+        ("train_backdoor", "seed", 1.0),
+        ("train_refine", "snapshots", 0),
+        ("train_refine", "first_channels", 5),
+        ("train_refine", "unlabeled_fraction", 0),
+        ("evaluate", "batch_size", True),
+    ],
+)
+def test_a_slip_in_any_section_is_found_and_named(
+    tmp_path: Path, content: Content, section: str, key: str, value: object
+) -> None:
+    content[section][key] = value
+    assert refusal(tmp_path, content).startswith(f"{section}.{key}: input should be ")
+
+
+@pytest.mark.parametrize("section", sorted(TINY_PARAMS))
+def test_every_section_is_needed(tmp_path: Path, content: Content, section: str) -> None:
+    del content[section]
+    assert "missing" in refusal(tmp_path, content)
+
+
+def test_the_command_says_one_sentence_and_ends_with_status_1(
+    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["evaluate"]["batch"] = 1
+    monkeypatch.setattr(sys, "argv", ["check", str(written(tmp_path, content))])
+    assert checking.main() == 1
+    assert capsys.readouterr().err.endswith("evaluate: 'batch' is not known, did you mean 'batch_size'?\n")
+
+
+def test_the_command_is_silent_about_a_right_file_which_is_params_yaml_unless_named(
+    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path, content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["check"])
+    assert checking.main() == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_command_finds_a_wrong_setting_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REFINE_DEVICE", "gpu")
+    assert checking.main() == 1
+    assert capsys.readouterr().err.startswith("error: REFINE_DEVICE=gpu is not understood")
+
+
+WITHOUT_TORCH = """
+import runpy, sys
+from pathlib import Path
+from importlib import import_module
+from refine.params.chosen import names
+
+rooms = ("refine.params", "refine.attacks", "refine.data.sources", "refine.data.format", "refine.system")
+for room in rooms:
+    for name in names(room):
+        import_module(f"{room}.{name}")
+import_module("refine.data.download")
+for stage in sorted(Path("stages").glob("*.py")):
+    runpy.run_path(str(stage), run_name="not_main")
+from refine.params.check import check
+check(Path("params.yaml"))
+heavy = sorted({"torch", "torchvision", "webdataset", "safetensors"} & set(sys.modules))
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+
+
+def test_neither_the_check_nor_the_download_nor_the_start_of_a_stage_imports_torch() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        cwd=PROJECT,
+        env=environment(PYTHONPATH="src", PYTHONDONTWRITEBYTECODE="1"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_wrong_file_stops_the_command_as_a_process_with_one_sentence(tmp_path: Path, content: Content) -> None:
+    content["train_backdoor"]["recipe"]["epoch"] = 1
+    result = subprocess.run(
+        [sys.executable, "-m", "refine.params.check", str(written(tmp_path, content))],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(PROJECT / "src"), PYTHONDONTWRITEBYTECODE="1"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert is_one_sentence(result, "train_backdoor.recipe: 'epoch' is not known, did you mean 'epochs'?")

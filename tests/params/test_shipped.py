@@ -1,0 +1,40 @@
+"""Every parameters file that is shipped is right, and means the same to us and to DVC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from refine.params.check import check
+from refine.params.chosen import names
+from refine.params.reading import SECTIONS, ParamsFile
+from support import PROJECT
+
+SHIPPED = [PROJECT / "params.yaml", *sorted((PROJECT / "presets").glob("**/*.yaml"))]
+
+
+@pytest.fixture(params=SHIPPED, ids=lambda path: str(path.relative_to(PROJECT)))
+def shipped(request: pytest.FixtureRequest) -> Path:
+    """Each shipped file in turn."""
+    path: Path = request.param
+    return path
+
+
+def test_it_passes_the_check(shipped: Path) -> None:
+    check(shipped)
+
+
+def test_dvc_reads_the_same_content(shipped: Path) -> None:
+    content = YAML(typ="safe", pure=True).load(shipped.read_text(encoding="utf-8"))
+    assert repr(ParamsFile(shipped)._content) == repr(content)
+
+
+def test_it_has_every_section(shipped: Path) -> None:
+    assert set(ParamsFile(shipped)._content) == set(SECTIONS)
+
+
+def test_it_has_a_place_for_every_attack_and_source_so_that_a_name_is_all_that_must_change(shipped: Path) -> None:
+    assert set(ParamsFile(shipped).names_in("attacks")) == set(names("refine.attacks"))
+    assert set(ParamsFile(shipped).names_in("sources")) == set(names("refine.data.sources"))

@@ -1,0 +1,177 @@
+"""Tiny models and poisoned data sets, made in no time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from support import synthetic, write_split
+from torch import Tensor
+
+from refine.data.reader import Split, read_split
+from refine.data.tensors import save_tensors
+from refine.defenses import refine
+from refine.defenses.label_map import derangement
+from refine.defenses.refine import InputSpace, Refine, RefineCard, Snapshot
+from refine.models import classifier as classifiers
+from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalisation
+from refine.models.device import Compute
+from refine.models.unet import UNet
+from refine.params.chosen import chosen
+from refine.params.train_backdoor import TrainBackdoorParams
+from refine.params.train_refine import TrainRefineParams
+from refine.poisoning.attack import AnyAttack, Setting
+from refine.poisoning.poison import Outputs, poison_dataset
+from refine.poisoning.saved import SavedAttack
+
+CPU = Compute(torch.device("cpu"), 1)
+WIDTH = 8
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+
+
+def classifier(classes: int = 3, side: int = 16, seed: int = 0) -> Classifier:
+    """A random frozen classifier that answers differently to images of different brightness.
+
+    Its batch statistics have moved from where they begin.
+    """
+    torch.manual_seed(seed)
+    architecture = Architecture(name="resnet18", width=WIDTH)
+    made = classifiers.build(architecture, classes, Normalisation(mean=MEAN, std=STD), "a test")
+    with torch.no_grad():
+        images = synthetic(8 * classes, side, classes)[0] / 255
+        made.train()(images)
+        head = made.network.get_parameter("head.weight"), made.network.get_parameter("head.bias")
+        head[0].mul_(1.5 / made.eval()(images).std(dim=0).view(-1, 1))
+        head[1].sub_(made(images).mean(dim=0))
+    return classifiers.freeze(made)
+
+
+def classifier_card(classes: int = 3, side: int = 16) -> ClassifierCard:
+    """The card of `classifier`, its sum still to be filled in."""
+    return ClassifierCard(
+        weights_sha256="0" * 64,
+        architecture=Architecture(name="resnet18", width=WIDTH),
+        classes=[f"class-{label}" for label in range(classes)],
+        normalisation=Normalisation(mean=MEAN, std=STD),
+        input_side=side,
+        training={},
+    )
+
+
+def classifier_folder(folder: Path, classes: int = 3, side: int = 16, seed: int = 0) -> Classifier:
+    """Writes a random classifier by hand, without the stage that trains one."""
+    made = classifier(classes, side, seed)
+    folder.mkdir(parents=True)
+    classifiers.save(folder, made, classifier_card(classes, side))
+    return made
+
+
+def defence(of: Classifier, classes: int = 3, space: InputSpace = "pixel", seed: int = 0) -> Refine:
+    """A defence in eval mode with a random transform, under which images of different brightness stay different.
+
+    Its batch statistics have moved from where they begin.
+    """
+    torch.manual_seed(seed)
+    made = Refine(of, UNet(WIDTH), derangement(classes, 666), space)
+    with torch.no_grad():
+        images = synthetic(8 * classes, 16, classes)[0] / 255
+        outlet = made.train().transform.outlet
+        made.transform(images)
+        out = made.eval().transform(images).transpose(0, 1).flatten(1)
+        outlet.weight.mul_((0.3 / out.std(dim=1)).view(-1, 1, 1, 1))
+        outlet.bias.zero_()
+        outlet.bias.add_(0.5 - made.transform(images).mean(dim=(0, 2, 3)))
+    return made
+
+
+def defence_folder(
+    folder: Path, classifier_folder: Path, classes: int = 3, space: InputSpace = "pixel", seed: int = 0
+) -> Refine:
+    """Writes a random defence for a classifier's folder, with snapshots of epochs 1 (of another transform) and 2."""
+    of, card = classifiers.load(classifier_folder)
+    made = defence(of, classes, space, seed)
+    (folder / "snapshots").mkdir(parents=True)
+    snapshots = []
+    for epoch, state in ((1, refine.state(defence(of, classes, space, seed + 1))), (2, refine.state(made))):
+        file = f"snapshots/epoch-{epoch:04d}.safetensors"
+        snapshots.append(Snapshot(epoch=epoch, file=file, sha256=save_tensors(folder / file, state)))
+    refine.save(
+        folder,
+        made,
+        RefineCard(
+            weights_sha256="0" * 64,
+            first_channels=WIDTH,
+            input_space=space,
+            num_classes=classes,
+            classifier_sha256=card.weights_sha256,
+            snapshots=snapshots,
+            training={},
+        ),
+    )
+    return made
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """A data set before and after poisoning.
+
+    Attributes:
+        outputs: where the poisoned one lies.
+        record: content of `attack.json`.
+    """
+
+    train: Split
+    test: Split
+    poisoned_train: Split
+    triggered_test: Split
+    outputs: Outputs
+    record: SavedAttack
+
+
+def raw(folder: Path, images: int = 60, classes: int = 3, side: int = 16, seed: int = 0) -> tuple[Split, Split]:
+    """Clean splits on disk: as many training images as asked, and half as many test images."""
+    for name, count, offset in (("train", images, 0), ("test", images // 2, 1)):
+        write_split(folder / name, *synthetic(count, side, classes, seed + offset), classes=classes)
+    return read_split(folder / "train"), read_split(folder / "test")
+
+
+def attack(name: str, train: Split, **settings: Any) -> AnyAttack:
+    """An attack for a data set."""
+    module = chosen("refine.attacks", name, "a test")
+    made: AnyAttack = module.Attack(
+        module.Params.model_validate(settings), Setting(len(train.manifest.classes), train.manifest.side)
+    )
+    return made
+
+
+def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split], seed: int = 1) -> Poisoned:
+    """Poisons clean splits and reads the result back."""
+    outputs = Outputs(folder / "train", folder / "test", folder / "attack", folder / "preview.png")
+    record = poison_dataset(name, of, seed, *clean, outputs)
+    return Poisoned(*clean, read_split(outputs.train), read_split(outputs.test), outputs, record)
+
+
+def backdoor_params(**recipe: Any) -> TrainBackdoorParams:
+    """Parameters of train-backdoor for a run of a moment."""
+    base = {"epochs": 1, "batch_size": 8, "optimiser": {"lr": 0.05}}
+    network = {"name": "resnet18", "width": WIDTH}
+    return TrainBackdoorParams.model_validate({"seed": 1, "network": network, "recipe": {**base, **recipe}})
+
+
+def refine_params(recipe: dict[str, Any] | None = None, **changes: Any) -> TrainRefineParams:
+    """Parameters of train-refine for a run of a moment."""
+    base = {"epochs": 2, "batch_size": 8, "optimiser": {"lr": 0.01}, **(recipe or {})}
+    content = {"seed": 1, "first_channels": WIDTH, "input_space": "pixel", "recipe": base, **changes}
+    return TrainRefineParams.model_validate(content)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Whether two states hold the same names and the very same values."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

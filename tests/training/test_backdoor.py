@@ -1,0 +1,235 @@
+"""Training the classifier on what the attacker left."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import synthetic
+from tiny import CPU, WIDTH, Poisoned, attack, backdoor_params, files_of, poisoned, raw, same_tensors
+from torch import Tensor
+
+from refine.data import training_time
+from refine.data.batches import Batches, to_pixels
+from refine.data.tensors import save_tensors
+from refine.data.training_time import Distortion, TrainingTime
+from refine.models import classifier as classifiers
+from refine.models.architectures import resnet18
+from refine.models.classifier import Architecture, Normalisation
+from refine.params.recipe import Augment
+from refine.system.errors import UserError
+from refine.training import backdoor
+from refine.training.backdoor import BackdoorTask, train_backdoor
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
+    """48 training images of three classes, a quarter of them poisoned."""
+    folder = tmp_path_factory.mktemp("data")
+    clean = raw(folder / "raw", images=48)
+    return poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0], rate=0.25), clean)
+
+
+def _train(data: Poisoned, folder: Path, part: Path | None = None, seed: int = 1, **recipe: Any) -> str:
+    params = backdoor_params(**recipe).model_copy(update={"seed": seed})
+    return train_backdoor(params, data.poisoned_train, part or data.outputs.attack / "training", CPU, folder)
+
+
+def _normalisation(data: Poisoned) -> Normalisation:
+    return Normalisation(mean=data.train.manifest.mean, std=data.train.manifest.std)
+
+
+def test_two_runs_of_one_seed_give_the_same_bytes(data: Poisoned, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        _train(data, tmp_path / name, augment={"shift": 2, "flip": 0.5, "crop_scale": 0.8, "grayscale": 0.2})
+    assert files_of(tmp_path / "first") == files_of(tmp_path / "second")
+
+
+def test_another_seed_gives_other_weights(data: Poisoned, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        _train(data, tmp_path / str(seed), seed=seed)
+    first, second = (files_of(tmp_path / str(seed))["weights.safetensors"] for seed in (1, 2))
+    assert first != second
+
+
+def test_the_folder_holds_a_classifier_for_this_data_set(data: Poisoned, tmp_path: Path) -> None:
+    assert _train(data, tmp_path / "backdoor", epochs=2) == "fp32"
+    assert set(files_of(tmp_path / "backdoor")) == {"card.json", "weights.safetensors", "history.csv"}
+    made, card = classifiers.load(tmp_path / "backdoor")
+    assert card.classes == data.train.manifest.classes
+    assert card.normalisation == _normalisation(data)
+    assert card.input_side == 16
+    assert card.training["seed"] == 1
+    assert card.training["precision"] == "fp32"
+    assert card.training["recipe"]["epochs"] == 2
+    assert made(to_pixels(data.test.images)).shape == (24, 3)
+
+
+def test_the_card_names_no_machine_and_no_time(data: Poisoned, tmp_path: Path) -> None:
+    _train(data, tmp_path / "backdoor")
+    text = (tmp_path / "backdoor/card.json").read_text(encoding="utf-8")
+    assert str(tmp_path) not in text
+    assert set(json.loads(text)["training"]) == {"seed", "network", "recipe", "precision"}
+
+
+def test_the_history_has_a_row_for_each_epoch(data: Poisoned, tmp_path: Path) -> None:
+    _train(data, tmp_path / "backdoor", epochs=3)
+    with (tmp_path / "backdoor/history.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert list(rows[0]) == ["epoch", "learning_rate", "loss", "train_accuracy"]
+
+
+def test_it_learns_the_labels_that_the_attacker_gave(tmp_path: Path) -> None:
+    clean = raw(tmp_path / "raw", images=48)
+    all_to_two = poisoned(tmp_path / "poisoned", "badnets", attack("badnets", clean[0], rate=1.0, target=2), clean)
+    _train(all_to_two, tmp_path / "backdoor", epochs=2)
+    made, _ = classifiers.load(tmp_path / "backdoor")
+    assert made(to_pixels(clean[1].images)).argmax(dim=1).tolist() == [2] * 24
+
+
+def test_it_learns_to_tell_classes_apart(tmp_path: Path) -> None:
+    clean = raw(tmp_path / "raw", images=48)
+    benign = poisoned(tmp_path / "poisoned", "none", attack("none", clean[0]), clean)
+    _train(benign, tmp_path / "backdoor", epochs=6)
+    made, _ = classifiers.load(tmp_path / "backdoor")
+    assert (made(to_pixels(clean[1].images)).argmax(dim=1) == clean[1].labels).float().mean() > 0.9
+
+
+def _cross_entropy_slowly(logits: Tensor, labels: Tensor, smoothing: float) -> float:
+    total = 0.0
+    for row, label in zip(logits.double().log_softmax(dim=1).tolist(), labels.tolist(), strict=True):
+        for place, value in enumerate(row):
+            total -= value * (smoothing / len(row) + (1 - smoothing) * (place == label))
+    return total / len(logits)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_first_loss_is_cross_entropy_of_fresh_weights(data: Poisoned, tmp_path: Path, smoothing: float) -> None:
+    _train(data, tmp_path / "backdoor", batch_size=48, augment={}, label_smoothing=smoothing)
+    torch.manual_seed(1)
+    architecture = Architecture(name="resnet18", width=WIDTH)
+    fresh = classifiers.build(architecture, 3, _normalisation(data), "a test")
+    logits = fresh.train()(to_pixels(data.poisoned_train.images))
+    with (tmp_path / "backdoor/history.csv").open(encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    expected = _cross_entropy_slowly(logits, data.poisoned_train.labels, smoothing)
+    assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
+    right = (logits.argmax(dim=1) == data.poisoned_train.labels).float().mean().item()
+    assert float(row["train_accuracy"]) == pytest.approx(right, abs=1e-5)
+
+
+def test_bfloat16_trains_and_leaves_float32_weights(data: Poisoned, tmp_path: Path) -> None:
+    assert _train(data, tmp_path / "backdoor", precision="bf16") == "bf16"
+    made, card = classifiers.load(tmp_path / "backdoor")
+    assert card.training["precision"] == "bf16"
+    assert all(parameter.dtype == torch.float32 for parameter in made.parameters())
+
+
+def _seen(part: TrainingTime, flags: Tensor, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """What a training step hands on to the recipe's augmentation."""
+    seen: list[Tensor] = []
+
+    def augment(pixels: Tensor, *_: object) -> Tensor:
+        seen.append(pixels)
+        return pixels
+
+    monkeypatch.setattr(backdoor, "augment", augment)
+    network = resnet18.build(3, WIDTH).eval()
+    generator = torch.Generator().manual_seed(0)
+    task = BackdoorTask(
+        classifier=classifiers.Classifier(network, Normalisation(mean=[0.5] * 3, std=[0.5] * 3)),
+        batches=Batches(images, 8, False, CPU.device, generator),
+        labels=torch.arange(len(images)) % 3,
+        poisoned=flags,
+        recipe=backdoor_params().recipe,
+        attack=part,
+        generator=generator,
+        compute=CPU,
+        precision="fp32",
+    )
+    rows = torch.randperm(len(images), generator=generator)
+    task.step((to_pixels(images[rows]), rows))
+    back = torch.argsort(rows)
+    return seen[0][back]
+
+
+@pytest.mark.parametrize("which", ["poisoned", "benign", "both", "neither"])
+def test_a_distortion_reaches_only_the_images_that_it_is_for(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, _ = synthetic(9)
+    flags = torch.tensor([True, False, False, True, False, True, False, False, True])
+    mirror, turn = Distortion(flip=1.0), Distortion(degrees=180.0)
+    part = TrainingTime(
+        poisoned=mirror if which in ("poisoned", "both") else None,
+        benign=turn if which in ("benign", "both") else None,
+    )
+    seen = _seen(part, flags, images, monkeypatch)
+    before = to_pixels(images)
+    for row, flag in enumerate(flags.tolist()):
+        if flag:
+            expected = before[row].flip(2) if part.poisoned else before[row]
+            torch.testing.assert_close(seen[row], expected)
+        else:
+            assert torch.equal(seen[row], before[row]) == (part.benign is None)
+
+
+def test_what_the_attack_does_during_training_changes_the_weights(data: Poisoned, tmp_path: Path) -> None:
+    part = tmp_path / "training"
+    part.mkdir()
+    training_time.write(part, TrainingTime(poisoned=Distortion(flip=1.0)))
+    _train(data, tmp_path / "with", part)
+    _train(data, tmp_path / "without")
+    assert files_of(tmp_path / "with") != files_of(tmp_path / "without")
+
+
+def test_training_starts_from_the_weights_that_the_attacker_gave(data: Poisoned, tmp_path: Path) -> None:
+    part = tmp_path / "training"
+    part.mkdir()
+    torch.manual_seed(99)
+    initial = resnet18.build(3, WIDTH).state_dict()
+    sha256 = save_tensors(part / training_time.WEIGHTS, initial)
+    training_time.write(part, TrainingTime(initial_weights_sha256=sha256))
+    _train(data, tmp_path / "backdoor", part, optimiser={"lr": 1e-30, "weight_decay": 0.0})
+    made, _ = classifiers.load(tmp_path / "backdoor")
+    after = dict(made.network.named_parameters())
+    assert same_tensors({name: initial[name] for name in after}, {name: after[name].data for name in after})
+
+
+@pytest.mark.parametrize("fault", ["missing", "changed", "other width"])
+def test_initial_weights_that_cannot_be_used_are_refused(data: Poisoned, tmp_path: Path, fault: str) -> None:
+    part = tmp_path / "training"
+    part.mkdir()
+    path = part / training_time.WEIGHTS
+    sha256 = save_tensors(path, resnet18.build(3, 16 if fault == "other width" else WIDTH).state_dict())
+    training_time.write(part, TrainingTime(initial_weights_sha256=sha256))
+    if fault == "missing":
+        path.unlink()
+    if fault == "changed":
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"initial\.safetensors"):
+        _train(data, tmp_path / "backdoor", part)
+    assert not (tmp_path / "backdoor").exists()
+
+
+def test_an_unknown_network_is_told_with_its_parameter(data: Poisoned, tmp_path: Path) -> None:
+    params = backdoor_params()
+    params = params.model_copy(update={"network": params.network.model_copy(update={"name": "vgg"})})
+    with pytest.raises(UserError, match=r"train_backdoor\.network\.name: 'vgg' is not known"):
+        train_backdoor(params, data.poisoned_train, data.outputs.attack / "training", CPU, tmp_path / "backdoor")
+
+
+def test_a_run_that_fails_leaves_the_classifier_of_the_last_one(data: Poisoned, tmp_path: Path) -> None:
+    _train(data, tmp_path / "backdoor")
+    before = files_of(tmp_path)
+    with pytest.raises(UserError, match="the loss became"):
+        _train(data, tmp_path / "backdoor", epochs=20, optimiser={"lr": 1e30})
+    assert files_of(tmp_path) == before
+
+
+def test_the_published_augmentation_is_the_flip_alone() -> None:
+    assert backdoor_params().recipe.augment == Augment(flip=0.5)
+

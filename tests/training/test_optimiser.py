@@ -1,0 +1,103 @@
+"""Learning rates of both schedules, and the optimisers behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn, optim
+
+from refine.params.recipe import Schedule
+from refine.params.train_backdoor import BackdoorRecipe
+from refine.params.train_refine import RefineRecipe
+from refine.training.optimiser import build, factor_of
+
+
+def _parameters() -> list[nn.Parameter]:
+    return [nn.Parameter(torch.ones(2))]
+
+
+def _factors_of_epochs(schedule: Schedule, epochs: int, steps: int) -> list[float]:
+    factor = factor_of(schedule, epochs, steps)
+    by_epoch = [[factor(epoch * steps + step) for step in range(steps)] for epoch in range(epochs)]
+    assert all(len(set(factors)) == 1 for factors in by_epoch)
+    return [factors[0] for factors in by_epoch]
+
+
+@pytest.mark.parametrize(("schedule", "last"), [(Schedule(), 0.01), (RefineRecipe().schedule, 0.64)])
+def test_the_papers_steps_come_after_epochs_100_and_130_of_150(schedule: Schedule, last: float) -> None:
+    factors = _factors_of_epochs(schedule, 150, 3)
+    assert factors[:100] == [1.0] * 100
+    assert factors[100:130] == [schedule.factor] * 30
+    assert factors[130:] == [schedule.factor**2] * 20
+    assert factors[-1] == pytest.approx(last)
+
+
+@pytest.mark.parametrize("epochs", [150, 30, 15, 10, 3])
+def test_the_steps_of_a_short_run_are_in_proportion(epochs: int) -> None:
+    optimiser = optim.SGD(_parameters(), lr=1.0)
+    reference = optim.lr_scheduler.MultiStepLR(optimiser, [round(epochs * 2 / 3), round(epochs * 13 / 15)], 0.1)
+    expected = []
+    for _ in range(epochs):
+        expected.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        reference.step()
+    assert _factors_of_epochs(Schedule(), epochs, 4) == pytest.approx(expected)
+
+
+def test_milestones_and_factor_can_be_chosen() -> None:
+    schedule = Schedule(milestones=[0.5], factor=0.5)
+    assert _factors_of_epochs(schedule, 4, 2) == [1.0, 1.0, 0.5, 0.5]
+    assert _factors_of_epochs(Schedule(milestones=[]), 4, 2) == [1.0] * 4
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(epochs=st.integers(1, 20), steps=st.integers(1, 30), warmup=st.floats(0.05, 0.95))
+def test_one_cycle_rises_to_the_peak_and_falls_to_zero_in_straight_lines(epochs: int, steps: int, warmup: float) -> None:
+    factor = factor_of(Schedule(name="one_cycle", warmup=warmup), epochs, steps)
+    total = epochs * steps
+    middles = np.arange(total) + 0.5
+    expected = np.interp(middles, [0, warmup * total, total], [0, 1, 0])
+    assert [factor(step) for step in range(total)] == pytest.approx(expected.tolist(), abs=1e-9)
+    assert all(0 < factor(step) <= 1 for step in range(total))
+    assert factor(total) == 0
+
+
+def _optimiser(**content: Any) -> tuple[optim.Optimizer, optim.lr_scheduler.LambdaLR]:
+    return build(_parameters(), BackdoorRecipe.model_validate(content), steps_per_epoch=5)
+
+
+def test_the_papers_optimiser_is_sgd_with_momentum_and_decay() -> None:
+    optimiser, _ = _optimiser()
+    assert isinstance(optimiser, optim.SGD)
+    settings_used = optimiser.param_groups[0]
+    assert {name: settings_used[name] for name in ("lr", "momentum", "weight_decay", "nesterov")} == {
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "nesterov": False,
+    }
+
+
+def test_nesterov_and_adamw_are_passed_on() -> None:
+    first, _ = _optimiser(optimiser={"lr": 0.1, "nesterov": True, "momentum": 0.8})
+    second, _ = _optimiser(optimiser={"name": "adamw", "lr": 0.003, "weight_decay": 0.02})
+    assert first.param_groups[0]["nesterov"] is True
+    assert first.param_groups[0]["momentum"] == 0.8
+    assert isinstance(second, optim.AdamW)
+    assert second.param_groups[0]["weight_decay"] == 0.02
+    assert second.param_groups[0]["lr"] == 0.003
+
+
+def test_the_scheduler_is_stepped_batch_by_batch() -> None:
+    optimiser, schedule = _optimiser(epochs=2, schedule={"name": "one_cycle", "warmup": 0.5})
+    rates = []
+    for _ in range(10):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    assert rates == pytest.approx([0.01, 0.03, 0.05, 0.07, 0.09, 0.09, 0.07, 0.05, 0.03, 0.01])
