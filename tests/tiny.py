@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support import synthetic, write_split
 from torch import Tensor
 
 from refine.data.reader import Split, read_split
@@ -25,6 +24,7 @@ from refine.params.train_refine import TrainRefineParams
 from refine.poisoning.attack import AnyAttack, Setting
 from refine.poisoning.poison import Outputs, poison_dataset
 from refine.poisoning.saved import SavedAttack
+from support import synthetic, write_split
 
 CPU = Compute(torch.device("cpu"), 1)
 WIDTH = 8

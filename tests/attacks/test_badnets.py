@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import synthetic
-from tiny import attack, files_of, poisoned, raw
 from torch import Tensor
 
 from refine.attacks import badnets
 from refine.poisoning.attack import Chosen, Setting
 from refine.system.errors import UserError
+from support import synthetic
+from tiny import attack, files_of, poisoned, raw
 
 PUBLISHED = [247, 241, 130, 106, 201, 92, 153, 163, 20]
 NOTHING = Chosen(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))

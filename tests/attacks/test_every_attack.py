@@ -9,8 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import description, synthetic
-from tiny import Poisoned, attack, files_of, poisoned, raw
 
 from refine.attacks import __name__ as room
 from refine.data import training_time
@@ -18,6 +16,8 @@ from refine.data.format.manifest import Manifest
 from refine.data.reader import Split
 from refine.params.chosen import names
 from refine.poisoning import saved
+from support import description, synthetic
+from tiny import Poisoned, attack, files_of, poisoned, raw
 
 ATTACKS = names(room)
 SHAPES = [(60, 3, 16), (50, 10, 32)]

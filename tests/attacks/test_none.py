@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny import Poisoned, attack, poisoned, raw
 
 from refine.attacks import none
 from refine.data import training_time
 from refine.data.training_time import TrainingTime
+from tiny import Poisoned, attack, poisoned, raw
 
 
 @pytest.fixture(scope="module")

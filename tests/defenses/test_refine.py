@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import MEAN, STD, classifier, classifier_folder, defence, defence_folder, files_of, same_tensors
 from torch import Tensor
 
 from refine.defenses import refine
@@ -20,6 +19,7 @@ from refine.defenses.label_map import derangement
 from refine.defenses.refine import InputSpace
 from refine.system.errors import UserError
 from refine.system.files import sha256_of
+from tiny import MEAN, STD, classifier, classifier_folder, defence, defence_folder, files_of, same_tensors
 
 SPACES: list[InputSpace] = ["pixel", "normalized_clamp01"]
 
@@ -195,7 +195,7 @@ def test_a_damaged_snapshot_is_refused_by_its_name(models: Path) -> None:
 
 def test_another_classifier_is_refused(models: Path) -> None:
     classifier_folder(models / "other", seed=5)
-    with pytest.raises(UserError, match="was trained for another classifier than .*other"):
+    with pytest.raises(UserError, match=r"was trained for another classifier than .*other"):
         refine.load(models / "refine", models / "other")
 
 
@@ -218,7 +218,9 @@ def test_a_damaged_permutation_is_refused(models: Path, permutation: list[int]) 
     ],
     ids=["missing", "type", "length", "extra"],
 )
-def test_weights_that_do_not_fit_are_refused(models: Path, change: Callable[[dict[str, Tensor]], object], odd: str) -> None:
+def test_weights_that_do_not_fit_are_refused(
+    models: Path, change: Callable[[dict[str, Tensor]], object], odd: str
+) -> None:
     _replace_weights(models, change)
     with pytest.raises(UserError, match=f"first difference: {re.escape(odd)}"):
         _load(models)

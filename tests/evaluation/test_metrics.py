@@ -1,70 +1,142 @@
-"""Every figure against a slow, obvious count."""
+"""Figures against loops that look at one image at a time (spec 1.6)."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from refine.evaluation.metrics import Answers, Truth, measure
 
-TRIGGER_FIGURES = {"attack_success_rate", "asr_floor", "robust_accuracy", "raw_target_hit"}
+TRIGGERED = {"attack_success_rate", "asr_floor", "robust_accuracy", "raw_target_hit"}
 
 
-def _case(classes: int, target: int = 0, seed: int = 0) -> tuple[Answers, Truth]:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, classes, (60,), generator=generator)
-    rows = (labels != target).nonzero().flatten()
-    answers = Answers(
-        benign=torch.rand(60, classes, generator=generator).softmax(dim=1),
-        triggered=torch.rand(len(rows), classes, generator=generator).softmax(dim=1),
-        raw_triggered=torch.randint(0, classes, (len(rows),), generator=generator),
-    )
-    return answers, Truth(labels, rows, torch.full((len(rows),), target))
+def _slowly(answers: Answers, truth: Truth) -> dict[str, float]:
+    """Every definition, image by image."""
 
+    def top(row: list[float], count: int = 1) -> list[int]:
+        return sorted(range(len(row)), key=lambda place: -row[place])[:count]
 
-@pytest.mark.parametrize("classes", [3, 10])
-def test_all_figures_are_those_of_a_loop_over_images(classes: int) -> None:
-    answers, truth = _case(classes)
-    said = [int(torch.argmax(row)) for row in answers.benign]
-    fooled = [int(torch.argmax(row)) for row in answers.triggered]
-    labels = truth.labels.tolist()
-    clean = truth.clean_rows.tolist()
-    expected = {
-        "benign_accuracy": sum(a == b for a, b in zip(said, labels, strict=True)) / 60,
-        "benign_nll": sum(-math.log(answers.benign[i, labels[i]]) for i in range(60)) / 60,
-        "attack_success_rate": sum(answer == 0 for answer in fooled) / len(clean),
-        "asr_floor": sum(said[row] == 0 for row in clean) / len(clean),
-        "robust_accuracy": sum(a == labels[row] for a, row in zip(fooled, clean, strict=True)) / len(clean),
-        "raw_target_hit": sum(answer == 0 for answer in answers.raw_triggered.tolist()) / len(clean),
+    benign, labels = answers.benign.tolist(), truth.labels.tolist()
+    figures = {
+        "benign_accuracy": sum(top(row)[0] == label for row, label in zip(benign, labels, strict=True)) / len(labels),
+        "benign_nll": sum(-math.log(max(row[y], 1e-12)) for row, y in zip(benign, labels, strict=True)) / len(labels),
     }
-    if classes > 5:
-        best = [sorted(range(classes), key=lambda k: -row[k])[:5] for row in answers.benign.tolist()]
-        expected["top5_accuracy"] = sum(labels[i] in best[i] for i in range(60)) / 60
-    assert measure(answers, truth) == pytest.approx(expected, abs=1e-6)
+    if len(benign[0]) > 5:
+        figures["top5_accuracy"] = sum(y in top(row, 5) for row, y in zip(benign, labels, strict=True)) / len(labels)
+    hits = dict.fromkeys(TRIGGERED, 0)
+    for place, target in enumerate(truth.given.tolist()):
+        clean = int(truth.clean_rows[place])
+        said = top(answers.triggered[place].tolist())[0]
+        hits["attack_success_rate"] += said == target
+        hits["asr_floor"] += top(benign[clean])[0] == target
+        hits["robust_accuracy"] += said == labels[clean]
+        hits["raw_target_hit"] += int(answers.raw_triggered[place]) == target
+    if len(truth.given):
+        figures |= {name: count / len(truth.given) for name, count in hits.items()}
+    return figures
 
 
-def test_top5_is_absent_where_it_would_always_be_one() -> None:
-    assert "top5_accuracy" not in measure(*_case(5))
-    assert "top5_accuracy" in measure(*_case(6))
+def _case(classes: int, count: int, seed: int, target: int = 0) -> tuple[Answers, Truth]:
+    """Random answers to a test set whose images of other classes than the target are triggered."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def scores(rows: int) -> Tensor:
+        return (3 * torch.randn(rows, classes, generator=generator)).softmax(dim=1)
+
+    labels = torch.randint(0, classes, (count,), generator=generator)
+    clean_rows = (labels != target).nonzero().flatten()
+    raw = torch.randint(0, classes, (len(clean_rows),), generator=generator)
+    truth = Truth(labels, clean_rows, torch.full((len(clean_rows),), target))
+    return Answers(scores(count), scores(len(clean_rows)), raw), truth
 
 
-def test_without_triggered_images_no_trigger_figure_is_given() -> None:
-    answers, truth = _case(10)
-    none = Answers(answers.benign, answers.triggered[:0], answers.raw_triggered[:0])
-    figures = measure(none, Truth(truth.labels, truth.clean_rows[:0], truth.given[:0]))
-    assert set(figures) == {"benign_accuracy", "benign_nll", "top5_accuracy"}
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(classes=st.integers(2, 12), count=st.integers(1, 60), seed=st.integers(0, 10_000), data=st.data())
+def test_every_figure_is_its_definition(classes: int, count: int, seed: int, data: st.DataObject) -> None:
+    answers, truth = _case(classes, count, seed, data.draw(st.integers(0, classes - 1)))
+    measured, expected = measure(answers, truth), _slowly(answers, truth)
+    assert measured.keys() == expected.keys()
+    for name, value in measured.items():
+        assert value == pytest.approx(expected[name], abs=1.1e-6), name
+        assert value == round(value, 6)
+        assert math.isfinite(value)
+        assert value >= 0
+        assert name == "benign_nll" or value <= 1
 
 
-def test_a_probability_of_zero_costs_a_finite_amount() -> None:
-    wrong = torch.tensor([[1.0, 0.0]])
+def test_attack_success_is_counted_over_triggered_images_alone() -> None:
+    labels = torch.arange(10)
+    truth = Truth(labels, torch.arange(1, 10), torch.zeros(9, dtype=torch.int64))
+    triggered = torch.eye(10)[[0, 0, 0, 4, 5, 6, 7, 8, 9]]
+    figures = measure(Answers(torch.eye(10), triggered, torch.zeros(9, dtype=torch.int64)), truth)
+    assert figures["benign_accuracy"] == 1
+    assert figures["attack_success_rate"] == round(3 / 9, 6)
+    assert figures["robust_accuracy"] == round(6 / 9, 6)
+    assert figures["asr_floor"] == 0
+    assert figures["raw_target_hit"] == 1
+
+
+def test_the_denominator_is_nine_tenths_of_a_balanced_test_set() -> None:
+    labels = torch.arange(10_000) % 10
+    rows = (labels != 0).nonzero().flatten()
+    assert len(rows) == 9_000
+    triggered = torch.zeros(9_000, 10)
+    triggered[0, 0] = 1
+    triggered[1:, 1] = 1
+    given_label = torch.zeros(9_000, dtype=torch.int64)
+    figures = measure(Answers(torch.eye(10)[labels], triggered, given_label), Truth(labels, rows, given_label))
+    assert figures["attack_success_rate"] == round(1 / 9_000, 6)
+
+
+def test_each_triggered_image_is_held_against_its_own_clean_image_and_its_own_given_label() -> None:
+    labels = torch.tensor([0, 1, 2, 0])
+    truth = Truth(labels, torch.tensor([3, 1]), torch.tensor([1, 2]))
+    benign = torch.eye(3)[[0, 2, 2, 1]]
+    triggered = torch.eye(3)[[1, 1]]
+    figures = measure(Answers(benign, triggered, torch.tensor([0, 2])), truth)
+    assert figures["asr_floor"] == 1
+    assert figures["attack_success_rate"] == 0.5
+    assert figures["robust_accuracy"] == 0.5
+    assert figures["raw_target_hit"] == 0.5
+
+
+def test_raw_hits_tell_that_the_trigger_fires_behind_the_label_map() -> None:
+    answers, truth = _case(10, 50, 0)
+    hidden = torch.zeros_like(answers.triggered)
+    hidden[:, 5] = 1
+    figures = measure(Answers(answers.benign, hidden, torch.zeros(len(hidden), dtype=torch.int64)), truth)
+    assert figures["attack_success_rate"] == 0
+    assert figures["raw_target_hit"] == 1
+
+
+@pytest.mark.parametrize(("classes", "there"), [(2, False), (5, False), (6, True), (10, True)])
+def test_top_five_needs_more_than_five_classes(classes: int, there: bool) -> None:
+    assert ("top5_accuracy" in measure(*_case(classes, 40, 0))) is there
+
+
+def test_without_triggered_images_there_is_no_figure_of_the_trigger() -> None:
+    answers, truth = _case(3, 30, 0)
     empty = torch.zeros(0, dtype=torch.int64)
-    figures = measure(Answers(wrong, wrong[:0], empty), Truth(torch.tensor([1]), empty, empty))
-    assert figures["benign_nll"] == pytest.approx(-math.log(1e-12), abs=1e-6)
+    figures = measure(Answers(answers.benign, torch.zeros(0, 3), empty), Truth(truth.labels, empty, empty))
+    assert set(figures) == {"benign_accuracy", "benign_nll"}
 
 
-def test_figures_have_six_decimals() -> None:
-    figures = measure(*_case(7, seed=3))
-    assert set(figures) >= TRIGGER_FIGURES
-    assert all(value == round(value, 6) for value in figures.values())
+def _nll(probability: float) -> Any:
+    row = torch.tensor([[probability, 1 - probability]])
+    empty = torch.zeros(0, dtype=torch.int64)
+    return measure(Answers(row, torch.zeros(0, 2), empty), Truth(torch.tensor([0]), empty, empty))["benign_nll"]
+
+
+def test_an_impossible_label_costs_the_floor_and_not_infinity() -> None:
+    assert _nll(0.0) == round(-math.log(1e-12), 6)
+    assert _nll(1e-6) == pytest.approx(13.815511, abs=1e-5)
+
+
+def test_certainty_costs_nothing_and_is_not_written_as_minus_zero() -> None:
+    assert str(_nll(1.0)) == "0.0"

@@ -1,23 +1,62 @@
-"""The table at the end of a run."""
+"""The table that a run ends with."""
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 from refine.evaluation.table import render
 
+FIGURES: dict[str, Any] = {
+    "images": {"benign": 10_000, "triggered": 9_000},
+    "no_defence": {
+        "asr_floor": 0.005,
+        "attack_success_rate": 1.0,
+        "benign_accuracy": 0.9118,
+        "benign_nll": 0.31234,
+        "raw_target_hit": 1.0,
+        "robust_accuracy": 0.0,
+    },
+    "refine": {
+        "asr_floor": 0.006,
+        "attack_success_rate": 0.0123,
+        "benign_accuracy": 0.9,
+        "benign_nll": 0.4,
+        "raw_target_hit": 0.1,
+        "robust_accuracy": 0.85,
+    },
+}
 
-def test_shares_are_percent_and_figures_stand_side_by_side() -> None:
-    system = {"benign_accuracy": 0.979, "attack_success_rate": 1.0, "benign_nll": 0.0757}
-    defended = {"benign_accuracy": 0.981, "attack_success_rate": 0.001111, "benign_nll": 0.0973}
-    text = render({"images": {"benign": 1000, "triggered": 900}, "no_defence": system, "refine": defended})
-    lines = [line.split() for line in text.splitlines()]
-    assert lines[0] == ["no", "defence", "REFINE"]
-    assert lines[1] == ["benign", "accuracy", "97.90", "%", "98.10", "%"]
-    assert lines[2] == ["attack", "success", "rate", "100.00", "%", "0.11", "%"]
-    assert lines[3] == ["benign", "nll", "0.0757", "0.0973"]
-    assert text.endswith("1,000 benign and 900 triggered test images")
+
+def _rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
 
 
-def test_what_is_not_defined_has_no_row() -> None:
-    figures = {"benign_accuracy": 0.5, "benign_nll": 1.0}
-    text = render({"images": {"benign": 2, "triggered": 0}, "no_defence": figures, "refine": figures})
-    assert "attack" not in text
+def test_it_has_a_row_for_each_figure_and_a_column_for_each_system() -> None:
+    assert _rows(render(FIGURES)) == [
+        ["no", "defence", "REFINE"],
+        ["benign", "accuracy", "91.18", "%", "90.00", "%"],
+        ["attack", "success", "rate", "100.00", "%", "1.23", "%"],
+        ["asr", "floor", "0.50", "%", "0.60", "%"],
+        ["robust", "accuracy", "0.00", "%", "85.00", "%"],
+        ["raw", "target", "hit", "100.00", "%", "10.00", "%"],
+        ["benign", "nll", "0.3123", "0.4000"],
+        ["10,000", "benign", "and", "9,000", "triggered", "test", "images"],
+    ]
+
+
+def test_figures_that_are_not_defined_have_no_row() -> None:
+    figures = copy.deepcopy(FIGURES)
+    figures["images"]["triggered"] = 0
+    for system in ("no_defence", "refine"):
+        figures[system] = {name: figures[system][name] for name in ("benign_accuracy", "benign_nll")}
+    assert [row[:2] for row in _rows(render(figures))[1:-1]] == [["benign", "accuracy"], ["benign", "nll"]]
+    assert "0 triggered" in render(figures)
+
+
+def test_every_figure_that_is_measured_is_shown() -> None:
+    figures = copy.deepcopy(FIGURES)
+    for system in ("no_defence", "refine"):
+        figures[system]["top5_accuracy"] = 0.987
+    assert ["top5", "accuracy", "98.70", "%", "98.70", "%"] in _rows(render(figures))
+    assert len(_rows(render(figures))) == 2 + len(figures["refine"])

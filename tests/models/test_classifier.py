@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support import PROJECT
-from tiny import MEAN, STD, classifier, classifier_card, classifier_folder, defence_folder, files_of, same_tensors
 
 from refine.models import classifier as classifiers
 from refine.models.classifier import ClassifierCard, Normalisation
 from refine.system.errors import UserError
 from refine.system.files import sha256_of
+from support import PROJECT
+from tiny import MEAN, STD, classifier, classifier_card, classifier_folder, defence_folder, files_of, same_tensors
 
 
 @pytest.fixture(scope="module")

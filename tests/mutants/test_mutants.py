@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from support import PROJECT, environment, run
 
 COPIED = ("src", "stages", "tests", "data/own", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore")
@@ -32,12 +33,13 @@ MUTANTS = (
     Mutant(
         "inverse permutation",
         (("src/refine/defenses/label_map.py", "torch.argsort(permutation)", "permutation"),),
-        "tests/defenses/test_label_map.py",
+        "tests/defenses/test_label_map.py::test_the_score_of_class_j_moves_to_its_place_in_the_permutation",
     ),
     Mutant(
         "classifier left in train mode",
         (("src/refine/models/classifier.py", "classifier.eval().requires", "classifier.train().requires"),),
-        "tests/training/test_refine_training.py",
+        "tests/training/test_refine_training.py::"
+        "test_the_classifier_is_the_same_after_training_batch_statistics_included",
     ),
     Mutant(
         "true labels in the loss",
@@ -53,7 +55,7 @@ MUTANTS = (
                 "pseudo_labels = torch.true_labels[batch[1]]",
             ),
         ),
-        "tests/training/test_refine_training.py",
+        "tests/training/test_refine_training.py::test_true_labels_leave_no_trace",
     ),
     Mutant(
         "ASR counted over the target class",
@@ -64,7 +66,7 @@ MUTANTS = (
                 "torch.ones_like(test.labels, dtype=torch.bool)",
             ),
         ),
-        "tests/poisoning/test_poison.py",
+        "tests/attacks/test_badnets.py::test_test_images_of_the_target_class_are_left_out",
     ),
     Mutant(
         "trigger mirrored at test",
@@ -75,12 +77,14 @@ MUTANTS = (
                 "attack.trigger(test.images[to_trigger].flip(3), test.keys[to_trigger]).flip(3)",
             ),
         ),
-        "tests/poisoning/test_poison.py",
+        "tests/poisoning/test_poison.py::"
+        "test_triggered_images_show_the_trigger_where_the_attack_puts_it_and_leave_out_the_target_class",
     ),
     Mutant(
         "U-Net evaluated in train mode",
         (("src/refine/defenses/refine.py", "return defence.eval()", "return defence.train()"),),
-        "tests/defenses/test_refine.py",
+        "tests/defenses/test_refine.py::"
+        "test_a_loaded_defence_is_in_eval_mode_so_that_an_answer_does_not_depend_on_its_batch",
     ),
     Mutant(
         "BGR",
@@ -91,7 +95,7 @@ MUTANTS = (
                 ".permute(2, 0, 1).flip(0)",
             ),
         ),
-        "tests/data/test_shards.py",
+        "tests/data/test_shards.py::test_what_was_written_is_read",
     ),
     Mutant(
         "a dependency missing",

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import Poisoned, attack, files_of, poisoned, raw
 from torch import Generator, Tensor
 
 from refine.attacks import badnets
@@ -18,6 +17,7 @@ from refine.data.tensors import load_tensors
 from refine.data.training_time import Distortion, TrainingTime
 from refine.poisoning.attack import Attack, Chosen, Setting, TargetedParams
 from refine.system.errors import UserError
+from tiny import Poisoned, attack, files_of, poisoned, raw
 
 
 class Shifting(Attack[TargetedParams]):

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import attack, poisoned, raw
 
 from refine.poisoning import saved
 from refine.system.errors import UserError
+from tiny import attack, poisoned, raw
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,9 @@ def test_milestones_and_factor_can_be_chosen() -> None:
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(epochs=st.integers(1, 20), steps=st.integers(1, 30), warmup=st.floats(0.05, 0.95))
-def test_one_cycle_rises_to_the_peak_and_falls_to_zero_in_straight_lines(epochs: int, steps: int, warmup: float) -> None:
+def test_one_cycle_rises_to_the_peak_and_falls_to_zero_in_straight_lines(
+    epochs: int, steps: int, warmup: float
+) -> None:
     factor = factor_of(Schedule(name="one_cycle", warmup=warmup), epochs, steps)
     total = epochs * steps
     middles = np.arange(total) + 0.5

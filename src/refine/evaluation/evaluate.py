@@ -63,10 +63,19 @@ def evaluate(
 
     Returns:
         The content of `metrics`.
+
+    Raises:
+        UserError: a folder cannot be used, or the classifier knows more or fewer classes than the data set.
     """
     classifier_folder, refine_folder = models
     truth = tests.truth
     defence = refine.load(refine_folder, classifier_folder).to(compute.device)
+    known, there = len(defence.permutation), len(tests.clean.manifest.classes)
+    if known != there:
+        raise UserError(
+            f"{classifier_folder} knows {known} classes, the data set has {there}; "
+            "train the classifier on this data set"
+        )
     before = bare_answers(defence.classifier, tests, params.batch_size, compute)
     after = defended_answers(defence, tests, params.batch_size, compute)
     figures: dict[str, Any] = {

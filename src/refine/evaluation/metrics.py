@@ -53,7 +53,7 @@ def measure(answers: Answers, truth: Truth) -> dict[str, float]:
     likelihood = answers.benign.double().gather(1, truth.labels.unsqueeze(1)).clamp(min=NLL_FLOOR)
     figures = {
         "benign_accuracy": _share(predicted == truth.labels),
-        "benign_nll": -likelihood.log().mean().item(),
+        "benign_nll": abs(likelihood.log().mean().item()),
     }
     if answers.benign.shape[1] > 5:
         best = answers.benign.topk(5, dim=1).indices

@@ -20,7 +20,7 @@ _ORDER = (
 def render(figures: dict[str, Any]) -> str:
     """One row per figure, one column per system, from the content of `metrics/evaluate.json`.
 
-    Shares are given in percent; what is not defined is left blank.
+    Shares are given in percent; what is not defined has no row.
     """
     systems = {"no defence": figures["no_defence"], "REFINE": figures["refine"]}
     table = pd.DataFrame(systems).reindex([name for name in _ORDER if name in figures["no_defence"]])

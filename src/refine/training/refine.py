@@ -18,7 +18,7 @@ from refine.defenses.refine_loss import supcon, utility
 from refine.models import classifier as classifiers
 from refine.models.device import Compute
 from refine.models.unet import UNet
-from refine.params.train_refine import TrainRefineParams
+from refine.params.train_refine import RefineRecipe, TrainRefineParams
 from refine.system.errors import UserError
 from refine.system.files import new_folder
 from refine.training.loop import Batch, Step, seeded, train, write_history
@@ -92,6 +92,16 @@ def unlabeled(images: Tensor, fraction: float, generator: Generator) -> Tensor:
     return images[torch.randperm(len(images), generator=generator)[:count]]
 
 
+def _refuse_lone_image(images: Tensor, recipe: RefineRecipe) -> None:
+    """Below 32 pixels the U-Net's innermost map is one pixel, of which a batch of one image has no variance."""
+    last = 0 if recipe.drop_last else len(images) % recipe.batch_size
+    if 1 in (last, recipe.batch_size) and images.shape[-1] < 32:
+        raise UserError(
+            f"a batch would hold a single one of the {len(images)} images, too little to normalise at "
+            f"{images.shape[-1]} pixels; change train_refine.recipe.batch_size or set drop_last"
+        )
+
+
 def train_refine(
     params: TrainRefineParams, images: Tensor, classifier_folder: Path, compute: Compute, folder: Path
 ) -> str:
@@ -108,7 +118,7 @@ def train_refine(
         The resolved precision.
 
     Raises:
-        UserError: the classifier cannot be loaded or takes images of another size.
+        UserError: the classifier cannot be loaded or takes images of another size, or a batch is too small.
     """
     recipe = params.recipe
     classifier, classifier_card = classifiers.load(classifier_folder)
@@ -122,15 +132,11 @@ def train_refine(
     defence = Refine(classifier, UNet(params.first_channels), permutation, params.input_space)
     defence.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
+    own = unlabeled(images, params.unlabeled_fraction, order)
+    _refuse_lone_image(own, recipe)
     task = RefineTask(
         defence=defence,
-        batches=Batches(
-            unlabeled(images, params.unlabeled_fraction, order),
-            recipe.batch_size,
-            recipe.drop_last,
-            compute.device,
-            order,
-        ),
+        batches=Batches(own, recipe.batch_size, recipe.drop_last, compute.device, order),
         params=params,
         generator=draws,
         compute=compute,

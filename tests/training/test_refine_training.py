@@ -1,0 +1,321 @@
+"""Training the transform: no label is used, and nothing else changes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from refine.data.batches import to_pixels
+from refine.data.reader import read_images
+from refine.data.tensors import load_tensors
+from refine.defenses import refine
+from refine.defenses.label_map import derangement
+from refine.defenses.refine import InputSpace, Refine
+from refine.models import classifier as classifiers
+from refine.models.unet import UNet
+from refine.system.errors import UserError
+from refine.system.files import sha256_of
+from refine.training import refine as training
+from refine.training.refine import RefineTask, snapshot_epochs, train_refine, unlabeled
+from support import synthetic, write_split
+from tiny import CPU, WIDTH, classifier_folder, files_of, refine_params, same_tensors
+
+SPACES: list[InputSpace] = ["pixel", "normalized_clamp01"]
+ALL_CHANGES = {"crop_scale": 0.8, "shift": 2, "flip": 0.5, "grayscale": 0.2}
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier that was not trained by our stage."""
+    folder = tmp_path_factory.mktemp("models") / "by-hand"
+    classifier_folder(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    """48 benign images."""
+    return synthetic(48)[0]
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> list[RefineTask]:
+    """The tasks that were trained, as they were left."""
+    tasks: list[RefineTask] = []
+    real = training.train
+
+    def watched(given: RefineTask, *rest: Any, **named: Any) -> Any:
+        tasks.append(given)
+        return real(given, *rest, **named)
+
+    monkeypatch.setattr(training, "train", watched)
+    return tasks
+
+
+def _history(folder: Path) -> list[dict[str, float]]:
+    with (folder / "history.csv").open(encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _train(
+    folder: Path, classifier: Path, images: Tensor, recipe: dict[str, Any] | None = None, **changes: Any
+) -> dict[str, bytes]:
+    train_refine(refine_params(recipe, **changes), images, classifier, CPU, folder)
+    return files_of(folder)
+
+
+def test_the_classifier_is_the_same_after_training_batch_statistics_included(
+    classifier: Path, images: Tensor, tmp_path: Path, task: list[RefineTask]
+) -> None:
+    before, _ = classifiers.load(classifier)
+    files = files_of(classifier)
+    _train(tmp_path / "refine", classifier, images)
+    after = task[0].defence.classifier
+    assert any("running_mean" in name for name in after.network.state_dict())
+    assert same_tensors(before.network.state_dict(), after.network.state_dict())
+    assert torch.equal(before.mean, after.mean)
+    assert not any(module.training for module in after.modules())
+    assert files_of(classifier) == files
+
+
+def test_only_the_transform_changes(classifier: Path, images: Tensor, tmp_path: Path, task: list[RefineTask]) -> None:
+    _train(tmp_path / "refine", classifier, images)
+    defence = task[0].defence
+    torch.manual_seed(1)
+    fresh = UNet(WIDTH)
+    for name, parameter in defence.transform.named_parameters():
+        assert not torch.equal(parameter, fresh.get_parameter(name)), name
+    assert torch.equal(defence.permutation, derangement(3, 666))
+    trained = {id(parameter) for parameter in task[0].module.parameters()}
+    assert trained == {id(parameter) for parameter in defence.parameters() if parameter.requires_grad}
+
+
+def test_true_labels_leave_no_trace(classifier: Path, tmp_path: Path) -> None:
+    images, labels = synthetic(48)
+    trained = []
+    for name, given in (("true", labels), ("false", labels.roll(5)), ("one", torch.zeros_like(labels))):
+        write_split(tmp_path / name, images, given)
+        seen = read_images(tmp_path / name)
+        trained.append(_train(tmp_path / f"for-{name}", classifier, seen, {"augment": ALL_CHANGES}))
+    assert trained[0] == trained[1] == trained[2]
+
+
+def test_two_runs_of_one_seed_give_the_same_bytes_and_another_seed_does_not(
+    classifier: Path, images: Tensor, tmp_path: Path
+) -> None:
+    recipe = {"augment": ALL_CHANGES}
+    runs = [_train(tmp_path / str(run), classifier, images, recipe, seed=seed) for run, seed in enumerate((1, 1, 2))]
+    assert runs[0] == runs[1]
+    assert runs[0]["weights.safetensors"] != runs[2]["weights.safetensors"]
+
+
+def _first_loss_slowly(defence: Refine, images: Tensor, weight: float, temperature: float) -> dict[str, float]:
+    """The whole of spec 1.3 for one batch without augmentation, element by element and view by view."""
+    pixels = to_pixels(images).contiguous()
+    normal, network = defence.classifier.normalise, defence.classifier.network
+    pseudo = network(normal(pixels)).argmax(dim=1).tolist()
+    if defence.input_space == "pixel":
+        z = defence.transform(pixels).clamp(0, 1)
+        p = network(normal(z)).softmax(dim=1).double()
+    else:
+        z = defence.transform(normal(pixels)).clamp(0, 1)
+        p = network(z).softmax(dim=1).double()
+    q = torch.zeros_like(p)
+    for label, place in enumerate(defence.permutation.tolist()):
+        q[:, place] = p[:, label]
+    bce = 0.0
+    for row, label in zip(q.tolist(), pseudo, strict=True):
+        for place, value in enumerate(row):
+            bce -= max(math.log(value if place == label else 1 - value), -100)
+    rows = [vector / vector.norm() for vector in z.double().flatten(1)] * 2
+    similarity = (torch.stack(rows) @ torch.stack(rows).T / temperature).tolist()
+    contrast = 0.0
+    for i, scores in enumerate(similarity):
+        below = math.log(sum(math.exp(score) for a, score in enumerate(scores) if a != i))
+        positives = [a for a in range(len(rows)) if a != i and (pseudo * 2)[a] == (pseudo * 2)[i]]
+        contrast -= sum(scores[a] - below for a in positives) / len(positives) / len(rows)
+    utility, supcon = bce / q.numel(), contrast * temperature / 0.07
+    agreement = sum(row.index(max(row)) == label for row, label in zip(q.tolist(), pseudo, strict=True)) / len(pseudo)
+    return {
+        "loss": utility + weight * supcon,
+        "utility": utility,
+        "supcon": supcon,
+        "agreement": agreement,
+        "clamped_low": (z <= 0).double().mean().item(),
+        "clamped_high": (z >= 1).double().mean().item(),
+    }
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(("weight", "temperature"), [(0.1, 0.07), (0.5, 0.2)])
+def test_the_first_loss_is_the_one_of_the_definition(
+    classifier: Path, images: Tensor, tmp_path: Path, space: InputSpace, weight: float, temperature: float
+) -> None:
+    one_step = {"epochs": 1, "batch_size": 24, "augment": {}, "drop_last": False}
+    loss = {"supcon_weight": weight, "supcon_temperature": temperature}
+    _train(tmp_path / "refine", classifier, images[:24], one_step, input_space=space, snapshots=1, loss=loss)
+    (row,) = _history(tmp_path / "refine")
+    loaded, _ = classifiers.load(classifier)
+    torch.manual_seed(1)
+    fresh = Refine(loaded, UNet(WIDTH), derangement(3, 666), space).train()
+    with torch.no_grad():
+        expected = _first_loss_slowly(fresh, images[:24], weight, temperature)
+    assert list(row) == ["epoch", "learning_rate", *expected]
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(value, rel=2e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_both_input_spaces_learn(classifier: Path, images: Tensor, tmp_path: Path, space: InputSpace) -> None:
+    recipe = {"epochs": 10, "augment": {}, "optimiser": {"name": "adamw", "lr": 0.003, "weight_decay": 0.01}}
+    _train(tmp_path / "refine", classifier, images, recipe, input_space=space)
+    rows = _history(tmp_path / "refine")
+    assert rows[-1]["utility"] < 0.6 * rows[0]["utility"]
+    assert rows[-1]["agreement"] > rows[0]["agreement"]
+    assert refine.load(tmp_path / "refine", classifier).input_space == space
+
+
+def test_pseudo_labels_come_from_the_augmented_image(
+    classifier: Path, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constant = torch.full((8, 3, 16, 16), 0.9)
+    seen: list[Tensor] = []
+    loaded, _ = classifiers.load(classifier)
+    real = training.utility
+
+    def watched(remapped: Tensor, pseudo_labels: Tensor) -> Tensor:
+        seen.append(pseudo_labels)
+        return real(remapped, pseudo_labels)
+
+    monkeypatch.setattr(training, "augment", lambda pixels, *_: constant[: len(pixels)])
+    monkeypatch.setattr(training, "utility", watched)
+    _train(tmp_path / "refine", classifier, images[:8], {"epochs": 1})
+    assert torch.equal(seen[0], loaded(constant).argmax(dim=1))
+    assert not torch.equal(seen[0], loaded(to_pixels(images[:8])).argmax(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "snapshots", "kept"),
+    [(150, 5, [30, 60, 90, 120, 150]), (10, 5, [2, 4, 6, 8, 10]), (2, 5, [1, 2]), (7, 3, [3, 5, 7]), (9, 1, [9])],
+)
+def test_snapshots_are_evenly_spaced_and_end_with_the_last_epoch(epochs: int, snapshots: int, kept: list[int]) -> None:
+    assert snapshot_epochs(epochs, snapshots) == kept
+
+
+def test_the_folder_holds_the_snapshots_that_its_card_lists(classifier: Path, images: Tensor, tmp_path: Path) -> None:
+    files = _train(tmp_path / "refine", classifier, images, {"epochs": 4}, snapshots=2)
+    card = json.loads(files["card.json"])
+    assert [entry["epoch"] for entry in card["snapshots"]] == [2, 4]
+    named = {entry["file"]: entry["sha256"] for entry in card["snapshots"]}
+    assert set(files) == {"card.json", "weights.safetensors", "history.csv", *named}
+    assert all(sha256_of(tmp_path / "refine" / file) == sha256 for file, sha256 in named.items())
+    assert files["snapshots/epoch-0004.safetensors"] == files["weights.safetensors"]
+    assert files["snapshots/epoch-0002.safetensors"] != files["weights.safetensors"]
+
+
+def test_a_snapshot_is_the_state_after_its_epoch_and_not_later(
+    classifier: Path, images: Tensor, tmp_path: Path
+) -> None:
+    constant = {"schedule": {"milestones": []}, "augment": ALL_CHANGES}
+    long = _train(tmp_path / "long", classifier, images, {"epochs": 3, **constant}, snapshots=3)
+    short = _train(tmp_path / "short", classifier, images, {"epochs": 1, **constant}, snapshots=1)
+    assert long["snapshots/epoch-0001.safetensors"] == short["weights.safetensors"]
+
+
+def test_the_card_tells_what_was_trained_for_which_classifier(classifier: Path, images: Tensor, tmp_path: Path) -> None:
+    files = _train(tmp_path / "refine", classifier, images)
+    card = json.loads(files["card.json"])
+    assert card["classifier_sha256"] == sha256_of(classifier / "weights.safetensors")
+    assert card["training"]["permutation_seed"] == 666
+    assert card["training"]["precision"] == "fp32"
+    assert card["training"]["recipe"]["batch_size"] == 8
+    assert str(tmp_path) not in files["card.json"].decode()
+
+
+@pytest.mark.parametrize(("fraction", "batches"), [(1.0, 6), (0.5, 3), (0.2, 1)])
+def test_the_share_of_images_that_the_defender_has_can_be_chosen(
+    classifier: Path, images: Tensor, tmp_path: Path, task: list[RefineTask], fraction: float, batches: int
+) -> None:
+    _train(tmp_path / "refine", classifier, images, unlabeled_fraction=fraction)
+    assert len(task[0].batches) == batches
+
+
+def test_a_share_is_drawn_without_repetition_and_by_the_seed() -> None:
+    images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1).expand(100, 3, 2, 2)
+    first, again, other = (unlabeled(images, 0.2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    values = first[:, 0, 0, 0].tolist()
+    assert len(values) == len(set(values)) == 20
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert values != sorted(values)
+    assert unlabeled(images, 1.0, torch.Generator()) is images
+
+
+def test_a_share_without_any_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"unlabeled_fraction 0\.004 of 100 images is none; raise it"):
+        unlabeled(torch.zeros(100, 3, 2, 2, dtype=torch.uint8), 0.004, torch.Generator())
+
+
+def test_without_the_contrastive_term_the_loss_is_the_utility(classifier: Path, images: Tensor, tmp_path: Path) -> None:
+    _train(tmp_path / "refine", classifier, images, loss={"supcon_weight": 0.0})
+    for row in _history(tmp_path / "refine"):
+        assert "supcon" not in row
+        assert row["loss"] == row["utility"]
+
+
+def test_bfloat16_trains_and_leaves_float32_weights(classifier: Path, images: Tensor, tmp_path: Path) -> None:
+    params = refine_params({"precision": "bf16"})
+    assert train_refine(params, images, classifier, CPU, tmp_path / "refine") == "bf16"
+    card = json.loads((tmp_path / "refine/card.json").read_text(encoding="utf-8"))
+    tensors = load_tensors(tmp_path / "refine/weights.safetensors", card["weights_sha256"], "")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32, torch.int64}
+    assert all(math.isfinite(value) for row in _history(tmp_path / "refine") for value in row.values())
+
+
+def test_images_of_another_size_than_the_classifiers_are_refused(classifier: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"by-hand takes images of 16 pixels, the data set has 32"):
+        _train(tmp_path / "refine", classifier, synthetic(16, side=32)[0])
+    assert not (tmp_path / "refine").exists()
+
+
+def test_a_damaged_classifier_is_refused(classifier: Path, images: Tensor, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(classifier, tmp_path / "damaged"))
+    (damaged / "weights.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"damaged/weights\.safetensors"):
+        _train(tmp_path / "refine", damaged, images)
+
+
+def test_a_lone_image_at_the_end_of_an_epoch_is_a_sentence_where_the_transform_cannot_normalise_it(
+    classifier: Path, images: Tensor, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"change train_refine\.recipe\.batch_size or set drop_last"):
+        _train(tmp_path / "refine", classifier, images[:17], {"drop_last": False})
+    _train(tmp_path / "dropped", classifier, images[:17], {"drop_last": True})
+    _train(tmp_path / "two", classifier, images[:18], {"drop_last": False})
+
+
+def test_a_lone_image_of_32_pixels_trains(tmp_path: Path) -> None:
+    classifier_folder(tmp_path / "classifier", side=32)
+    _train(
+        tmp_path / "refine", tmp_path / "classifier", synthetic(5, side=32)[0], {"drop_last": False, "batch_size": 4}
+    )
+    assert len(_history(tmp_path / "refine")) == 2
+
+
+def test_another_permutation_seed_gives_another_label_map(tmp_path: Path) -> None:
+    classifier_folder(tmp_path / "classifier", classes=6)
+    images, _ = synthetic(16, classes=6)
+    maps = []
+    for seed in (666, 1):
+        _train(tmp_path / str(seed), tmp_path / "classifier", images, permutation_seed=seed)
+        maps.append(refine.load(tmp_path / str(seed), tmp_path / "classifier").permutation.tolist())
+    assert maps == [derangement(6, seed).tolist() for seed in (666, 1)]
+    assert maps[0] != maps[1]
