@@ -12,16 +12,19 @@ def train_backdoor() -> dict[str, Any]:
     """Reads `train_backdoor`; writes `models/backdoor`."""
     params = ParamsFile(Path("params.yaml")).section("train_backdoor", TrainBackdoorParams)
 
-    from refine.data.reader import read_split
-    from refine.models.device import compute
+    from refine.data.training_set import open_training_set
     from refine.training import backdoor
+    from refine.training.checkpoint import checkpoints
+    from refine.training.processes import joined
 
-    resolved = compute()
-    poisoned = read_split(Path("data/poisoned/train"))
-    attack = Path("data/poisoned/attack/training")
-    precision = backdoor.train_backdoor(params, poisoned, attack, resolved, Path("models/backdoor"))
-    return {**resolved.facts, "precision": precision}
+    with joined() as compute:
+        precision = compute.precision(params.recipe.precision)
+        with checkpoints("train-backdoor", params.model_dump(), precision, compute) as kept:
+            poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FACTS, compute.device)
+            attack = Path("data/poisoned/attack/training")
+            backdoor.train_backdoor(params, poisoned, attack, compute, Path("models/backdoor"), kept)
+    return {**compute.facts, "precision": precision}
 
 
 if __name__ == "__main__":
-    run("train-backdoor", train_backdoor)
+    run("train-backdoor", train_backdoor, parallel=True)

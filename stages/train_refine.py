@@ -12,15 +12,18 @@ def train_refine() -> dict[str, Any]:
     """Reads `train_refine`; writes `models/refine`."""
     params = ParamsFile(Path("params.yaml")).section("train_refine", TrainRefineParams)
 
-    from refine.data.reader import read_images
-    from refine.models.device import compute
+    from refine.data.training_set import open_training_set
     from refine.training import refine
+    from refine.training.checkpoint import checkpoints
+    from refine.training.processes import joined
 
-    resolved = compute()
-    images = read_images(Path("data/raw/train"))
-    precision = refine.train_refine(params, images, Path("models/backdoor"), resolved, Path("models/refine"))
-    return {**resolved.facts, "precision": precision}
+    with joined() as compute:
+        precision = compute.precision(params.recipe.precision)
+        with checkpoints("train-refine", params.model_dump(), precision, compute) as kept:
+            images, _ = open_training_set(Path("data/raw/train"), (), compute.device)
+            refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
+    return {**compute.facts, "precision": precision}
 
 
 if __name__ == "__main__":
-    run("train-refine", train_refine)
+    run("train-refine", train_refine, parallel=True)

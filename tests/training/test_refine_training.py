@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from refine.data.batches import to_pixels
+from refine.data.pixels import to_pixels
 from refine.data.reader import read_images
 from refine.data.tensors import load_tensors
 from refine.defenses import refine

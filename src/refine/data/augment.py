@@ -1,7 +1,8 @@
 """Random augmentation of whole batches on their device, one draw per image, from an explicit generator.
 
 Crops, shifts and flips act on rows and columns apart, so all of them together are two small matrix products:
-`rows @ image @ columns^T` with a sampling matrix per image. The distributions are torchvision's (tests compare).
+`rows @ image @ columns^T` with a sampling matrix per image. In the memory order of images at rest (`data.pixels`)
+both run over contiguous memory. The distributions are torchvision's (tests compare).
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ def augment(images: Tensor, settings: Augment, generator: Generator) -> Tensor:
         images: float [N, 3, H, W] in [0, 1].
         settings: what is on and how strong.
         generator: on the device of the images.
+
+    Returns:
+        Images of the same shape in channels-last memory order.
     """
-    images = _resample(images, settings, generator)
+    images = _resample(images, settings, generator).contiguous(memory_format=torch.channels_last)
     if settings.grayscale:
+        chosen = (uniform(images, generator) < settings.grayscale).view(-1, 1, 1, 1)
         grey = (images * images.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-        chosen = uniform(images, generator) < settings.grayscale
-        images = torch.where(chosen.view(-1, 1, 1, 1), grey, images)
+        images = torch.where(chosen, grey, images)
     return images
 
 
@@ -38,6 +42,9 @@ def _resample(images: Tensor, settings: Augment, generator: Generator) -> Tensor
     if settings.crop_scale == 1 and not settings.shift and not settings.flip:
         return images
     count, _, height, width = images.shape
+    if settings.crop_scale == 1 and not settings.shift:
+        mirrored = uniform(images, generator) < settings.flip
+        return torch.where(mirrored.view(count, 1, 1, 1), images.flip(3), images)
     top, left, tall, wide = _boxes(images, settings.crop_scale, generator)
     rows = _matrix(top, tall, height)
     columns = _matrix(left, wide, width)
@@ -47,9 +54,9 @@ def _resample(images: Tensor, settings: Augment, generator: Generator) -> Tensor
     if settings.flip:
         mirrored = uniform(images, generator) < settings.flip
         columns = torch.where(mirrored.view(count, 1, 1), columns.flip(1), columns)
-    across = torch.einsum("ncij,nkj->ncik", images, columns)
-    resampled = torch.einsum("nki,ncij->nckj", rows, across)
-    return resampled.contiguous(memory_format=torch.channels_last)
+    resting = images.permute(0, 2, 1, 3).reshape(count, height, 3 * width)
+    tall_enough = torch.bmm(rows, resting).view(count, 3 * height, width)
+    return torch.bmm(tall_enough, columns.transpose(1, 2)).view(count, height, 3, width).permute(0, 2, 1, 3)
 
 
 def _boxes(images: Tensor, scale: float, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:

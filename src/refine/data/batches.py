@@ -1,57 +1,78 @@
-"""Batches of a data set that lives on the device: decoded once, cut afresh each epoch."""
+"""Batches of a training set: the order of an epoch, and pixels ready for augmentation."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from refine.system.errors import UserError
+from refine.data.order import Columns, Sharing, shuffled
+from refine.data.pixels import to_pixels
+from refine.data.training_set import TrainingSet, refuse_large_buffer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images, on the device.
+
+    Attributes:
+        pixels: float [B, 3, H, W] in [0, 1].
+        facts: int64 [B] each, as the training set was asked for them.
+        share: images of this process over the mean of all processes; what its mean loss has to be weighted with.
+    """
+
+    pixels: Tensor
+    facts: Columns
+    share: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.pixels)
 
 
 class Batches:
-    """The images of a data set, reshuffled every epoch.
+    """The images of a training set, shuffled anew for every epoch.
 
     Args:
-        images: uint8 [N, 3, H, W]; kept channels-last on the device.
-        batch_size: images in a batch.
+        training_set: to cut from.
+        batch_size: images in a batch, over all processes.
         drop_last: leave out the last, smaller batch of an epoch.
+        shuffle_buffer: samples that are shuffled together, see `data.order`.
         device: where batches live.
-        generator: of the order, on the CPU.
+        process: rank of this process, and the number of them.
 
     Raises:
-        UserError: an epoch would have no batch.
+        UserError: an epoch would have no batch, or the processes cannot share one.
     """
 
     def __init__(
-        self, images: Tensor, batch_size: int, drop_last: bool, device: torch.device, generator: Generator
+        self,
+        training_set: TrainingSet,
+        batch_size: int,
+        drop_last: bool,
+        shuffle_buffer: int,
+        device: torch.device,
+        process: tuple[int, int] = (0, 1),
     ) -> None:
-        self._stored = images.permute(0, 2, 3, 1).contiguous().to(device)
-        self._batch_size = batch_size
-        self._generator = generator
-        self._per_epoch = len(images) // batch_size if drop_last else math.ceil(len(images) / batch_size)
-        if self._per_epoch == 0:
-            raise UserError(f"a batch of {batch_size} images cannot be cut from {len(images)}; lower recipe.batch_size")
+        self._set = training_set
+        self._sharing = Sharing(sum(training_set.sizes), batch_size, drop_last, *process)
+        self._buffer = max(shuffle_buffer // process[1], batch_size)
+        self._device = device
+        refuse_large_buffer(training_set, self._buffer)
 
     def __len__(self) -> int:
-        return self._per_epoch
+        return self._sharing.steps
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of (pixels float [B, 3, H, W] in [0, 1], channels-last; rows int64 [B])."""
-        order = torch.randperm(len(self._stored), generator=self._generator).to(self._stored.device)
-        for batch in range(self._per_epoch):
-            rows = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            yield to_pixels(self._stored[rows].permute(0, 3, 1, 2)), rows
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        """One epoch, in the order that the seed gives.
 
-
-def to_pixels(images: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to float in [0, 1], channels-last."""
-    return images.to(torch.float32, memory_format=torch.channels_last) / 255
-
-
-def in_batches(images: Tensor, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """All images in their order, as pixels float in [0, 1] on the device, channels-last."""
-    for start in range(0, len(images), batch_size):
-        yield to_pixels(images[start : start + batch_size].to(device))
+        All processes shuffle the shards alike, and each shuffles the samples of its part on its own.
+        """
+        shards = torch.randperm(len(self._set.sizes), generator=Generator().manual_seed(seed)).tolist()
+        own = Generator().manual_seed(seed + 1 + self._sharing.rank)
+        blocks = self._set.blocks(self._sharing.parts(shards, self._set.sizes))
+        batches = shuffled(blocks, self._sharing.sizes, self._buffer, own)
+        for columns, share in zip(batches, self._sharing.shares, strict=True):
+            images, *facts = self._set.delivered(columns, self._device)
+            yield Batch(to_pixels(images), tuple(facts), share)

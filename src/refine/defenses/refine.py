@@ -108,17 +108,14 @@ class Refine(nn.Module):
         return remap(raw.float().softmax(dim=1), self.permutation)
 
 
-def state(defence: Refine) -> dict[str, Tensor]:
-    """What is stored of a defence: the transform's tensors and the permutation."""
-    return {
-        **{f"transform.{name}": tensor for name, tensor in defence.transform.state_dict().items()},
-        "permutation": defence.permutation,
-    }
+def state(permutation: Tensor, transform: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is stored of a defence: the state of its transform, and the permutation."""
+    return {**{f"transform.{name}": tensor for name, tensor in transform.items()}, "permutation": permutation}
 
 
 def save(folder: Path, defence: Refine, card: RefineCard) -> None:
     """Writes weights and card; the sum of the weights is filled in here."""
-    sha256 = save_tensors(folder / WEIGHTS, state(defence))
+    sha256 = save_tensors(folder / WEIGHTS, state(defence.permutation, defence.transform.state_dict()))
     write_card(folder, card.model_copy(update={"weights_sha256": sha256}))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refine.data.batches import in_batches
+from refine.data.pixels import in_batches
 from refine.data.reader import Split
 from refine.defenses import refine
 from refine.defenses.refine import Refine

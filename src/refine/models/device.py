@@ -24,16 +24,20 @@ class Compute:
     Attributes:
         device: where networks and batches live.
         threads: CPU threads of arithmetic.
+        rank: of this process among those that train together.
+        world: number of them.
     """
 
     device: torch.device
     threads: int
+    rank: int = 0
+    world: int = 1
 
     @property
     def facts(self) -> dict[str, Any]:
         """For the runtime record."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {"device": str(self.device), "device_name": name, "threads": self.threads}
+        return {"device": str(self.device), "device_name": name, "threads": self.threads, "processes": self.world}
 
     def precision(self, wanted: str) -> str:
         """`fp32` or `bf16`: what `auto` means on this device.

@@ -64,12 +64,19 @@ class Recipe(Section):
         drop_last: leave out the last, smaller batch of an epoch.
         precision: `bf16` runs the networks under bfloat16 autocast, losses stay in float32; `auto` takes bf16
             where the processor computes in it and fp32 elsewhere. The resolved value stands in the card.
+        compile: let torch compile the networks; needs a compiler on the machine.
+        shuffle_buffer: images that are shuffled together. A data set that is not larger is shuffled uniformly, a
+            larger one shard by shard and through a buffer of this size, which is all that a streamed one keeps.
+        average: decay of the moving average of the weights, which then counts instead of the last ones; 0 is off.
     """
 
     epochs: Count
     batch_size: Count
     drop_last: bool
     precision: Precision = "fp32"
+    compile: bool = False
+    shuffle_buffer: Count = 65536
+    average: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     optimiser: Optimiser
     schedule: Schedule
     augment: Augment
@@ -78,6 +85,8 @@ class Recipe(Section):
     def _check(self) -> Self:
         if self.optimiser.nesterov and (self.optimiser.name != "sgd" or self.optimiser.momentum == 0):
             raise ValueError("optimiser.nesterov needs optimiser.name sgd and a momentum above 0")
+        if self.shuffle_buffer < self.batch_size:
+            raise ValueError("shuffle_buffer has to hold a batch; make it batch_size or more")
         return self
 
 

@@ -91,6 +91,21 @@ def inside(folder: Path, path: str) -> Path:
     return candidate
 
 
+def write_durably(path: Path, content: bytes) -> None:
+    """Writes a file that is whole after a crash of the machine too, or not there."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

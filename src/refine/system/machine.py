@@ -19,13 +19,17 @@ class Machine:
     Attributes:
         device: `auto`, `cpu`, or a CUDA device such as `cuda` or `cuda:1`.
         threads: number of CPU threads for arithmetic; None leaves the library's choice.
-        workers: number of processes that decode shards; 0 decodes in the stage's own process.
+        workers: number of processes that decode shards of a streamed data set; 0 decodes in the stage's own.
+        memory: bytes that the training images may take on the device; a larger data set is streamed.
+        processes: number of processes that train together.
         mirror: folder or URL that holds downloaded data sets; None means their official address.
     """
 
     device: str
     threads: int | None
     workers: int
+    memory: int
+    processes: int
     mirror: str | None
 
 
@@ -33,6 +37,8 @@ NAMES = {
     "REFINE_DEVICE": "auto, cpu, cuda or cuda:N",
     "REFINE_THREADS": "a whole number of CPU threads, 1 or more",
     "REFINE_WORKERS": "a whole number of decoding processes, 0 or more",
+    "REFINE_MEMORY": "a whole number of MiB for training images, 1 or more",
+    "REFINE_PROCESSES": "a whole number of training processes, 1 or more",
     "REFINE_MIRROR": "a folder or URL that holds the data set's files",
 }
 
@@ -57,7 +63,9 @@ def machine(environment: Mapping[str, str] | None = None) -> Machine:
     return Machine(
         device=device,
         threads=_whole("REFINE_THREADS", given, 1),
-        workers=_whole("REFINE_WORKERS", given, 0) or 0,
+        workers=_given_or(_whole("REFINE_WORKERS", given, 0), 2),
+        memory=_given_or(_whole("REFINE_MEMORY", given, 1), 4096) * 2**20,
+        processes=_given_or(_whole("REFINE_PROCESSES", given, 1), 1),
         mirror=given.get("REFINE_MIRROR"),
     )
 
@@ -68,6 +76,10 @@ def _whole(name: str, given: Mapping[str, str], smallest: int) -> int | None:
     if not given[name].isdecimal() or int(given[name]) < smallest:
         raise _wrong(name, given[name])
     return int(given[name])
+
+
+def _given_or(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _wrong(name: str, value: str) -> UserError:

@@ -8,9 +8,12 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from refine.system.launch import rank
+
 Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Passes the items on, with a bar on a terminal and without a word elsewhere."""
-    yield from tqdm(items, desc=what, total=total, unit=unit, leave=False, disable=not sys.stderr.isatty())
+    """Passes the items on, with a bar on a terminal and without a word elsewhere; of several processes, one has it."""
+    quiet = rank() > 0 or not sys.stderr.isatty()
+    yield from tqdm(items, desc=what, total=total, unit=unit, leave=False, disable=quiet)

@@ -8,10 +8,12 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from refine.system import launch
 from refine.system.errors import UserError
 from refine.system.files import write_json
 from refine.system.machine import machine
@@ -28,26 +30,33 @@ _PACKAGES = {
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def run(name: str, work: Callable[[], dict[str, Any] | None]) -> NoReturn:
+def run(name: str, work: Callable[[], dict[str, Any] | None], parallel: bool = False) -> NoReturn:
     """Runs the work of the stage called `name` and ends the process.
+
+    A `parallel` stage runs in as many processes as REFINE_PROCESSES says; under torchrun it is one of them.
 
     Exit status 0 means that every output is whole. What the work returns (device, threads, speeds) goes with
     times and versions into `metrics/runtime/NAME.json`, which nothing depends on.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    sys.exit(_guarded(name, work))
+    level = logging.WARNING if launch.rank() else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    sys.exit(_guarded(name, partial(launch.together, work) if parallel else work))
 
 
 def _guarded(name: str, work: Callable[[], dict[str, Any] | None]) -> int:
     started = time.time()
     try:
         machine()
-        facts = work() or {}
-        _record(name, started, facts)
+        facts = work()
+        if facts is not None and launch.rank() == 0:
+            _record(name, started, facts)
     except UserError as error:
         return _say(f"{name}: {error}")
-    except KeyboardInterrupt:
-        return _say(f"{name}: interrupted, nothing was recorded; `dvc repro` starts this stage again", status=130)
+    except launch.Failed as failed:
+        return failed.status
+    except KeyboardInterrupt as interrupt:
+        told = str(interrupt) or "interrupted, nothing was recorded; `dvc repro` starts this stage again"
+        return _say(f"{name}: {told}", status=130)
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise

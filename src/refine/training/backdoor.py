@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from refine.data import training_time
 from refine.data.augment import augment
-from refine.data.batches import Batches
+from refine.data.batches import Batch
 from refine.data.distort import distort
-from refine.data.reader import Split
+from refine.data.format.manifest import Manifest
 from refine.data.tensors import load_tensors
+from refine.data.training_set import TrainingSet
 from refine.data.training_time import TrainingTime
 from refine.models import classifier as classifiers
 from refine.models.card import fill
@@ -22,7 +23,13 @@ from refine.models.classifier import Architecture, Classifier, ClassifierCard, N
 from refine.models.device import Compute
 from refine.params.train_backdoor import BackdoorRecipe, TrainBackdoorParams
 from refine.system.files import new_folder
-from refine.training.loop import Batch, Step, seeded, train, write_history
+from refine.training.checkpoint import Checkpoints
+from refine.training.compilation import compiled
+from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
+from refine.training.processes import Processes
+
+FACTS = ("label", "poisoned")
+"""What training asks of each sample."""
 
 
 @dataclass
@@ -30,35 +37,32 @@ class BackdoorTask:
     """Cross-entropy on the labels that the attacker gave; see `training.loop.Task`.
 
     Attributes:
-        module: the network inside the classifier, which is what is trained.
-        batches: the poisoned training set.
-        labels: int64 [N], given labels, on the device.
-        poisoned: bool [N], on the device.
+        classifier: whose network is trained.
+        batches: the poisoned training set with `FACTS`.
     """
 
     classifier: Classifier
-    batches: Batches
-    labels: Tensor
-    poisoned: Tensor
+    batches: Epochs
     recipe: BackdoorRecipe
     attack: TrainingTime
-    generator: Generator
     compute: Compute
     precision: str
+    kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.module = self.classifier.network
+        self.generator = Generator(self.compute.device)
+        self._forward = compiled(Processes(self.compute).together(self.classifier), self.recipe.compile)
 
     def step(self, batch: Batch) -> Step:
-        pixels, rows = batch
-        labels, poisoned = self.labels[rows], self.poisoned[rows]
+        labels, poisoned = batch.facts
         with torch.no_grad():
-            pixels = augment(self._distorted(pixels, poisoned), self.recipe.augment, self.generator)
+            pixels = augment(self._distorted(batch.pixels, poisoned.bool()), self.recipe.augment, self.generator)
         with self.compute.autocast(self.precision):
-            logits = self.classifier(pixels)
+            logits = self._forward(pixels)
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         right = (logits.argmax(dim=1) == labels).float().mean()
-        return Step(loss, {"loss": loss, "train_accuracy": right})
+        return Step(loss * batch.share, {"loss": loss, "train_accuracy": right})
 
     def _distorted(self, pixels: Tensor, poisoned: Tensor) -> Tensor:
         for settings, chosen in ((self.attack.poisoned, poisoned), (self.attack.benign, ~poisoned)):
@@ -67,33 +71,37 @@ class BackdoorTask:
                 pixels = torch.where(chosen.view(-1, 1, 1, 1), changed, pixels)
         return pixels
 
-    def after_epoch(self, epoch: int) -> None:
+    def after_epoch(self, epoch: int, weights: Weights) -> None:
         """Nothing to keep: the last epoch counts (spec 1.9, no selection)."""
 
 
 def train_backdoor(
-    params: TrainBackdoorParams, poisoned: Split, attack_folder: Path, compute: Compute, folder: Path
-) -> str:
+    params: TrainBackdoorParams,
+    poisoned: tuple[TrainingSet, Manifest],
+    attack_folder: Path,
+    compute: Compute,
+    folder: Path,
+    checkpoints: Checkpoints | None = None,
+) -> None:
     """Trains the classifier and writes its folder.
 
     Args:
         params: of the stage.
-        poisoned: the training set that the attacker left.
+        poisoned: the training set that the attacker left, with `FACTS`, and its manifest.
         attack_folder: what the attack does during training.
         compute: device and threads.
         folder: takes weights, card and history.
-
-    Returns:
-        The resolved precision.
+        checkpoints: of this run.
     """
     recipe = params.recipe
-    attack = training_time.read(attack_folder)
-    order, draws = seeded(params.seed, compute.device)
+    images, manifest = poisoned
+    torch.manual_seed(params.seed)
     architecture = Architecture(name=params.network.name, width=params.network.width)
-    manifest = poisoned.manifest
     normalisation = Normalisation(mean=manifest.mean, std=manifest.std)
-    named_in = "train_backdoor.network.name"
-    classifier = classifiers.build(architecture, len(manifest.classes), normalisation, named_in)
+    classifier = classifiers.build(
+        architecture, len(manifest.classes), normalisation, read_from="train_backdoor.network.name"
+    )
+    attack = training_time.read(attack_folder)
     if attack.initial_weights_sha256 is not None:
         path = attack_folder / training_time.WEIGHTS
         fill(classifier.network, load_tensors(path, attack.initial_weights_sha256, "run `dvc repro`"), path)
@@ -101,16 +109,13 @@ def train_backdoor(
     precision = compute.precision(recipe.precision)
     task = BackdoorTask(
         classifier=classifier,
-        batches=Batches(poisoned.images, recipe.batch_size, recipe.drop_last, compute.device, order),
-        labels=poisoned.labels.to(compute.device),
-        poisoned=poisoned.flags("poisoned").to(compute.device),
+        batches=batches_of(images, recipe, compute),
         recipe=recipe,
         attack=attack,
-        generator=draws,
         compute=compute,
         precision=precision,
     )
-    history = train(task, recipe, "train-backdoor")
+    history = Run(task, recipe, "train-backdoor", params.seed, compute, checkpoints).train()
     card = ClassifierCard(
         weights_sha256="0" * 64,
         architecture=architecture,
@@ -119,7 +124,7 @@ def train_backdoor(
         input_side=manifest.side,
         training={**params.model_dump(), "precision": precision},
     )
-    with new_folder(folder) as part:
-        classifiers.save(part, classifier, card)
-        write_history(part / "history.csv", history)
-    return precision
+    if compute.rank == 0:
+        with new_folder(folder) as part:
+            classifiers.save(part, classifier, card)
+            write_history(part / "history.csv", history)

@@ -8,29 +8,38 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
+from refine.data.batches import Batch, Batches
+from refine.data.training_set import TrainingSet
+from refine.models.device import Compute
 from refine.params.recipe import Recipe
 from refine.system.errors import UserError
 from refine.system.progress import progress
+from refine.training.average import Average
+from refine.training.checkpoint import Checkpoints
 from refine.training.optimiser import build
+from refine.training.processes import Processes
 
 log = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, Tensor]
+LOOKED_AT = 32
+"""Steps between two looks at whether the loss is finite; looking makes the processor wait for the device."""
+
+Weights = dict[str, Tensor]
 
 
-class Batches(Protocol):
-    """What a loop needs of its data."""
+class Epochs(Protocol):
+    """What a loop needs of its data; `data.batches.Batches` is one."""
 
     def __len__(self) -> int:
         """Batches in an epoch."""
 
-    def __iter__(self) -> Iterator[Batch]:
-        """One epoch."""
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        """One epoch, in the order that the seed gives."""
 
 
 @dataclass(frozen=True)
@@ -52,67 +61,179 @@ class Task(Protocol):
     Attributes:
         module: what is trained, and nothing else is.
         batches: its data.
+        generator: of what a step draws, such as augmentation; seeded anew for each epoch.
+        kept: weights of the module that outlive their epoch, by a name that could be a file's.
     """
+
+    kept: dict[str, Weights]
 
     @property
     def module(self) -> nn.Module: ...
 
     @property
-    def batches(self) -> Batches: ...
+    def batches(self) -> Epochs: ...
+
+    @property
+    def generator(self) -> Generator: ...
 
     def step(self, batch: Batch) -> Step:
         """Loss and figures of a batch."""
 
-    def after_epoch(self, epoch: int) -> None:
-        """Called with the number of epochs done, from 1."""
+    def after_epoch(self, epoch: int, weights: Weights) -> None:
+        """Called with the number of epochs done, from 1, and the weights that count if training ended here."""
 
 
 Row = dict[str, float]
 
 
-def train(task: Task, recipe: Recipe, name: str) -> list[Row]:
-    """Trains to the end of the recipe.
+class Run:
+    """One training, which can stop after any epoch and go on from there in another process.
 
-    Returns:
-        One row per epoch: `epoch` from 1, `learning_rate` of its last step, and the mean of each figure.
-
-    Raises:
-        UserError: the loss is no longer finite.
+    Args:
+        task: what is trained.
+        recipe: how.
+        name: of the training, for messages.
+        seed: of batch order and of what steps draw.
+        compute: where.
+        checkpoints: where the state goes after each epoch; None keeps none.
     """
-    optimiser, schedule = build(task.module.parameters(), recipe, len(task.batches))
-    history: list[Row] = []
-    for epoch in range(1, recipe.epochs + 1):
+
+    def __init__(
+        self, task: Task, recipe: Recipe, name: str, seed: int, compute: Compute, checkpoints: Checkpoints | None
+    ) -> None:
+        self._task = task
+        self._recipe = recipe
+        self._name = name
+        self._processes = Processes(compute)
+        self._checkpoints = checkpoints
+        self._optimiser, self._schedule = build(task.module.parameters(), recipe, len(task.batches))
+        self._average = Average(task.module, recipe.average)
+        self._random = Generator().manual_seed(seed)
+        self._history: list[Row] = []
+
+    def train(self) -> list[Row]:
+        """Trains to the end of the recipe; the module then has the weights that count.
+
+        Returns:
+            One row per epoch: `epoch` from 1, `learning_rate` of its last step, and the mean of each figure.
+
+        Raises:
+            UserError: the loss is no longer finite.
+        """
+        self._go_on()
+        try:
+            for epoch in range(len(self._history) + 1, self._recipe.epochs + 1):
+                self._history.append(self._epoch(epoch))
+                self._task.after_epoch(epoch, self._average.weights())
+                self._save(epoch)
+                self._tell(epoch)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted after {len(self._history)} of {self._recipe.epochs} epochs; type `dvc repro` to go on"
+                if self._checkpoints
+                else ""
+            ) from None
+        self._task.module.load_state_dict(self._average.weights())
+        self._task.module.eval()
+        return self._history
+
+    def _epoch(self, epoch: int) -> Row:
+        task = self._task
         task.module.train()
+        seed = int(torch.randint(2**62, (), generator=self._random))
+        torch.manual_seed(seed + self._processes.rank)
+        task.generator.manual_seed(seed + self._processes.rank)
         sums: dict[str, Tensor] = {}
         seen = 0
         rate = 0.0
-        for number, batch in enumerate(progress(task.batches, f"{name} {epoch}/{recipe.epochs}", len(task.batches)), 1):
+        guard = Guard(f"epoch {epoch} of {self._name}")
+        total = len(task.batches)
+        shown = f"{self._name} {epoch}/{self._recipe.epochs}"
+        for number, batch in enumerate(progress(task.batches.epoch(seed), shown, total), 1):
             step = task.step(batch)
-            optimiser.zero_grad(set_to_none=True)
+            self._optimiser.zero_grad(set_to_none=True)
             step.loss.backward()  # type: ignore[no-untyped-call]
-            rate = optimiser.param_groups[0]["lr"]
-            optimiser.step()
-            schedule.step()
-            seen += len(batch[0])
+            rate = self._optimiser.param_groups[0]["lr"]
+            self._optimiser.step()
+            self._schedule.step()
+            self._average.update()
+            seen += len(batch)
             for term, value in step.terms.items():
-                sums[term] = sums.get(term, torch.zeros((), device=value.device)) + value.detach() * len(batch[0])
-            _refuse_infinite(step.loss, name, epoch, number)
-        row: Row = {"epoch": epoch, "learning_rate": rate, **{term: (sums[term] / seen).item() for term in sums}}
-        history.append(row)
-        task.module.eval()
-        task.after_epoch(epoch)
-        log.info("%s %d/%d %s", name, epoch, recipe.epochs, _told(row))
-    return history
+                sums[term] = sums.get(term, torch.zeros((), device=value.device)) + value.detach() * len(batch)
+            guard.note(step.loss, number)
+            if number % LOOKED_AT == 0 or number == total:
+                guard.look()
+        means = self._processes.mean({**sums, "seen": torch.tensor(float(seen))})
+        count = means.pop("seen")
+        return {"epoch": epoch, "learning_rate": rate, **{term: value / count for term, value in means.items()}}
+
+    def _save(self, epoch: int) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(epoch, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "history": self._history,
+            "module": self._task.module.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "average": self._average.state(),
+            "random": self._random.get_state(),
+            "kept": self._task.kept,
+        }
+
+    def _go_on(self) -> None:
+        found = self._checkpoints.load() if self._checkpoints else None
+        state = self._processes.from_first(found)
+        if state is None:
+            return
+        self._task.module.load_state_dict(state["module"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._average.load(state["average"])
+        self._random.set_state(state["random"])
+        self._history = state["history"]
+        self._task.kept.update(state["kept"])
+        log.info("%s goes on after epoch %d of %d", self._name, len(self._history), self._recipe.epochs)
+
+    def _tell(self, epoch: int) -> None:
+        figures = " ".join(f"{name} {value:.4f}" for name, value in self._history[-1].items() if name != "epoch")
+        log.info("%s %d/%d %s", self._name, epoch, self._recipe.epochs, figures)
 
 
-def _told(row: Row) -> str:
-    return " ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "epoch")
+class Guard:
+    """Notices a loss that is not finite, without waiting for the device at every step."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._first = torch.zeros(2)
+
+    def note(self, loss: Tensor, number: int) -> None:
+        """Takes down a step's loss."""
+        now = torch.stack((loss.detach().float(), torch.full((), float(number), device=loss.device)))
+        before = self._first.to(loss.device)
+        self._first = torch.where(before[0].isfinite(), now, before)
+
+    def look(self) -> None:
+        """Waits for the device and looks.
+
+        Raises:
+            UserError: a loss was not finite.
+        """
+        value, number = self._first.tolist()
+        if not math.isfinite(value):
+            raise UserError(
+                f"the loss became {value} in step {number:.0f} of {self._where}; lower recipe.optimiser.lr "
+                "(the epochs before it are kept)"
+            )
 
 
-def _refuse_infinite(loss: Tensor, name: str, epoch: int, number: int) -> None:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise UserError(f"the loss became {value} in epoch {epoch}, step {number} of {name}; lower recipe.optimiser.lr")
+def batches_of(training_set: TrainingSet, recipe: Recipe, compute: Compute) -> Batches:
+    """Batches as the recipe wants them, for this process."""
+    process = compute.rank, compute.world
+    return Batches(
+        training_set, recipe.batch_size, recipe.drop_last, recipe.shuffle_buffer, compute.device, process
+    )
 
 
 def write_history(path: Path, history: list[Row]) -> None:
@@ -121,9 +242,3 @@ def write_history(path: Path, history: list[Row]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in history)
-
-
-def seeded(seed: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
-    """Seeds torch's global state (initial weights), and gives generators for the order and for augmentation."""
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed + 1)

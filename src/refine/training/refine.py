@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from refine.data.augment import augment
-from refine.data.batches import Batches
+from refine.data.batches import Batch
 from refine.data.tensors import save_tensors
+from refine.data.training_set import TrainingSet
 from refine.defenses import refine
 from refine.defenses.label_map import derangement, remap
 from refine.defenses.refine import Refine, RefineCard, Snapshot
@@ -21,7 +22,22 @@ from refine.models.unet import UNet
 from refine.params.train_refine import RefineRecipe, TrainRefineParams
 from refine.system.errors import UserError
 from refine.system.files import new_folder
-from refine.training.loop import Batch, Step, seeded, train, write_history
+from refine.training.checkpoint import Checkpoints
+from refine.training.compilation import compiled
+from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
+from refine.training.processes import Processes
+
+
+class _Forward(nn.Module):
+    """The part of a defence that gradients flow through: pixels to transformed images and raw logits."""
+
+    def __init__(self, defence: Refine) -> None:
+        super().__init__()
+        self.defence = defence
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.defence.transformed(pixels)
+        return images, self.defence.logits(images)
 
 
 @dataclass
@@ -29,48 +45,52 @@ class RefineTask:
     """See `training.loop.Task`.
 
     Attributes:
-        module: the transform, which is what is trained.
+        defence: whose transform is trained.
         batches: unlabeled images.
-        kept: states of the defence after the epochs in `keep`.
+        keep: epochs after which a snapshot is kept.
     """
 
     defence: Refine
-    batches: Batches
+    batches: Epochs
     params: TrainRefineParams
-    generator: Generator
     compute: Compute
     precision: str
     keep: list[int]
-    kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.module = self.defence.transform
+        self.generator = Generator(self.compute.device)
+        self._processes = Processes(self.compute)
+        compile_it = self.params.recipe.compile
+        self._classifier = compiled(self.defence.classifier, compile_it)
+        self._forward = compiled(self._processes.together(_Forward(self.defence)), compile_it)
 
     def step(self, batch: Batch) -> Step:
         defence, loss = self.defence, self.params.loss
         with torch.no_grad():
-            pixels = augment(batch[0], self.params.recipe.augment, self.generator)
+            pixels = augment(batch.pixels, self.params.recipe.augment, self.generator)
             with self.compute.autocast(self.precision):
-                pseudo_labels = defence.classifier(pixels).argmax(dim=1)
+                pseudo_labels = self._classifier(pixels).argmax(dim=1)
         with self.compute.autocast(self.precision):
-            images = defence.transformed(pixels)
-            raw = defence.logits(images)
+            images, raw = self._forward(pixels)
         remapped = remap(raw.float().softmax(dim=1), defence.permutation)
         terms = {"utility": utility(remapped, pseudo_labels)}
-        total = terms["utility"]
+        total = terms["utility"] * batch.share
         if loss.supcon_weight:
-            terms["supcon"] = supcon(images, pseudo_labels, loss.supcon_temperature)
-            total = total + loss.supcon_weight * terms["supcon"]
+            everybody = self._processes.gathered(images.flatten(1)), self._processes.gathered(pseudo_labels)
+            terms["supcon"] = supcon(*everybody, loss.supcon_temperature)
+            total = total + loss.supcon_weight * terms["supcon"] * self._processes.world
         with torch.no_grad():
+            told = terms["utility"] + loss.supcon_weight * terms.get("supcon", torch.zeros((), device=raw.device))
             terms["agreement"] = (remapped.argmax(dim=1) == pseudo_labels).float().mean()
             terms["clamped_low"] = (images <= 0).float().mean()
             terms["clamped_high"] = (images >= 1).float().mean()
-        return Step(total, {"loss": total, **terms})
+        return Step(total, {"loss": told, **terms})
 
-    def after_epoch(self, epoch: int) -> None:
+    def after_epoch(self, epoch: int, weights: Weights) -> None:
         if epoch in self.keep:
-            state = refine.state(self.defence)
-            self.kept[epoch] = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+            self.kept[f"epoch-{epoch:04d}"] = {name: tensor.cpu().clone() for name, tensor in weights.items()}
 
 
 def snapshot_epochs(epochs: int, snapshots: int) -> list[int]:
@@ -78,78 +98,87 @@ def snapshot_epochs(epochs: int, snapshots: int) -> list[int]:
     return sorted({-(-epochs * number // snapshots) for number in range(1, snapshots + 1)})
 
 
-def unlabeled(images: Tensor, fraction: float, generator: Generator) -> Tensor:
-    """The defender's share of the training images, chosen uniformly; all of them in their order for 1.
+def unlabeled(images: TrainingSet, fraction: float, generator: Generator) -> TrainingSet:
+    """The defender's share of the training images, chosen uniformly.
 
     Raises:
         UserError: the share holds no image.
     """
     if fraction == 1:
         return images
-    count = round(fraction * len(images))
+    everything = sum(images.sizes)
+    count = round(fraction * everything)
     if count == 0:
-        raise UserError(f"train_refine.unlabeled_fraction {fraction} of {len(images)} images is none; raise it")
-    return images[torch.randperm(len(images), generator=generator)[:count]]
+        raise UserError(f"train_refine.unlabeled_fraction {fraction} of {everything} images is none; raise it")
+    selected = torch.zeros(everything, dtype=torch.bool)
+    selected[torch.randperm(everything, generator=generator)[:count]] = True
+    return images.subset(selected)
 
 
-def _refuse_lone_image(images: Tensor, recipe: RefineRecipe) -> None:
+def _refuse_lone_image(images: TrainingSet, recipe: RefineRecipe) -> None:
     """Below 32 pixels the U-Net's innermost map is one pixel, of which a batch of one image has no variance."""
-    last = 0 if recipe.drop_last else len(images) % recipe.batch_size
-    if 1 in (last, recipe.batch_size) and images.shape[-1] < 32:
+    count = sum(images.sizes)
+    last = 0 if recipe.drop_last else count % recipe.batch_size
+    if 1 in (last, recipe.batch_size) and images.side < 32:
         raise UserError(
-            f"a batch would hold a single one of the {len(images)} images, too little to normalise at "
-            f"{images.shape[-1]} pixels; change train_refine.recipe.batch_size or set drop_last"
+            f"a batch would hold a single one of the {count} images, too little to normalise at "
+            f"{images.side} pixels; change train_refine.recipe.batch_size or set drop_last"
         )
 
 
 def train_refine(
-    params: TrainRefineParams, images: Tensor, classifier_folder: Path, compute: Compute, folder: Path
-) -> str:
+    params: TrainRefineParams,
+    images: TrainingSet,
+    classifier_folder: Path,
+    compute: Compute,
+    folder: Path,
+    checkpoints: Checkpoints | None = None,
+) -> None:
     """Trains the transform for a classifier and writes the defence's folder.
 
     Args:
         params: of the stage.
-        images: uint8 [N, 3, H, W], benign and unlabeled.
+        images: benign and unlabeled.
         classifier_folder: of anybody's classifier.
         compute: device and threads.
         folder: takes weights, card, snapshots and history.
-
-    Returns:
-        The resolved precision.
+        checkpoints: of this run.
 
     Raises:
         UserError: the classifier cannot be loaded or takes images of another size, or a batch is too small.
     """
     recipe = params.recipe
     classifier, classifier_card = classifiers.load(classifier_folder)
-    if classifier_card.input_side != images.shape[-1]:
+    if classifier_card.input_side != images.side:
         raise UserError(
             f"{classifier_folder} takes images of {classifier_card.input_side} pixels, the data set has "
-            f"{images.shape[-1]}; train the classifier on this data set"
+            f"{images.side}; train the classifier on this data set"
         )
-    order, draws = seeded(params.seed, compute.device)
+    torch.manual_seed(params.seed)
     permutation = derangement(len(classifier_card.classes), params.permutation_seed)
     defence = Refine(classifier, UNet(params.first_channels), permutation, params.input_space)
     defence.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
-    own = unlabeled(images, params.unlabeled_fraction, order)
+    own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
     _refuse_lone_image(own, recipe)
     task = RefineTask(
         defence=defence,
-        batches=Batches(own, recipe.batch_size, recipe.drop_last, compute.device, order),
+        batches=batches_of(own, recipe, compute),
         params=params,
-        generator=draws,
         compute=compute,
         precision=precision,
         keep=snapshot_epochs(recipe.epochs, params.snapshots),
     )
-    history = train(task, recipe, "train-refine")
+    history = Run(task, recipe, "train-refine", params.seed, compute, checkpoints).train()
+    if compute.rank:
+        return
     with new_folder(folder) as part:
         (part / "snapshots").mkdir()
         snapshots = []
-        for epoch, tensors in task.kept.items():
-            file = f"snapshots/epoch-{epoch:04d}.safetensors"
-            snapshots.append(Snapshot(epoch=epoch, file=file, sha256=save_tensors(part / file, tensors)))
+        for name, weights in task.kept.items():
+            file = f"snapshots/{name}.safetensors"
+            sha256 = save_tensors(part / file, refine.state(permutation, weights))
+            snapshots.append(Snapshot(epoch=int(name.rpartition("-")[2]), file=file, sha256=sha256))
         card = RefineCard(
             weights_sha256="0" * 64,
             first_channels=params.first_channels,
@@ -161,4 +190,3 @@ def train_refine(
         )
         refine.save(part, defence, card)
         write_history(part / "history.csv", history)
-    return precision

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from refine.system.errors import UserError
-from refine.system.files import read_json, sha256_of, write_json
+from refine.system.files import read_json, write_json
 
 NAME = "manifest.json"
 
@@ -86,23 +87,36 @@ def read(folder: Path) -> Manifest:
         raise UserError(f"{folder / NAME} is damaged ({where}: {problem['msg']}); {_remedy(folder)}") from None
 
 
-def verify(folder: Path) -> Manifest:
-    """Reads the manifest and checks the SHA-256 of every shard, before anything in them is used.
+def complete(folder: Path) -> Manifest:
+    """Reads a folder's manifest and checks that its shards are there, and no others.
 
     Raises:
-        UserError: a shard is missing, cut off or changed, or the folder holds a shard that is not in the manifest.
+        UserError: a shard is missing, or the folder holds one that is not in the manifest.
     """
     manifest = read(folder)
     for shard in manifest.shards:
-        path = folder / shard.name
-        if not path.is_file():
-            raise UserError(f"{path} is missing; {_remedy(folder)}")
-        if sha256_of(path) != shard.sha256:
-            raise UserError(f"{path} is damaged: its sha256 is not the one in {NAME}; {_remedy(folder)}")
+        if not (folder / shard.name).is_file():
+            raise UserError(f"{folder / shard.name} is missing; {_remedy(folder)}")
     strangers = {path.name for path in folder.glob("*.tar")} - {shard.name for shard in manifest.shards}
     if strangers:
         raise UserError(f"{folder / min(strangers)} is not in {NAME}; {_remedy(folder)}")
     return manifest
+
+
+def content(folder: Path, shard: Shard) -> bytes:
+    """The bytes of a shard, checked before anything in them is used.
+
+    Raises:
+        UserError: the shard cannot be read, or its SHA-256 is not the one in the manifest.
+    """
+    path = folder / shard.name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read any more ({error.strerror}); {_remedy(folder)}") from None
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise UserError(f"{path} is damaged: its sha256 is not the one in {NAME}; {_remedy(folder)}")
+    return data
 
 
 def _remedy(folder: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,45 @@ def decode(data: bytes) -> Pixels:
             if not rows[:, 0].any():
                 return rows[:, 1:].reshape(height, width, 3)
     return _by_pillow(data)
+
+
+def decode_all(data: bytes, places: list[tuple[int, int]], side: int) -> Pixels | None:
+    """Images that lie in one file, decoded together, uint8 [N, side, side, 3]; what `encode` wrote and nothing else.
+
+    All of them have the same bytes around their pixels, checksums excepted; those of the file are the caller's to
+    compare. None where an image has other ones.
+
+    Args:
+        data: content of the file.
+        places: start and size of each image in it.
+        side: height and width of all of them.
+    """
+    frame = np.frombuffer(encode(np.zeros((side, side, 3), dtype=np.uint8)), dtype=np.uint8)
+    if any(size != len(frame) for _, size in places):
+        return None
+    files = np.empty((len(places), len(frame)), dtype=np.uint8)
+    whole = np.frombuffer(data, dtype=np.uint8)
+    for row, (start, size) in enumerate(places):
+        files[row] = whole[start : start + size]
+    parts = list(_stored_parts(side * (1 + 3 * side)))
+    around = np.ones(len(frame), dtype=bool)
+    for part in parts:
+        around[part] = False
+    around[parts[-1].stop : parts[-1].stop + 8] = False  # Adler-32 of the pixels, CRC-32 of the chunk
+    rows = np.concatenate([files[:, part] for part in parts], axis=1) if len(parts) > 1 else files[:, parts[0]]
+    rows = rows.reshape(len(places), side, 1 + 3 * side)
+    if not (files[:, around] == frame[around]).all() or rows[:, :, 0].any():
+        return None
+    return rows[:, :, 1:].reshape(len(places), side, side, 3)
+
+
+def _stored_parts(size: int) -> Iterator[slice]:
+    """Where the stored blocks of `size` bytes lie in a file that `encode` wrote."""
+    place = len(_SIGNATURE) + 25 + 8 + 2
+    for start in range(0, size, _STORED_BLOCK):
+        length = min(_STORED_BLOCK, size - start)
+        yield slice(place + 5, place + 5 + length)
+        place += 5 + length
 
 
 def _by_pillow(data: bytes) -> Pixels:

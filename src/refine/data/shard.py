@@ -1,0 +1,114 @@
+"""Reading one shard at once: all of its samples become a few arrays.
+
+webdataset goes through a tar file member by member and loses the rest of a cut one without a word. Here a shard
+is read whole, its SHA-256 compared, and the samples that our writer laid down are cut out of it together.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from refine.data.format import manifest, png
+from refine.data.format.manifest import Shard
+from refine.data.pixels import empty_images
+from refine.system.errors import UserError
+
+_BLOCK = 512
+
+Members = dict[str, dict[str, tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The samples of a shard, in its order.
+
+    Attributes:
+        keys: int64 [n].
+        images: uint8 [n, 3, side, side], RGB.
+        labels: int64 [n]; empty where only images were wanted.
+        infos: the JSON of each sample; empty where only images were wanted.
+    """
+
+    keys: Tensor
+    images: Tensor
+    labels: Tensor
+    infos: list[dict[str, Any]]
+
+
+def read_shard(folder: Path, shard: Shard, side: int, only_images: bool = False) -> Chunk:
+    """Decodes a shard.
+
+    Args:
+        folder: that it lies in.
+        shard: its entry in the manifest.
+        side: of its images.
+        only_images: leave labels and infos unread, as for a defender who has none.
+
+    Raises:
+        UserError: the shard or a sample in it is damaged.
+    """
+    path = folder / shard.name
+    data = manifest.content(folder, shard)
+    try:
+        members = _members(data)
+    except ValueError as error:
+        raise UserError(f"{path} is not a shard ({error}); write the shards again") from None
+    if len(members) != shard.samples:
+        raise UserError(f"{path} gave {len(members)} of {shard.samples} samples; write the shards again")
+    labels: list[int] = []
+    infos: list[dict[str, Any]] = []
+    key = ""
+    try:
+        for key, files in members.items():  # noqa: B007 (named where it fails)
+            files["png"]
+            if not only_images:
+                labels.append(int(_cut(data, files["cls"])))
+                infos.append(json.loads(_cut(data, files["json"])))
+        places = [files["png"] for files in members.values()]
+        together = png.decode_all(data, places, side)
+        images = empty_images(len(members), side)
+        if together is not None:
+            images.copy_(torch.from_numpy(together).permute(0, 3, 1, 2))
+        for row, key in enumerate(members if together is None else ()):
+            image = png.decode(_cut(data, members[key]["png"]))
+            if image.shape != (side, side, 3):
+                raise ValueError(f"{image.shape[1]}x{image.shape[0]} pixels, not {side}")  # noqa: TRY301
+            images[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    except (KeyError, ValueError, zlib.error, struct.error) as error:
+        raise UserError(f"sample {key} of {path} cannot be decoded ({error!r}); write the shards again") from None
+    return Chunk(torch.tensor([int(key) for key in members], dtype=torch.int64), images, torch.tensor(labels), infos)
+
+
+def _members(data: bytes) -> Members:
+    """Start and size of each file in a tar archive, by key and ending; only the endings that are ours.
+
+    Raises:
+        ValueError: it is no tar archive.
+    """
+    found: Members = {}
+    place = 0
+    while place + _BLOCK <= len(data) and data[place]:
+        name = data[place : place + 100].rstrip(b"\0").decode("ascii")
+        size = int(data[place + 124 : place + 135], 8)
+        start = place + _BLOCK
+        place = start + -(-size // _BLOCK) * _BLOCK
+        if size < 0 or place > len(data):
+            raise ValueError(f"{name} is cut off")
+        key, _, ending = name.partition(".")
+        if ending in ("cls", "json", "png"):
+            found.setdefault(key, {})[ending] = (start, size)
+    return found
+
+
+def _cut(data: bytes, place: tuple[int, int]) -> bytes:
+    start, size = place
+    return data[start : start + size]

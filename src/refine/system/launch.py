@@ -1,0 +1,104 @@
+"""Several processes for one stage: on this machine by REFINE_PROCESSES, anywhere by torchrun.
+
+torchrun does the same and more (several nodes), but adds its own reports and tracebacks to what a stage says.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from tempfile import TemporaryFile
+from typing import IO, Any, NoReturn
+
+from refine.system.machine import machine
+
+_GRACE = 5.0
+
+
+class Failed(Exception):  # noqa: N818 (a sentence was already said; this only carries the exit status)
+    """A process of a stage ended with this status."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+def rank() -> int:
+    """Number of this process among those that run the stage, 0 when it is alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Does the work here, or has it done by several processes that run this very command.
+
+    Returns:
+        What the work returned; None where other processes did it and left the record.
+
+    Raises:
+        Failed: one of them failed.
+    """
+    count = machine().processes
+    if count == 1 or "RANK" in os.environ:
+        return work()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    heard: list[IO[bytes]] = []
+    started: list[subprocess.Popen[bytes]] = []
+    signal.signal(signal.SIGTERM, lambda *_: _stop(started, 128 + signal.SIGTERM))
+    for number in range(count):
+        shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+        own = {"MASTER_ADDR": "127.0.0.1", "RANK": number, "LOCAL_RANK": number}
+        threads = {"OMP_NUM_THREADS": max(1, (os.cpu_count() or 1) // count)}
+        given = {name: str(value) for name, value in {**shared, **own}.items()}
+        environment = {**{name: str(value) for name, value in threads.items()}, **os.environ, **given}
+        heard.append(TemporaryFile())  # noqa: SIM115 (lives as long as the process)
+        quiet = heard[-1] if number else None
+        started.append(subprocess.Popen([sys.executable, *sys.argv], env=environment, stderr=quiet))  # noqa: S603
+    try:
+        status = _first_failure(started)
+    except KeyboardInterrupt:
+        for process in started:
+            process.wait()
+        raise Failed(130) from None
+    if status:
+        _explain(started, heard)
+        raise Failed(status)
+    return None
+
+
+def _first_failure(started: list[subprocess.Popen[bytes]]) -> int:
+    """Waits until one process fails, 0 when all of them end well."""
+    while True:
+        states = [process.poll() for process in started]
+        failed = [state for state in states if state]
+        if failed:
+            return failed[0] if failed[0] > 0 else 128 - failed[0]
+        if all(state == 0 for state in states):
+            return 0
+        time.sleep(0.05)
+
+
+def _explain(started: list[subprocess.Popen[bytes]], heard: list[IO[bytes]]) -> None:
+    """Ends the others, and says what the failed one said where the first process, which speaks for all, has not."""
+    try:
+        started[0].wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        started[0].kill()
+    spoken = started[0].wait() > 0
+    for process, file in list(zip(started, heard, strict=True))[1:]:
+        process.kill()
+        if process.wait() > 0 and not spoken:
+            file.seek(0)
+            sys.stderr.write(file.read().decode(errors="replace"))
+            spoken = True
+
+
+def _stop(started: list[subprocess.Popen[bytes]], status: int) -> NoReturn:
+    for process in started:
+        process.kill()
+    os._exit(status)

@@ -1,0 +1,180 @@
+"""Checkpoints of a training run: written after each epoch, found again by the same run only, gone on success.
+
+They live in `.scratch`, which neither git nor DVC looks at, because DVC deletes a stage's outputs before it runs.
+The key of a run is the hash of all that its result depends on, so that no other run picks its checkpoints up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from refine.models.device import Compute
+from refine.system.errors import UserError
+from refine.system.files import sha256_of, write_durably
+
+log = logging.getLogger(__name__)
+
+FOLDER = ".scratch"
+KEPT = 2
+_DIGEST = 64
+
+State = dict[str, Any]
+
+
+def run_key(stage: str, params: dict[str, Any], facts: dict[str, Any], project: Path = Path()) -> str:
+    """Hash of a run: contents of the stage's dependencies in `dvc.yaml`, its parameters, and facts of the machine.
+
+    Where a dependency is a choice (`${...}`) all that could be chosen counts.
+
+    Args:
+        stage: its name in `dvc.yaml`.
+        params: all of its parameters.
+        facts: what else decides the bytes of the result, such as precision and device type.
+        project: folder of `dvc.yaml`.
+    """
+    digest = hashlib.sha256(json.dumps([stage, params, facts, torch.__version__], sort_keys=True).encode())
+    pipeline = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
+    for dependency in pipeline["stages"][stage]["deps"]:
+        for path in sorted(project.glob(re.sub(r"\$\{[^}]*\}", "*", dependency))):
+            for file in [path, *sorted(path.rglob("*"))]:
+                if file.is_file() and file.suffix != ".pyc":
+                    digest.update(f"{file.relative_to(project)} {sha256_of(file)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+class Checkpoints:
+    """The checkpoints of one run, held by one process at a time.
+
+    Args:
+        folder: of this run alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._aside: dict[str, str] = {}
+
+    def save(self, epoch: int, state: State) -> None:
+        """Writes the state after an epoch; it is whole on the disk or not there. Only the last two stay.
+
+        `state["kept"]`, tensors by name that a run keeps to its end, goes into files of its own: each is written
+        once and not in every epoch again.
+        """
+        for name in state["kept"].keys() - self._aside.keys():
+            content = _packed(state["kept"][name])
+            write_durably(self._place(name), content)
+            self._aside[name] = hashlib.sha256(content).hexdigest()
+        content = _packed({**state, "kept": self._aside})
+        digest = hashlib.sha256(content).hexdigest().encode()
+        write_durably(self.folder / f"epoch-{epoch:06d}.ckpt", digest + content)
+        for old in self._paths()[:-KEPT]:
+            old.unlink()
+
+    def load(self) -> State | None:
+        """The newest whole state, on the CPU, or None where there is none; damaged ones are named and passed over."""
+        for path in reversed(self._paths()):
+            try:
+                state: State = _unpacked(*_halves(path.read_bytes()))
+                self._aside = state["kept"]
+                state["kept"] = {name: self._kept(name, digest) for name, digest in self._aside.items()}
+            except ValueError as error:
+                log.warning("checkpoint %s is damaged (%s); the one before it is used", path, error)
+                continue
+            return state
+        self._aside = {}
+        return None
+
+    @property
+    def empty(self) -> bool:
+        """Whether no epoch was finished yet."""
+        return not self._paths()
+
+    def remove(self) -> None:
+        """Removes the run's folder; its outputs are whole."""
+        shutil.rmtree(self.folder)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("epoch-*.ckpt"))
+
+    def _place(self, name: str) -> Path:
+        return self.folder / f"kept-{name}.pt"
+
+    def _kept(self, name: str, digest: str) -> State:
+        path = self._place(name)
+        return _unpacked(digest, path.read_bytes() if path.is_file() else b"")
+
+
+def _packed(state: State) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _halves(data: bytes) -> tuple[str, bytes]:
+    return data[:_DIGEST].decode("ascii", "replace"), data[_DIGEST:]
+
+
+def _unpacked(digest: str, content: bytes) -> State:
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError("its sha256 differs")
+    state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
+
+
+@contextmanager
+def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Compute) -> Iterator[Checkpoints | None]:
+    """Takes hold of a run's checkpoints, and removes them when the block ends without an error.
+
+    `DVC_ROOT` names the repository even for runs that DVC makes in a temporary copy of it.
+
+    Args:
+        stage: its name in `dvc.yaml`.
+        params: all of its parameters.
+        precision: resolved.
+        compute: of this process; of several that train together the first alone has checkpoints.
+
+    Raises:
+        UserError: another process trains this very run.
+    """
+    if compute.rank:
+        yield None
+        return
+    facts = {"precision": precision, "device": compute.device.type, "processes": compute.world}
+    key = run_key(stage, params, facts)
+    root = Path(os.environ.get("DVC_ROOT", "")) / FOLDER
+    run = Checkpoints(root / f"{stage}-{key}")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"process {lock.read().strip() or '(starting)'} is training this very run; "
+                "wait until it ends, or stop it and type the command again"
+            ) from None
+        run.folder.mkdir(exist_ok=True)  # the run before may just have ended and removed it
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        try:
+            yield run
+        except BaseException:
+            if run.empty:
+                run.remove()
+            raise
+        run.remove()

@@ -1,0 +1,28 @@
+"""torch's compiler, which needs another one on the machine."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import nn
+
+from refine.system.errors import UserError
+
+
+def compiled(module: nn.Module, wanted: bool) -> nn.Module:
+    """The module compiled at its first use, or as it is.
+
+    Raises:
+        UserError: it is wanted and cannot be done here.
+    """
+    if not wanted:
+        return module
+    try:
+        torch.compile(lambda x: (x * 2).sin())(torch.ones(8))
+    except Exception as error:  # noqa: BLE001 (the compiler's own classes differ from version to version)
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"recipe.compile is on, but torch cannot compile here ({reason}); install a C++ compiler or set it to false"
+        ) from None
+    return cast(nn.Module, torch.compile(module))

@@ -1,0 +1,95 @@
+"""Training in several processes that see different images of one batch (DistributedDataParallel).
+
+The gradient is that of one process with the whole batch, batch normalisation excepted: on CPUs each process
+normalises its own part, on GPUs all of them together (SyncBatchNorm). The first process's statistics are kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from refine.models.device import Compute, compute
+
+T = TypeVar("T")
+
+
+@contextmanager
+def joined() -> Iterator[Compute]:
+    """This process among those that train together, as torchrun's environment tells of them; alone without it."""
+    alone = compute()
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield alone
+        return
+    device = alone.device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield replace(alone, device=device, rank=distributed.get_rank(), world=world)
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
+
+
+class Processes:
+    """The processes that train together.
+
+    Args:
+        compute: device of this process, its rank and their number.
+    """
+
+    def __init__(self, compute: Compute) -> None:
+        self._compute = compute
+        self.rank = compute.rank
+        self.world = compute.world
+
+    def together(self, module: nn.Module) -> nn.Module:
+        """A module whose gradients become the mean over the processes; the module itself where there is but one."""
+        if self.world == 1:
+            return module
+        if self._compute.device.type == "cuda":
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(module, gradient_as_bucket_view=True)
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """Rows of all processes, in the order of their ranks; gradients flow into this process's rows alone.
+
+        A loss of all rows that every process computes has in each the gradient of its own part; their sum is whole.
+        """
+        if self.world == 1:
+            return rows
+        sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.world)]
+        distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+        most = max(int(size) for size in sizes)
+        padded = torch.cat([rows.detach(), rows.new_zeros((most - len(rows), *rows.shape[1:]))])
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        distributed.all_gather(parts, padded)
+        own = [part[: int(size)] for part, size in zip(parts, sizes, strict=True)]
+        own[self.rank] = rows
+        return torch.cat(own)
+
+    def mean(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Sums over the processes, as numbers."""
+        values = torch.stack([value.double().cpu() for value in sums.values()]).to(self._compute.device)
+        if self.world > 1:
+            distributed.all_reduce(values)
+        return dict(zip(sums, values.tolist(), strict=True))
+
+    def from_first(self, value: T) -> T:
+        """What the first process has."""
+        if self.world == 1:
+            return value
+        box: list[Any] = [value]
+        distributed.broadcast_object_list(box, device=self._compute.device)
+        first: T = box[0]
+        return first
