@@ -19,6 +19,7 @@ from refine.defenses.label_map import remap
 from refine.models import classifier as classifiers
 from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, fill, read_card, write_card
 from refine.models.classifier import Classifier
+from refine.models.device import full
 from refine.models.unet import UNet
 from refine.system.errors import UserError
 
@@ -88,7 +89,7 @@ class Refine(nn.Module):
         """
         inputs = pixels if self.input_space == "pixel" else self.classifier.normalise(pixels)
         out: Tensor = self.transform(inputs)
-        return out.float().clamp(0, 1)
+        return full(out).clamp(0, 1)
 
     def logits(self, transformed: Tensor) -> Tensor:
         """Raw logits of the frozen classifier on transformed images, before the label map, float [N, K]."""
@@ -105,7 +106,7 @@ class Refine(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         raw = self.logits(self.transformed(pixels))
-        return remap(raw.float().softmax(dim=1), self.permutation)
+        return remap(full(raw).softmax(dim=1), self.permutation)
 
 
 def state(permutation: Tensor, transform: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ def utility(remapped: Tensor, pseudo_labels: Tensor) -> Tensor:
         pseudo_labels: int64 [N].
     """
     wanted = functional.one_hot(pseudo_labels, remapped.shape[1]).to(remapped.dtype)
-    return functional.binary_cross_entropy(remapped, wanted)
+    # torch stops the process at a NaN among probabilities (on CUDA for good); the loss shall carry it to the loop
+    return functional.binary_cross_entropy(remapped.nan_to_num(0.5), wanted) + 0 * remapped.detach().sum()
 
 
 def supcon(images: Tensor, labels: Tensor, temperature: float) -> Tensor:

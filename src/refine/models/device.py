@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from refine.system.errors import UserError
 from refine.system.machine import machine
@@ -55,6 +56,11 @@ class Compute:
         if precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The tensor in float32 where it is narrower, for all that comes after the networks."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def compute() -> Compute:

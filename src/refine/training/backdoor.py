@@ -20,7 +20,7 @@ from refine.data.training_time import TrainingTime
 from refine.models import classifier as classifiers
 from refine.models.card import fill
 from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalisation
-from refine.models.device import Compute
+from refine.models.device import Compute, full
 from refine.params.train_backdoor import BackdoorRecipe, TrainBackdoorParams
 from refine.system.files import new_folder
 from refine.training.checkpoint import Checkpoints
@@ -60,7 +60,7 @@ class BackdoorTask:
             pixels = augment(self._distorted(batch.pixels, poisoned.bool()), self.recipe.augment, self.generator)
         with self.compute.autocast(self.precision):
             logits = self._forward(pixels)
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = functional.cross_entropy(full(logits), labels, label_smoothing=self.recipe.label_smoothing)
         right = (logits.argmax(dim=1) == labels).float().mean()
         return Step(loss * batch.share, {"loss": loss, "train_accuracy": right})
 

@@ -29,6 +29,7 @@ from refine.system.files import sha256_of, write_durably
 log = logging.getLogger(__name__)
 
 FOLDER = ".scratch"
+LOCK = "lock"
 KEPT = 2
 _DIGEST = 64
 
@@ -138,6 +139,9 @@ def _unpacked(digest: str, content: bytes) -> State:
 def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Compute) -> Iterator[Checkpoints | None]:
     """Takes hold of a run's checkpoints, and removes them when the block ends without an error.
 
+    They stay where the process that started this one is gone: nobody will record the outputs, and DVC, which then
+    deletes them, gets them again without training.
+
     `DVC_ROOT` names the repository even for runs that DVC makes in a temporary copy of it.
 
     Args:
@@ -157,7 +161,7 @@ def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Com
     root = Path(os.environ.get("DVC_ROOT", "")) / FOLDER
     run = Checkpoints(root / f"{stage}-{key}")
     run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / "lock").open("a+", encoding="utf-8") as lock:
+    with (run.folder / LOCK).open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -171,10 +175,12 @@ def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Com
         lock.truncate()
         lock.write(str(os.getpid()))
         lock.flush()
+        parent = os.getppid()
         try:
             yield run
         except BaseException:
             if run.empty:
                 run.remove()
             raise
-        run.remove()
+        if os.getppid() == parent:
+            run.remove()

@@ -17,7 +17,7 @@ from refine.defenses.label_map import derangement, remap
 from refine.defenses.refine import Refine, RefineCard, Snapshot
 from refine.defenses.refine_loss import supcon, utility
 from refine.models import classifier as classifiers
-from refine.models.device import Compute
+from refine.models.device import Compute, full
 from refine.models.unet import UNet
 from refine.params.train_refine import RefineRecipe, TrainRefineParams
 from refine.system.errors import UserError
@@ -74,7 +74,7 @@ class RefineTask:
                 pseudo_labels = self._classifier(pixels).argmax(dim=1)
         with self.compute.autocast(self.precision):
             images, raw = self._forward(pixels)
-        remapped = remap(raw.float().softmax(dim=1), defence.permutation)
+        remapped = remap(full(raw).softmax(dim=1), defence.permutation)
         terms = {"utility": utility(remapped, pseudo_labels)}
         total = terms["utility"] * batch.share
         if loss.supcon_weight:

@@ -1,0 +1,51 @@
+"""Lists the checkpoints of trainings that did not end, and removes them on demand.
+
+    python -m refine.training.leftovers            lists them with their size
+    python -m refine.training.leftovers --remove   removes those that no process is using
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from refine.training.checkpoint import FOLDER, LOCK
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Does what the command line asks for."""
+    parser = argparse.ArgumentParser(description="Checkpoints of trainings that did not end.")
+    parser.add_argument("--remove", action="store_true", help="remove those that no process is using")
+    remove = parser.parse_args(arguments).remove
+    rows = []
+    for folder in sorted(path for path in Path(FOLDER).glob("*") if path.is_dir()):
+        used = in_use(folder)
+        megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
+        epochs = [int(path.stem.partition("-")[2]) for path in folder.glob("epoch-*.ckpt")]
+        rows.append({"run": folder.name, "epochs": max(epochs, default=0), "MiB": megabytes, "in use": used})
+        if remove and not used:
+            shutil.rmtree(folder)
+    table = pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format) if rows else "nothing is left over"
+    sys.stdout.write(table + "\n")
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is training this run."""
+    path = folder / LOCK
+    if not path.is_file():
+        return False
+    with path.open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""Checkpoints: whole or not there, found by their own run alone, held by one process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from refine.models.device import Compute
+from refine.system import files
+from refine.system.errors import UserError
+from refine.training import checkpoint, leftovers
+from refine.training.checkpoint import Checkpoints, State, checkpoints, run_key
+from support import tiny_project
+from tiny import CPU
+
+FACTS = {"precision": "fp32", "device": "cpu", "processes": 1}
+
+
+def _state(epoch: int, **kept: float) -> State:
+    return {
+        "module": {"weight": torch.full((3,), float(epoch))},
+        "history": [{"epoch": number} for number in range(1, epoch + 1)],
+        "kept": {name: {"weight": torch.tensor(value)} for name, value in kept.items()},
+    }
+
+
+def _epoch(state: State | None) -> int:
+    assert state is not None
+    return len(state["history"])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Checkpoints:
+    """The checkpoints of one run."""
+    return Checkpoints(tmp_path)
+
+
+def test_the_newest_state_comes_back(run: Checkpoints) -> None:
+    assert run.load() is None
+    for epoch in (1, 2, 3):
+        run.save(epoch, _state(epoch))
+    loaded = run.load()
+    assert _epoch(loaded) == 3
+    assert loaded is not None
+    assert loaded["module"]["weight"].tolist() == [3.0] * 3
+
+
+def test_the_last_two_stay(run: Checkpoints) -> None:
+    for epoch in range(1, 12):
+        run.save(epoch, _state(epoch))
+    assert sorted(path.name for path in run.folder.iterdir()) == ["epoch-000010.ckpt", "epoch-000011.ckpt"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_one_is_named_and_the_one_before_it_used(
+    run: Checkpoints, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for epoch in (1, 2):
+        run.save(epoch, _state(epoch))
+    path = run.folder / "epoch-000002.ckpt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"cut": content[:-100], "flipped": content, "empty": b""}[damage])
+    with caplog.at_level(logging.WARNING):
+        assert _epoch(run.load()) == 1
+    assert [str(path) in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_when_all_are_damaged_training_starts_anew(run: Checkpoints) -> None:
+    run.save(1, _state(1))
+    (run.folder / "epoch-000001.ckpt").write_bytes(b"x")
+    assert run.load() is None
+
+
+def test_what_a_run_keeps_is_written_once_and_comes_back(run: Checkpoints) -> None:
+    run.save(1, _state(1, first=0.5))
+    written = (run.folder / "kept-first.pt").stat().st_mtime_ns
+    run.save(2, _state(2, first=0.5, second=0.25))
+    assert (run.folder / "kept-first.pt").stat().st_mtime_ns == written
+    state = Checkpoints(run.folder).load()
+    assert state is not None
+    assert {name: tensors["weight"].item() for name, tensors in state["kept"].items()} == {"first": 0.5, "second": 0.25}
+
+
+def test_a_state_whose_kept_weights_are_damaged_is_passed_over(run: Checkpoints) -> None:
+    run.save(1, _state(1))
+    run.save(2, _state(2, second=0.25))
+    (run.folder / "kept-second.pt").write_bytes(b"x")
+    again = Checkpoints(run.folder)
+    assert _epoch(again.load()) == 1
+    again.save(2, _state(2, second=0.75))
+    state = Checkpoints(run.folder).load()
+    assert state is not None
+    assert state["kept"]["second"]["weight"].item() == 0.75
+
+
+def test_a_write_that_was_cut_short_leaves_the_state_before(run: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.save(1, _state(1))
+
+    def killed(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.save(2, _state(2))
+    monkeypatch.undo()
+    assert _epoch(run.load()) == 1
+    run.save(2, _state(2))
+    assert _epoch(run.load()) == 2
+
+
+def test_no_checkpoint_can_run_code(run: Checkpoints, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "crater"),)
+
+    run.save(1, {"bomb": Bomb(), "history": [], "kept": {}})
+    with pytest.raises(Exception, match="weights_only"):
+        run.load()
+    assert not (tmp_path / "crater").exists()
+
+
+# -- the key
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, with something where train-backdoor looks for data."""
+    folder = tiny_project(tmp_path_factory.mktemp("project") / "project")
+    for name in ("data/poisoned/train/shard-000000.tar", "data/poisoned/attack/training/training.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("as it is")
+    return folder
+
+
+def _key(project: Path, params: dict[str, Any] | None = None, **facts: Any) -> str:
+    return run_key("train-backdoor", params or {"seed": 1}, {**FACTS, **facts}, project)
+
+
+def test_the_same_run_has_the_same_key(project: Path, tmp_path: Path) -> None:
+    assert _key(project) == _key(project) == _key(Path(shutil.copytree(project, tmp_path / "elsewhere")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/poisoned/train/shard-000000.tar",
+        "data/poisoned/attack/training/training.json",
+        "src/refine/training/loop.py",
+        "src/refine/models/architectures/resnet18.py",
+        "stages/train_backdoor.py",
+    ],
+)
+def test_another_dependency_is_another_run(project: Path, name: str) -> None:
+    before = _key(project)
+    content = (project / name).read_text()
+    (project / name).write_text(content + "\n")
+    try:
+        assert _key(project) != before
+    finally:
+        (project / name).write_text(content)
+    assert _key(project) == before
+
+
+def test_other_parameters_precision_device_or_torch_are_another_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [_key(project), _key(project, {"seed": 2}), _key(project, precision="bf16"), _key(project, device="cuda")]
+    monkeypatch.setattr(checkpoint.torch, "__version__", "0.1")
+    assert len({*keys, _key(project)}) == 5
+
+
+def test_what_the_stage_does_not_depend_on_changes_nothing(project: Path) -> None:
+    before = _key(project)
+    (project / "src/refine/evaluation/metrics.py").write_text("changed")
+    (project / "README.md").write_text("changed")
+    (project / "src/refine/training/__pycache__").mkdir(exist_ok=True)
+    (project / "src/refine/training/__pycache__/loop.cpython-311.pyc").write_bytes(b"changed")
+    assert _key(project) == before
+
+
+# -- holding them
+
+
+@pytest.fixture
+def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands in the project."""
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return project / checkpoint.FOLDER
+
+
+def _held(compute: Compute = CPU) -> Any:
+    return checkpoints("train-backdoor", {"seed": 1}, "fp32", compute)
+
+
+def test_they_are_gone_when_the_run_ends_well_and_stay_when_it_does_not(here: Path) -> None:
+    with contextlib.suppress(UserError), _held() as run:
+        run.save(1, _state(1))
+        raise UserError("stopped")
+    assert len(list(here.iterdir())) == 1
+    with _held() as run:
+        assert _epoch(run.load()) == 1
+    assert list(here.iterdir()) == []
+
+
+def test_they_stay_when_nobody_is_left_to_record_the_outputs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _held() as run:
+        run.save(1, _state(1))
+        monkeypatch.setattr(checkpoint.os, "getppid", lambda: 1)
+    with _held() as run:
+        assert _epoch(run.load()) == 1
+
+
+def test_a_run_that_fails_in_its_first_epoch_leaves_nothing(here: Path) -> None:
+    with pytest.raises(UserError, match="at once"), _held():
+        raise UserError("at once")
+    assert list(here.iterdir()) == []
+
+
+def test_dvc_names_the_repository_even_in_a_temporary_copy(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with _held() as run:
+        assert run.folder.parent == tmp_path / checkpoint.FOLDER
+
+
+def test_a_second_run_is_refused_with_the_process_of_the_first(here: Path) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path; import torch\n"
+            "from refine.models.device import Compute\n"
+            "from refine.training.checkpoint import checkpoints\n"
+            "with checkpoints('train-backdoor', {'seed': 1}, 'fp32', Compute(torch.device('cpu'), 1)):\n"
+            "    print('held', flush=True); sys.stdin.read()",
+        ],
+        cwd=here.parent,
+        env={**os.environ, "PYTHONPATH": "src"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=f"process {holder.pid} is training this very run"), _held():
+        pass
+    with checkpoints("train-backdoor", {"seed": 2}, "fp32", CPU):
+        pass
+    holder.kill()
+    holder.wait()
+    with _held() as run:
+        assert run is not None
+
+
+def test_of_several_processes_the_first_alone_has_checkpoints(here: Path) -> None:
+    with _held(replace(CPU, rank=1, world=2)) as run:
+        assert run is None
+    assert not here.exists() or list(here.iterdir()) == []
+
+
+def test_leftovers_are_listed_with_their_size_and_removed_on_demand(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        with contextlib.suppress(UserError), checkpoints("train-refine", {"seed": seed}, "fp32", CPU) as left:
+            assert left is not None
+            left.save(7, {**_state(7), "large": torch.zeros(2**18)})
+            raise UserError("stopped")
+    leftovers.main([])
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0].split() == ["run", "epochs", "MiB", "in", "use"]
+    assert [line.split()[1:] for line in listed[1:]] == [["7", "1.0", "False"]] * 2
+    with checkpoints("train-refine", {"seed": 2}, "fp32", CPU) as used:
+        leftovers.main(["--remove"])
+        assert used is not None
+        assert [path.name for path in here.iterdir()] == [used.folder.name]
+    capsys.readouterr()
+    leftovers.main([])
+    assert capsys.readouterr().out == "nothing is left over\n"

@@ -1,0 +1,292 @@
+"""A training that is stopped at any moment goes on where it was, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import TINY_PARAMS, environment, run, run_stage, tiny_project, write_params
+from tiny import files_of
+
+EPOCHS = 6
+KILLS = 20
+OUTPUTS = {"train_backdoor": "models/backdoor", "train_refine": "models/refine"}
+PRELOADED = [f"refine.{name}" for name in ("training.backdoor", "training.refine", "models.architectures.resnet18")]
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(PRELOADED)
+
+
+def _params(epochs: int = EPOCHS) -> dict[str, Any]:
+    """Trainings in which everything that a checkpoint holds matters: momentum, schedule, average, augmentation."""
+    content: dict[str, Any] = {**TINY_PARAMS}
+    augment = {"shift": 2, "flip": 0.5, "crop_scale": 0.8}
+    for name in OUTPUTS:
+        recipe = {**content[name]["recipe"], "epochs": epochs, "average": 0.9, "augment": augment}
+        content[name] = {**content[name], "recipe": {**recipe, "schedule": {"name": "one_cycle"}}}
+    return content
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose data sets are poisoned and whose trainings take a second."""
+    folder = tiny_project(tmp_path_factory.mktemp("project") / "project")
+    write_params(folder, _params())
+    for stage in ("download", "poison_dataset"):
+        assert run_stage(folder, stage).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project: Path) -> dict[str, dict[str, bytes]]:
+    """What the trainings leave when nobody disturbs them."""
+    for stage in OUTPUTS:
+        started = _started(project, stage)
+        started.join()
+        assert started.exitcode == 0, _said(project)
+    told = [f"{stage.replace('_', '-')} {epoch}/" for stage in OUTPUTS for epoch in range(1, EPOCHS + 1)]
+    assert _epochs_told(project) == Counter(told)
+    (project / "said.txt").unlink()
+    return {stage: files_of(project / output) for stage, output in OUTPUTS.items()}
+
+
+@dataclass
+class Point:
+    """A moment inside a training at which the process kills itself: the n-th call of a function, before or after it.
+
+    Attributes:
+        where: the function, as `module:attribute`.
+        call: which call of it, from 1.
+        after: whether the function has done its work by then.
+    """
+
+    where: str
+    call: int = 1
+    after: bool = False
+    calls: int = field(default=0, init=False)
+
+    def set(self) -> None:
+        """Lies in wait."""
+        module_name, _, path = self.where.partition(":")
+        holder: Any = __import__(module_name, fromlist=["_"])
+        *parents, name = path.split(".")
+        for parent in parents:
+            holder = getattr(holder, parent)
+        real = getattr(holder, name)
+
+        def watched(*args: Any, **named: Any) -> Any:
+            self.calls += 1
+            here = self.calls == self.call
+            if here and not self.after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*args, **named)
+            if here:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(holder, name, watched)
+
+
+POINTS = {
+    "inside a checkpoint's write": Point("refine.system.files:os.fsync", call=3),
+    "between a checkpoint's new name and the next step": Point("refine.system.files:os.fsync", call=6, after=True),
+    "after the last epoch": Point("refine.training.loop:Run.train", after=True),
+    "inside the outputs": Point("refine.training.{}:write_history"),
+    "after the outputs": Point("refine.training.checkpoint:Checkpoints.remove"),
+    "inside the removal": Point("refine.training.checkpoint:shutil.rmtree"),
+}
+
+
+def _stage(project: Path, stage: str, point: Point | None) -> None:
+    """Runs in a process of its own: the stage's script, as `dvc` runs it."""
+    os.chdir(project)
+    os.environ["REFINE_THREADS"] = "1"
+    for name in [name for name in os.environ if name.startswith("DVC_")]:
+        del os.environ[name]
+    said = os.open("said.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(said, 2)
+    sys.argv = [f"stages/{stage}.py"]
+    if point is not None:
+        point.set()
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _started(project: Path, stage: str, point: Point | None = None) -> BaseProcess:
+    process = FORK.Process(target=_stage, args=(project, stage, point))
+    process.start()
+    return process
+
+
+def _said(project: Path) -> str:
+    path = project / "said.txt"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _epochs_told(project: Path) -> Counter[str]:
+    """How often each epoch of each training was told; it is told once it is on the disk."""
+    return Counter(re.findall(r"^train-\w+ \d+/", _said(project), re.MULTILINE))
+
+
+@pytest.fixture
+def clean(project: Path) -> Path:
+    """The project without the defence, checkpoints and words of earlier runs."""
+    for path in (OUTPUTS["train_refine"], ".scratch"):
+        shutil.rmtree(project / path, ignore_errors=True)
+    (project / "said.txt").unlink(missing_ok=True)
+    return project
+
+
+def _forget(project: Path, stage: str) -> None:
+    """As DVC does before it runs a stage."""
+    shutil.rmtree(project / OUTPUTS[stage], ignore_errors=True)
+
+
+def _ends_alike(project: Path, stage: str, undisturbed: dict[str, dict[str, bytes]]) -> None:
+    assert files_of(project / OUTPUTS[stage]) == undisturbed[stage]
+    told = _epochs_told(project)
+    assert set(told.values()) == {1}, f"an epoch that was on the disk was trained again: {told}"
+    assert list((project / ".scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", OUTPUTS)
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(
+    undisturbed: dict[str, dict[str, bytes]], clean: Path, stage: str
+) -> None:
+    moments = random.Random(stage)
+    started = time.monotonic()
+    _started(clean, stage).join()
+    duration = time.monotonic() - started
+    kills = 0
+    while kills < KILLS:
+        (clean / "said.txt").unlink(missing_ok=True)
+        for attempt in range(10 * KILLS):
+            assert attempt < 10 * KILLS - 1, "it does not get on"
+            _forget(clean, stage)
+            process = _started(clean, stage)
+            process.join(moments.uniform(0.02, duration))
+            process.kill()
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+            if process.exitcode == 0:
+                break
+            assert process.exitcode == -signal.SIGKILL, _said(clean)
+            assert not (clean / OUTPUTS[stage]).exists() or files_of(clean / OUTPUTS[stage]) == undisturbed[stage]
+        _ends_alike(clean, stage, undisturbed)
+
+
+@pytest.mark.parametrize("stage", OUTPUTS)
+@pytest.mark.parametrize("moment", POINTS)
+def test_killed_at_a_critical_moment_it_ends_as_if_undisturbed(
+    undisturbed: dict[str, dict[str, bytes]], clean: Path, stage: str, moment: str
+) -> None:
+    point = POINTS[moment]
+    _forget(clean, stage)
+    killed = _started(clean, stage, Point(point.where.format(stage.removeprefix("train_")), point.call, point.after))
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL, f"the moment never came: {_said(clean)}"
+    _forget(clean, stage)
+    again = _started(clean, stage)
+    again.join()
+    assert again.exitcode == 0, _said(clean)
+    _ends_alike(clean, stage, undisturbed)
+
+
+def test_ctrl_c_says_what_happened_and_how_to_go_on(undisturbed: dict[str, dict[str, bytes]], clean: Path) -> None:
+    process = _started(clean, "train_refine")
+    while not _epochs_told(clean):
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    assert process.exitcode == 130
+    expected = rf"error: train-refine: interrupted after \d of {EPOCHS} epochs; type `dvc repro` to go on"
+    assert re.fullmatch(expected, _said(clean).splitlines()[-1])
+    again = _started(clean, "train_refine")
+    again.join()
+    assert "train-refine goes on after epoch" in _said(clean)
+    _ends_alike(clean, "train_refine", undisturbed)
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence(undisturbed: object, clean: Path) -> None:
+    params = _params()
+    params["train_refine"]["recipe"]["optimiser"] = {"lr": 1e12, "momentum": 0.0}
+    params["train_refine"]["recipe"]["schedule"] = {"name": "step", "milestones": []}
+    write_params(clean, params)
+    try:
+        process = _started(clean, "train_refine")
+        process.join()
+    finally:
+        write_params(clean, _params())
+    assert process.exitcode == 1
+    assert re.search(r"^error: train-refine: the loss became \S+ in step \d+ of epoch \d", _said(clean), re.MULTILINE)
+    assert not (clean / "models/refine").exists()
+
+
+class TestUnderDvc:
+    """The same with the real `dvc` around the stage, and signals that reach only some of the processes."""
+
+    @pytest.fixture
+    def repository(self, undisturbed: object, clean: Path, tmp_path: Path) -> Path:
+        """A DVC repository in which train-refine is next, and takes long enough to be caught."""
+        folder = Path(shutil.copytree(clean, tmp_path / "repository"))
+        write_params(folder, _params(epochs=40))
+        for command in (("git", "init", "-q"), ("dvc", "init", "-q"), ("dvc", "commit", "-q", "-f", "poison-dataset")):
+            assert run(folder, *command).returncode == 0
+        return folder
+
+    def _repro(self, repository: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["dvc", "repro", "-s", "train-refine"],
+            cwd=repository,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _until(self, process: subprocess.Popen[str], text: str) -> str:
+        said = ""
+        assert process.stderr is not None
+        while text not in said:
+            line = process.stderr.readline()
+            assert line, f"{text!r} was never said: {said}"
+            said += line
+        return said
+
+    def test_it_goes_on_after_dvc_alone_and_after_all_were_killed(self, repository: Path) -> None:
+        first = self._repro(repository)
+        told = self._until(first, "train-refine 3/40")
+        first.terminate()  # DVC alone: the training is now an orphan
+        first.wait()
+        (lock,) = repository.glob(".scratch/*/lock")
+        orphan = int(lock.read_text())
+        refused = run(repository, "dvc", "repro", "-s", "train-refine")
+        assert refused.returncode != 0
+        assert f"error: train-refine: process {orphan} is training this very run" in refused.stderr
+        os.kill(orphan, signal.SIGKILL)
+        second = self._repro(repository)
+        more = self._until(second, "train-refine 30/40")
+        os.killpg(second.pid, signal.SIGKILL)
+        second.wait()
+        last = run(repository, "dvc", "repro", "-s", "train-refine")
+        assert last.returncode == 0, last.stderr
+        epochs = re.findall(r"^train-refine (\d+)/", told + more + last.stderr, re.MULTILINE)
+        assert len(epochs) == len(set(epochs))
+        assert "train-refine goes on after epoch" in more
+        assert "train-refine goes on after epoch" in last.stderr
+        assert list((repository / ".scratch").iterdir()) == []

@@ -1,0 +1,239 @@
+"""Training in several processes is training in one with the same batch, batch normalisation by parts excepted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+
+from refine.data.batches import Batch
+from refine.data.training_time import TrainingTime
+from refine.training.backdoor import BackdoorTask
+from refine.training.optimiser import build
+from refine.training.processes import Processes
+from refine.training.refine import RefineTask
+from support import TINY_PARAMS, environment, run, run_stage, synthetic, tiny_project, write_params
+from tiny import CPU, backdoor_params, classifier, defence, files_of, refine_params
+
+WORLD = 2
+PRELOADED = [f"refine.{name}" for name in ("training.backdoor", "training.refine", "models.architectures.resnet18")]
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(PRELOADED)
+
+Task = BackdoorTask | RefineTask
+
+
+def _task(name: str, world: int = 1, rank: int = 0) -> Task:
+    compute = replace(CPU, rank=rank, world=world)
+    if name == "refine":
+        params = refine_params({"augment": {}, "optimiser": {"lr": 0.01}})
+        whole = defence(classifier()).train().to(torch.get_default_dtype())
+        return RefineTask(whole, [], params, compute, "fp32", keep=[])
+    trained = classifier(seed=1).train().requires_grad_(True).to(torch.get_default_dtype())
+    return BackdoorTask(trained, [], backdoor_params(augment={}).recipe, TrainingTime(), compute, "fp32")
+
+
+def _batch(step: int, part: slice = slice(None), share: float = 1.0, count: int = 12) -> Batch:
+    images, labels = synthetic(count, seed=step)
+    pixels = (images / 255).to(torch.get_default_dtype()).contiguous(memory_format=torch.channels_last)
+    return Batch(pixels[part], (labels[part], torch.zeros_like(labels[part])), share)
+
+
+def _part(rank: int, world: int, count: int) -> tuple[slice, float]:
+    start, stop = count * rank // world, count * (rank + 1) // world
+    return slice(start, stop), (stop - start) * world / count
+
+
+class _InParts(nn.Module):
+    """One process that shows a module the parts of a batch one after the other, as several would see them."""
+
+    def __init__(self, module: nn.Module, world: int) -> None:
+        super().__init__()
+        self.module = module
+        self.world = world
+
+    def forward(self, pixels: Tensor) -> Any:
+        parts = [_part(rank, self.world, len(pixels))[0] for rank in range(self.world)]
+        results = [self.module(pixels[part]) for part in parts]
+        if isinstance(results[0], Tensor):
+            return torch.cat(results)
+        return tuple(torch.cat(column) for column in zip(*results, strict=True))
+
+
+def _gradients(task: Task, batch: Batch) -> dict[str, Tensor]:
+    task.module.train()
+    task.step(batch).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in task.module.named_parameters()}
+
+
+def _losses(task: Task, batches: list[Batch]) -> list[float]:
+    """What training says of each step, weighted as for a mean over the images of all processes."""
+    params = {"optimiser": {"lr": 0.002}, "schedule": {"name": "one_cycle"}, "epochs": 1}
+    recipe = refine_params(params).recipe
+    optimiser, schedule = build(task.module.parameters(), recipe, len(batches))
+    task.module.train()
+    losses = []
+    for batch in batches:
+        step = task.step(batch)
+        optimiser.zero_grad()
+        step.loss.backward()
+        optimiser.step()
+        schedule.step()
+        losses.append(float(step.terms["loss"].detach()) * batch.share)
+    return losses
+
+
+def _gradients_of(name: str, rank: int, count: int) -> dict[str, Tensor]:
+    torch.set_default_dtype(torch.float64)
+    return _gradients(_task(name, WORLD, rank), _batch(0, *_part(rank, WORLD, count), count=count))
+
+
+def _losses_of(name: str, rank: int, count: int) -> list[float]:
+    part = _part(rank, WORLD, count)
+    return _losses(_task(name, WORLD, rank), [_batch(step, *part, count=count) for step in range(20)])
+
+
+def _gathered_of(_: str, rank: int, count: int) -> tuple[Tensor, Tensor]:
+    """All rows as this process sees them, and the gradient of a loss of all of them."""
+    rows = torch.arange(count * 2.0).view(count, 2)[_part(rank, WORLD, count)[0]].requires_grad_()
+    seen = Processes(replace(CPU, rank=rank, world=WORLD)).gathered(rows)
+    (seen.pow(3).sum() * seen.sum()).backward()
+    assert rows.grad is not None
+    return seen.detach(), rows.grad
+
+
+def _member(work: Callable[[str, int, int], Any], name: str, rank: int, count: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    torch.save(work(name, rank, count), folder / f"{rank}.pt")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def _together(work: Callable[[str, int, int], Any], name: str, count: int, folder: Path) -> list[Any]:
+    """What each of the processes gets."""
+    members = [FORK.Process(target=_member, args=(work, name, rank, count, folder)) for rank in range(WORLD)]
+    for member in members:
+        member.start()
+    for member in members:
+        member.join(120)
+        assert member.exitcode == 0
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+@pytest.mark.parametrize("count", [12, 11])
+@pytest.mark.parametrize("name", ["backdoor", "refine"])
+def test_gradients_are_those_of_one_process_with_the_whole_batch(name: str, count: int, tmp_path: Path) -> None:
+    parallel = _together(_gradients_of, name, count, tmp_path)
+    torch.set_default_dtype(torch.float64)
+    try:
+        alone = _task(name)
+        alone._forward = _InParts(alone._forward, WORLD)
+        expected = _gradients(alone, _batch(0, count=count))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    largest = max(gradient.abs().max() for gradient in expected.values())
+    for gradients in parallel:
+        assert gradients.keys() == expected.keys()
+        worst = max((gradients[key] - expected[key]).abs().max() for key in expected)
+        assert worst / largest <= 1e-9
+
+
+@pytest.mark.parametrize("count", [12, 11])
+@pytest.mark.parametrize("name", ["backdoor", "refine"])
+def test_twenty_steps_lose_as_in_one_process(name: str, count: int, tmp_path: Path) -> None:
+    parallel = _together(_losses_of, name, count, tmp_path)
+    alone = _task(name)
+    alone._forward = _InParts(alone._forward, WORLD)
+    expected = _losses(alone, [_batch(step, count=count) for step in range(20)])
+    assert expected[-1] != pytest.approx(expected[0], rel=0.05)
+    assert [sum(pair) / WORLD for pair in zip(*parallel, strict=True)] == pytest.approx(expected, rel=1e-3)
+
+
+def test_gathered_rows_are_those_of_all_and_gradients_stay_with_their_owner(tmp_path: Path) -> None:
+    rows = torch.arange(10.0).view(5, 2).requires_grad_()
+    (rows.pow(3).sum() * rows.sum()).backward()
+    assert rows.grad is not None
+    for rank, (seen, gradient) in enumerate(_together(_gathered_of, "", 5, tmp_path)):
+        assert torch.equal(seen, rows.detach())
+        torch.testing.assert_close(gradient, rows.grad[_part(rank, WORLD, 5)[0]])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose stages up to train-backdoor have run, the last one in two processes."""
+    folder = tiny_project(tmp_path_factory.mktemp("project") / "project")
+    recipe = {**TINY_PARAMS["train_refine"]["recipe"], "epochs": 4}
+    write_params(folder, {**TINY_PARAMS, "train_refine": {**TINY_PARAMS["train_refine"], "recipe": recipe}})
+    for stage in ("download", "poison_dataset"):
+        assert run_stage(folder, stage).returncode == 0
+    trained = run_stage(folder, "train_backdoor", REFINE_PROCESSES="2")
+    assert trained.returncode == 0, trained.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_setting(project: Path) -> dict[str, bytes]:
+    """What REFINE_PROCESSES=2 leaves."""
+    result = run_stage(project, "train_refine", REFINE_PROCESSES="2")
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r"^train-refine (\d)/4", result.stderr, re.MULTILINE) == ["1", "2", "3", "4"]
+    return files_of(project / "models/refine")
+
+
+class TestStage:
+    """The stage's script under both ways to several processes."""
+
+    def test_torchrun_does_the_same(self, project: Path, by_setting: dict[str, bytes]) -> None:
+        shutil.rmtree(project / "models/refine")
+        command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "stages/train_refine.py")
+        result = run(project, sys.executable, *command, env=environment(PYTHONPATH="src"))
+        assert result.returncode == 0, result.stderr
+        assert files_of(project / "models/refine") == by_setting
+
+    def test_the_runtime_record_tells_the_number_of_processes(self, project: Path, by_setting: object) -> None:
+        assert '"processes": 2' in (project / "metrics/runtime/train-refine.json").read_text(encoding="utf-8")
+
+    def test_killed_and_started_again_it_ends_as_if_undisturbed(
+        self, project: Path, by_setting: dict[str, bytes]
+    ) -> None:
+        shutil.rmtree(project / "models/refine")
+        said = project / "said.txt"
+        environ = environment(PYTHONPATH="src", REFINE_PROCESSES="2")
+        process = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-c", f"import os; os.setsid(); os.chdir({str(project)!r}); "
+             f"os.dup2(os.open({str(said)!r}, os.O_WRONLY | os.O_CREAT), 2); "
+             "os.execv(os.sys.executable, [os.sys.executable, 'stages/train_refine.py'])"],
+            environ,
+        )  # fmt: skip
+        while not said.exists() or "train-refine 2/4" not in said.read_text(encoding="utf-8"):
+            time.sleep(0.01)
+        os.killpg(process, 9)
+        os.waitpid(process, 0)
+        assert not (project / "models/refine").exists()
+        again = run_stage(project, "train_refine", REFINE_PROCESSES="2")
+        assert again.returncode == 0, again.stderr
+        assert re.search(r"goes on after epoch [23] of 4", again.stderr)
+        assert files_of(project / "models/refine") == by_setting
+
+    def test_a_batch_that_cannot_be_shared_is_one_sentence(self, project: Path) -> None:
+        result = run_stage(project, "train_refine", REFINE_PROCESSES="3")
+        assert result.returncode == 1
+        errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert errors == [
+            "error: train-refine: a batch of 8 images cannot be shared by 3 processes; "
+            "make recipe.batch_size a multiple of them"
+        ]
+        assert "Traceback" not in result.stderr
