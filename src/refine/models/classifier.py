@@ -12,6 +12,7 @@ from typing import Annotated, Literal, cast
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
 from refine.data.tensors import load_tensors, save_tensors
 from refine.models.card import REMEDY, WEIGHTS, Card, fill, read_card, write_card
@@ -120,6 +121,13 @@ def load(folder: Path) -> tuple[Classifier, ClassifierCard]:
     classifier = build(card.architecture, len(card.classes), card.normalisation, f"{folder}/card.json: architecture")
     fill(classifier.network, tensors, folder / WEIGHTS)
     return freeze(classifier), card
+
+
+def folded(classifier: Classifier) -> Classifier:
+    """A frozen copy that answers the same and faster: each batch normalisation is part of the convolution before it."""
+    copy = Classifier(fuse(classifier.network), Normalisation(mean=[0.0] * 3, std=[1.0] * 3))
+    copy.mean, copy.std = classifier.mean, classifier.std
+    return freeze(copy.to(memory_format=torch.channels_last))
 
 
 def freeze(classifier: Classifier) -> Classifier:

@@ -18,13 +18,14 @@ def build(parameters: Iterable[nn.Parameter], recipe: Recipe, steps_per_epoch: i
 
 def _optimiser(parameters: Iterable[nn.Parameter], settings: Optimiser) -> optim.Optimizer:
     if settings.name == "adamw":
-        return optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        return optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     return optim.SGD(
         parameters,
         lr=settings.lr,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
+        fused=True,
     )
 
 

@@ -62,9 +62,15 @@ class RefineTask:
         self.module = self.defence.transform
         self.generator = Generator(self.compute.device)
         self._processes = Processes(self.compute)
+        fast = Refine(
+            classifiers.folded(self.defence.classifier),
+            self.defence.transform,
+            self.defence.permutation,
+            self.defence.input_space,
+        )
         compile_it = self.params.recipe.compile
-        self._classifier = compiled(self.defence.classifier, compile_it)
-        self._forward = compiled(self._processes.together(_Forward(self.defence)), compile_it)
+        self._classifier = compiled(fast.classifier, compile_it)
+        self._forward = compiled(self._processes.together(_Forward(fast)), compile_it)
 
     def step(self, batch: Batch) -> Step:
         defence, loss = self.defence, self.params.loss
