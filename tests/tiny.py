@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from refine.data.format.manifest import Manifest
 from refine.data.reader import Split, read_split
 from refine.data.tensors import save_tensors
+from refine.data.training_set import Resident
 from refine.defenses import refine
 from refine.defenses.label_map import derangement
 from refine.defenses.refine import InputSpace, Refine, RefineCard, Snapshot
@@ -94,7 +96,7 @@ def defence_folder(
     made = defence(of, classes, space, seed)
     (folder / "snapshots").mkdir(parents=True)
     snapshots = []
-    for epoch, state in ((1, refine.state(defence(of, classes, space, seed + 1))), (2, refine.state(made))):
+    for epoch, state in ((1, _state(defence(of, classes, space, seed + 1))), (2, _state(made))):
         file = f"snapshots/epoch-{epoch:04d}.safetensors"
         snapshots.append(Snapshot(epoch=epoch, file=file, sha256=save_tensors(folder / file, state)))
     refine.save(
@@ -111,6 +113,10 @@ def defence_folder(
         ),
     )
     return made
+
+
+def _state(of: Refine) -> dict[str, Tensor]:
+    return refine.state(of.permutation, of.transform.state_dict())
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,12 @@ def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split],
     outputs = Outputs(folder / "train", folder / "test", folder / "attack", folder / "preview.png")
     record = poison_dataset(name, of, seed, *clean, outputs)
     return Poisoned(*clean, read_split(outputs.train), read_split(outputs.test), outputs, record)
+
+
+def training_set(split: Split) -> tuple[Resident, Manifest]:
+    """A poisoned split as train-backdoor takes it."""
+    facts = (split.labels, split.flags("poisoned").long())
+    return Resident(split.images, facts, "cpu", [shard.samples for shard in split.manifest.shards]), split.manifest
 
 
 def backdoor_params(**recipe: Any) -> TrainBackdoorParams:

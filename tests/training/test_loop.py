@@ -13,9 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from refine.data.batches import Batch
 from refine.params.train_backdoor import BackdoorRecipe
 from refine.system.errors import UserError
-from refine.training.loop import Batch, Step, seeded, train, write_history
+from refine.training.compilation import compiled
+from refine.training.loop import Guard, Row, Run, Step, Weights, write_history
+from tiny import CPU
 
 
 class Line:
@@ -25,26 +28,36 @@ class Line:
         self.module = nn.Linear(1, 1, bias=False)
         nn.init.constant_(self.module.weight, 1.0)
         self.batches = self
+        self.generator = torch.Generator()
+        self.kept: dict[str, Weights] = {}
         self.values = values or {}
-        self.epoch = 0
+        self.seeds: list[int] = []
+        self.drawn: list[list[float]] = []
         self.number = 0
         self.calls: list[tuple[str, int, bool]] = []
 
     def __len__(self) -> int:
         return 2
 
-    def __iter__(self) -> Iterator[Batch]:
-        self.epoch += 1
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        self.seeds.append(seed)
         for self.number, size in ((1, 3), (2, 1)):
-            yield torch.ones(size, 1), torch.arange(size)
+            yield Batch(torch.ones(size, 1), ())
 
     def step(self, batch: Batch) -> Step:
-        self.calls.append(("step", len(batch[0]), self.module.training))
-        loss: Tensor = self.module(batch[0]).mean() * self.values.get((self.epoch, self.number), 1.0)
-        return Step(loss, {"size": torch.tensor(float(len(batch[0]))), "loss": loss})
+        self.calls.append(("step", len(batch), self.module.training))
+        self.drawn.append([torch.rand(1, generator=self.generator).item(), torch.rand(1).item()])
+        loss: Tensor = self.module(batch.pixels).mean() * self.values.get((len(self.seeds), self.number), 1.0)
+        return Step(loss, {"size": torch.tensor(float(len(batch))), "loss": loss})
 
-    def after_epoch(self, epoch: int) -> None:
+    def after_epoch(self, epoch: int, weights: Weights) -> None:
         self.calls.append(("after", epoch, self.module.training))
+        self.kept[str(epoch)] = {name: tensor.clone() for name, tensor in weights.items()}
+
+
+def train(task: Any, recipe: BackdoorRecipe, name: str, seed: int = 1) -> list[Row]:
+    """A whole run without checkpoints."""
+    return Run(task, recipe, name, seed, CPU, None).train()
 
 
 def _recipe(**content: Any) -> BackdoorRecipe:
@@ -66,10 +79,10 @@ def test_the_learning_rate_of_a_row_is_that_of_the_epochs_last_step() -> None:
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.05])
 
 
-def test_the_module_trains_during_steps_and_rests_after_an_epoch() -> None:
+def test_the_module_trains_during_steps_and_rests_in_the_end() -> None:
     task = Line()
     train(task, _recipe(), "test")
-    epochs = [[("step", 3, True), ("step", 1, True), ("after", epoch, False)] for epoch in (1, 2)]
+    epochs = [[("step", 3, True), ("step", 1, True), ("after", epoch, True)] for epoch in (1, 2)]
     assert task.calls == [*epochs[0], *epochs[1]]
     assert not task.module.training
 
@@ -82,7 +95,7 @@ def test_gradients_of_a_step_do_not_reach_the_next() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(value: float) -> None:
-    with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch 2, step 2 of train-test; lower recipe"):
+    with pytest.raises(UserError, match=r"the loss became (nan|inf) in step 2 of epoch 2 of train-test; lower recipe"):
         train(Line({(2, 2): value}), _recipe(epochs=3), "train-test")
 
 
@@ -102,12 +115,77 @@ def test_the_history_is_a_table_of_six_digits(tmp_path: Path) -> None:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
-def test_a_seed_gives_weights_order_and_augmentation_streams_of_their_own() -> None:
-    def drawn(seed: int) -> list[list[int]]:
-        order, draws = seeded(seed, torch.device("cpu"))
-        return [torch.randint(10**6, (5,), generator=source).tolist() for source in (order, draws, None)]
+def test_a_seed_gives_each_epoch_an_order_and_draws_of_its_own() -> None:
+    first, again, other = Line(), Line(), Line()
+    for task, seed in ((first, 1), (again, 1), (other, 2)):
+        train(task, _recipe(), "test", seed)
+    assert (first.seeds, first.drawn) == (again.seeds, again.drawn)
+    assert len({*first.seeds, *other.seeds}) == 4
+    draws = [value for pair in first.drawn + other.drawn for value in pair]
+    assert len(set(draws)) == len(draws)
 
-    first, again, other = drawn(1), drawn(1), drawn(3)
-    assert first == again
-    assert all(one != another for one, another in zip(first, other, strict=True))
-    assert first[0] != first[1]
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("later", [0.5, math.nan, math.inf])
+def test_the_first_infinite_loss_is_told_however_late_somebody_looks(value: float, later: float) -> None:
+    guard = Guard("epoch 4 of a test")
+    for number in range(1, 101):
+        guard.note(torch.tensor(value if number == 3 else later if number > 3 else 1.0), number)
+    with pytest.raises(UserError, match=rf"the loss became {value} in step 3 of epoch 4 of a test"):
+        guard.look()
+
+
+def test_finite_losses_pass() -> None:
+    guard = Guard("a test")
+    for number in range(1, 5):
+        guard.note(torch.tensor(1e30), number)
+        guard.look()
+
+
+class Numbered(nn.Module):
+    """One weight, and a count of its uses such as batch normalisation has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0]))
+        self.register_buffer("seen", torch.tensor(0.0))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if self.training:
+            self.seen += 1
+        return pixels * self.weight
+
+
+def test_the_moving_average_of_weights_and_statistics_is_what_counts() -> None:
+    task = Line()
+    task.module = Numbered()  # type: ignore[assignment]
+    decay = 0.75
+    train(task, _recipe(average=decay, schedule={"milestones": []}), "test")
+    weight = seen = None
+    after_epochs = []
+    for step in range(1, 5):
+        now = 1.0 - 0.1 * step
+        weight = now if weight is None else decay * weight + (1 - decay) * now
+        seen = step if seen is None else decay * seen + (1 - decay) * step
+        after_epochs.append((weight, seen))
+    state = task.module.state_dict()
+    assert (state["weight"].item(), state["seen"].item()) == pytest.approx(after_epochs[3])
+    assert task.kept["1"]["weight"].item() == pytest.approx(after_epochs[1][0])
+
+
+def test_without_an_average_the_last_weights_count() -> None:
+    task = Line()
+    train(task, _recipe(schedule={"milestones": []}), "test")
+    assert task.module.weight.item() == pytest.approx(1 - 4 * 0.1)
+    assert task.kept["1"]["weight"].item() == pytest.approx(1 - 2 * 0.1)
+
+
+def test_a_compiler_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler found\nand much more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(UserError, match=r"torch cannot compile here \(no compiler found\); install a C\+\+ compiler"):
+        compiled(nn.Identity(), wanted=True)
+    module = nn.Identity()
+    assert compiled(module, wanted=False) is module

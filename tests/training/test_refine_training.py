@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from refine.data.order import Part
 from refine.data.pixels import to_pixels
-from refine.data.reader import read_images
+from refine.data.reader import read_split
 from refine.data.tensors import load_tensors
+from refine.data.training_set import Resident, TrainingSet
 from refine.defenses import refine
 from refine.defenses.label_map import derangement
 from refine.defenses.refine import InputSpace, Refine
@@ -24,6 +26,7 @@ from refine.models.unet import UNet
 from refine.system.errors import UserError
 from refine.system.files import sha256_of
 from refine.training import refine as training
+from refine.training.loop import Run
 from refine.training.refine import RefineTask, snapshot_epochs, train_refine, unlabeled
 from support import synthetic, write_split
 from tiny import CPU, WIDTH, classifier_folder, files_of, refine_params, same_tensors
@@ -50,13 +53,13 @@ def images() -> Tensor:
 def task(monkeypatch: pytest.MonkeyPatch) -> list[RefineTask]:
     """The tasks that were trained, as they were left."""
     tasks: list[RefineTask] = []
-    real = training.train
 
-    def watched(given: RefineTask, *rest: Any, **named: Any) -> Any:
-        tasks.append(given)
-        return real(given, *rest, **named)
+    class Watched(Run):
+        def __init__(self, given: RefineTask, *rest: Any) -> None:
+            tasks.append(given)
+            super().__init__(given, *rest)
 
-    monkeypatch.setattr(training, "train", watched)
+    monkeypatch.setattr(training, "Run", Watched)
     return tasks
 
 
@@ -68,7 +71,7 @@ def _history(folder: Path) -> list[dict[str, float]]:
 def _train(
     folder: Path, classifier: Path, images: Tensor, recipe: dict[str, Any] | None = None, **changes: Any
 ) -> dict[str, bytes]:
-    train_refine(refine_params(recipe, **changes), images, classifier, CPU, folder)
+    train_refine(refine_params(recipe, **changes), Resident(images, ()), classifier, CPU, folder)
     return files_of(folder)
 
 
@@ -103,7 +106,7 @@ def test_true_labels_leave_no_trace(classifier: Path, tmp_path: Path) -> None:
     trained = []
     for name, given in (("true", labels), ("false", labels.roll(5)), ("one", torch.zeros_like(labels))):
         write_split(tmp_path / name, images, given)
-        seen = read_images(tmp_path / name)
+        seen = read_split(tmp_path / name, only_images=True).images
         trained.append(_train(tmp_path / f"for-{name}", classifier, seen, {"augment": ALL_CHANGES}))
     assert trained[0] == trained[1] == trained[2]
 
@@ -248,20 +251,27 @@ def test_the_share_of_images_that_the_defender_has_can_be_chosen(
     assert len(task[0].batches) == batches
 
 
+def _values(of: TrainingSet) -> list[int]:
+    """The images of a set, told apart by their colour, in their order."""
+    parts = [Part(number, 0, size) for number, size in enumerate(of.sizes)]
+    images = [of.delivered(block, CPU.device)[0] for block in of.blocks(parts)]
+    return torch.cat(images)[:, 0, 0, 0].tolist()
+
+
 def test_a_share_is_drawn_without_repetition_and_by_the_seed() -> None:
     images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1).expand(100, 3, 2, 2)
-    first, again, other = (unlabeled(images, 0.2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    values = first[:, 0, 0, 0].tolist()
-    assert len(values) == len(set(values)) == 20
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert values != sorted(values)
-    assert unlabeled(images, 1.0, torch.Generator()) is images
+    whole = Resident(images, (), sizes=[30, 30, 40])
+    first, again, other = (unlabeled(whole, 0.2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert sum(first.sizes) == len(set(_values(first))) == 20
+    assert _values(first) == _values(again)
+    assert _values(first) != _values(other)
+    assert unlabeled(whole, 1.0, torch.Generator()) is whole
 
 
 def test_a_share_without_any_image_is_refused() -> None:
+    images = Resident(torch.zeros(100, 3, 2, 2, dtype=torch.uint8), ())
     with pytest.raises(UserError, match=r"unlabeled_fraction 0\.004 of 100 images is none; raise it"):
-        unlabeled(torch.zeros(100, 3, 2, 2, dtype=torch.uint8), 0.004, torch.Generator())
+        unlabeled(images, 0.004, torch.Generator())
 
 
 def test_without_the_contrastive_term_the_loss_is_the_utility(classifier: Path, images: Tensor, tmp_path: Path) -> None:
@@ -273,8 +283,9 @@ def test_without_the_contrastive_term_the_loss_is_the_utility(classifier: Path, 
 
 def test_bfloat16_trains_and_leaves_float32_weights(classifier: Path, images: Tensor, tmp_path: Path) -> None:
     params = refine_params({"precision": "bf16"})
-    assert train_refine(params, images, classifier, CPU, tmp_path / "refine") == "bf16"
+    train_refine(params, Resident(images, ()), classifier, CPU, tmp_path / "refine")
     card = json.loads((tmp_path / "refine/card.json").read_text(encoding="utf-8"))
+    assert card["training"]["precision"] == "bf16"
     tensors = load_tensors(tmp_path / "refine/weights.safetensors", card["weights_sha256"], "")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32, torch.int64}
     assert all(math.isfinite(value) for row in _history(tmp_path / "refine") for value in row.values())

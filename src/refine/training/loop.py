@@ -140,16 +140,16 @@ class Run:
     def _epoch(self, epoch: int) -> Row:
         task = self._task
         task.module.train()
-        seed = int(torch.randint(2**62, (), generator=self._random))
-        torch.manual_seed(seed + self._processes.rank)
-        task.generator.manual_seed(seed + self._processes.rank)
+        order, draws, rest = torch.randint(2**62, (3,), generator=self._random).tolist()
+        task.generator.manual_seed(draws + self._processes.rank)
+        torch.manual_seed(rest + self._processes.rank)
         sums: dict[str, Tensor] = {}
         seen = 0
         rate = 0.0
         guard = Guard(f"epoch {epoch} of {self._name}")
         total = len(task.batches)
         shown = f"{self._name} {epoch}/{self._recipe.epochs}"
-        for number, batch in enumerate(progress(task.batches.epoch(seed), shown, total), 1):
+        for number, batch in enumerate(progress(task.batches.epoch(order), shown, total), 1):
             step = task.step(batch)
             self._optimiser.zero_grad(set_to_none=True)
             step.loss.backward()  # type: ignore[no-untyped-call]
