@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from refine.data.batches import Batches, in_batches, to_pixels
+from refine.data.batches import Batches
+from refine.data.pixels import at_rest, in_batches, to_pixels
+from refine.data.training_set import Resident
 from refine.system.errors import UserError
 
 CPU = torch.device("cpu")
@@ -21,14 +23,14 @@ def images(count: int, side: int = 4) -> Tensor:
     return torch.randint(0, 256, (count, 3, side, side), generator=Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def batches(count: int, size: int, drop_last: bool = False, seed: int = 1) -> Batches:
-    """Batches of random images."""
-    return Batches(images(count), size, drop_last, CPU, Generator().manual_seed(seed))
+def batches(count: int, size: int, drop_last: bool = False) -> Batches:
+    """Batches of random images, each told with its row."""
+    return Batches(Resident(images(count), (torch.arange(count),)), size, drop_last, 100, CPU)
 
 
-def order(epoch: Batches) -> list[int]:
+def order(of: Batches, seed: int = 1) -> list[int]:
     """The rows of one epoch, in order."""
-    return [row for _, rows in epoch for row in rows.tolist()]
+    return [row for batch in of.epoch(seed) for row in batch.facts[0].tolist()]
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,7 +44,7 @@ def test_an_epoch_holds_every_image_once_or_all_but_the_last_smaller_batch(
             batches(count, size, drop_last)
         return
     epoch = batches(count, size, drop_last)
-    rows = [rows.tolist() for _, rows in epoch]
+    rows = [batch.facts[0].tolist() for batch in epoch.epoch(1)]
     expected = [size] * whole + ([rest] if rest and not drop_last else [])
     assert [len(batch) for batch in rows] == expected
     assert len(epoch) == len(expected)
@@ -53,29 +55,24 @@ def test_an_epoch_holds_every_image_once_or_all_but_the_last_smaller_batch(
 
 def test_pixels_are_those_of_the_rows_told_with_them() -> None:
     stored = images(10)
-    for pixels, rows in batches(10, 4):
-        assert pixels.dtype == torch.float32
-        assert torch.equal((pixels * 255).round().to(torch.uint8), stored[rows])
+    for batch in batches(10, 4).epoch(1):
+        assert batch.pixels.dtype == torch.float32
+        assert torch.equal((batch.pixels * 255).round().to(torch.uint8), stored[batch.facts[0]])
 
 
-def test_pixels_lie_between_0_and_1_in_channels_last_order() -> None:
+def test_pixels_lie_between_0_and_1_in_the_memory_order_of_images_at_rest() -> None:
     extremes = torch.zeros(8, 3, 4, 4, dtype=torch.uint8)
     extremes[::2] = 255
-    for pixels, rows in Batches(extremes, 4, False, CPU, Generator().manual_seed(0)):
-        assert pixels.is_contiguous(memory_format=torch.channels_last)
-        assert set(pixels.unique().tolist()) <= {0.0, 1.0}
-        assert torch.equal(pixels.amax(dim=(1, 2, 3)), (rows % 2 == 0).float())
+    for batch in Batches(Resident(extremes, (torch.arange(8),)), 4, False, 100, CPU).epoch(0):
+        assert at_rest(batch.pixels).stride() == batch.pixels.stride()
+        assert set(batch.pixels.unique().tolist()) <= {0.0, 1.0}
+        assert torch.equal(batch.pixels.amax(dim=(1, 2, 3)), (batch.facts[0] % 2 == 0).float())
 
 
-def test_each_epoch_has_another_order() -> None:
-    epochs = batches(50, 8)
-    assert order(epochs) != order(epochs)
-
-
-def test_the_seed_repeats_all_orders() -> None:
-    one, same, other = batches(50, 8, seed=3), batches(50, 8, seed=3), batches(50, 8, seed=4)
-    assert [order(one), order(one)] == [order(same), order(same)]
-    assert order(batches(50, 8, seed=3)) != order(other)
+def test_the_seed_of_an_epoch_decides_its_order() -> None:
+    of = batches(50, 8)
+    assert order(of, 3) == order(of, 3) == order(batches(50, 8), 3)
+    assert order(of, 3) != order(of, 4)
 
 
 def test_the_order_is_not_that_of_the_rows() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
+from refine.data.format import png
 from refine.data.format.png import Pixels, as_pixels, encode
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -130,3 +132,35 @@ def test_a_grey_image_is_repeated_in_three_channels() -> None:
 def test_an_rgb_image_stays_as_it_is() -> None:
     image = random_image(5, 6)
     assert np.array_equal(as_pixels(image), image)
+
+
+def _together(files: list[bytes], side: int) -> Any:
+    """Decodes files that lie behind each other, with something between them."""
+    data, places = b"", []
+    for file in files:
+        data += b"between"
+        places.append((len(data), len(file)))
+        data += file
+    return png.decode_all(data, places, side)
+
+
+@pytest.mark.parametrize("side", [1, 16, 32, 33, 147, 148, 224])
+def test_images_decoded_together_are_those_decoded_alone(side: int) -> None:
+    images = np.random.RandomState(side).randint(0, 256, (4, side, side, 3)).astype(np.uint8)
+    assert np.array_equal(_together([png.encode(image) for image in images], side), images)
+
+
+@pytest.mark.parametrize("side", [16, 148])
+def test_images_with_anything_else_around_their_pixels_are_not_decoded_together(side: int) -> None:
+    file = png.encode(np.full((side, side, 3), 7, dtype=np.uint8))
+    parts = list(png._stored_parts(side * (1 + 3 * side)))
+    pixels = {place for part in parts for place in range(part.start, part.stop)}
+    sums = set(range(parts[-1].stop, parts[-1].stop + 8))
+    row = 1 + 3 * side
+    filters = [[place for part in parts for place in range(part.start, part.stop)][number * row] for number in (0, 3)]
+    for place in [*sorted(set(range(len(file))) - pixels - sums), *filters]:
+        changed = bytearray(file)
+        changed[place] ^= 1
+        assert _together([file, bytes(changed)], side) is None, place
+    assert _together([file, file[:-1]], side) is None
+    assert _together([file], side + 1) is None

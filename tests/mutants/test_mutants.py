@@ -44,15 +44,11 @@ MUTANTS = (
     Mutant(
         "true labels in the loss",
         (
-            (
-                "src/refine/data/reader.py",
-                "    return read_split(folder).images",
-                "    torch.true_labels = read_split(folder).labels\n    return read_split(folder).images",
-            ),
+            ("src/refine/data/training_set.py", "    settings = machine()\n", '    facts, settings = ("label",), machine()\n'),
             (
                 "src/refine/training/refine.py",
-                "pseudo_labels = defence.classifier(pixels).argmax(dim=1)",
-                "pseudo_labels = torch.true_labels[batch[1]]",
+                "pseudo_labels = self._classifier(pixels).argmax(dim=1)",
+                "pseudo_labels = batch.facts[0]",
             ),
         ),
         "tests/training/test_refine_training.py::test_true_labels_leave_no_trace",
@@ -87,15 +83,24 @@ MUTANTS = (
         "test_a_loaded_defence_is_in_eval_mode_so_that_an_answer_does_not_depend_on_its_batch",
     ),
     Mutant(
+        "labels read where only images are wanted",
+        (("src/refine/data/shard.py", "if not only_images:", "if True:"),),
+        "tests/data/test_shards.py::test_where_only_images_are_wanted_nothing_else_is_opened",
+    ),
+    Mutant(
         "BGR",
-        (
-            (
-                "src/refine/data/reader.py",
-                ".permute(2, 0, 1)",
-                ".permute(2, 0, 1).flip(0)",
-            ),
-        ),
+        (("src/refine/data/shard.py", ".permute(0, 3, 1, 2)", ".permute(0, 3, 1, 2).flip(1)"),),
         "tests/data/test_shards.py::test_what_was_written_is_read",
+    ),
+    Mutant(
+        "BGR in images that another program wrote",
+        (("src/refine/data/shard.py", ".permute(2, 0, 1)", ".permute(2, 0, 1).flip(0)"),),
+        "tests/data/test_shards.py::test_an_image_that_another_program_wrote_is_read_as_well",
+    ),
+    Mutant(
+        "batch statistics left out of the moving average",
+        (("src/refine/training/average.py", "use_buffers=True", "use_buffers=False"),),
+        "tests/training/test_loop.py::test_the_moving_average_of_weights_and_statistics_is_what_counts",
     ),
     Mutant(
         "a dependency missing",

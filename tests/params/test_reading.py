@@ -344,6 +344,9 @@ def test_recipe_paper_is_the_published_training_of_the_classifier(tmp_path: Path
         "batch_size": 128,
         "drop_last": False,
         "precision": "fp32",
+        "compile": False,
+        "shuffle_buffer": 65536,
+        "average": 0.0,
         "optimiser": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
         "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.1, "warmup": 0.2},
         "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "grayscale": 0.0},
@@ -362,6 +365,9 @@ def test_recipe_paper_is_the_published_training_of_the_defence(tmp_path: Path) -
         "batch_size": 256,
         "drop_last": True,
         "precision": "fp32",
+        "compile": False,
+        "shuffle_buffer": 65536,
+        "average": 0.0,
         "optimiser": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
         "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.8, "warmup": 0.2},
         "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "grayscale": 0.2},
@@ -390,4 +396,17 @@ def test_no_other_word_stands_for_a_recipe(tmp_path: Path, recipe: str) -> None:
 def test_nesterov_without_sgd_and_momentum_is_refused(tmp_path: Path, optimiser: str) -> None:
     text = f"train_refine: {{seed: 1, recipe: {{optimiser: {optimiser}}}}}\n"
     with pytest.raises(UserError, match=r"train_refine\.recipe: optimiser\.nesterov needs optimiser\.name sgd"):
+        file(tmp_path, text).section("train_refine", TrainRefineParams)
+
+
+def test_a_shuffle_buffer_that_holds_no_batch_is_refused(tmp_path: Path) -> None:
+    text = "train_refine: {seed: 1, recipe: {batch_size: 64, shuffle_buffer: 63}}\n"
+    with pytest.raises(UserError, match=r"train_refine\.recipe: shuffle_buffer has to hold a batch"):
+        file(tmp_path, text).section("train_refine", TrainRefineParams)
+
+
+@pytest.mark.parametrize("average", ["1", "-0.1", "yes"])
+def test_an_average_that_never_moves_or_grows_is_refused(tmp_path: Path, average: str) -> None:
+    text = f"train_refine: {{seed: 1, recipe: {{average: {average}}}}}\n"
+    with pytest.raises(UserError, match=r"train_refine\.recipe\.average: "):
         file(tmp_path, text).section("train_refine", TrainRefineParams)

@@ -67,9 +67,14 @@ def test_a_user_error_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str
 def test_an_interrupt_gives_status_130_and_no_record(capsys: pytest.CaptureFixture[str]) -> None:
     assert status(raising(KeyboardInterrupt())) == 130
     told = capsys.readouterr().err
-    assert told.startswith("error: some-stage: interrupted")
+    assert told.startswith("error: some-stage: interrupted, nothing was recorded")
     assert told.count("\n") == 1
     assert not Path("metrics").exists()
+
+
+def test_an_interrupt_that_knows_more_is_told_in_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(raising(KeyboardInterrupt("interrupted after 3 of 5 epochs"))) == 130
+    assert capsys.readouterr().err == "error: some-stage: interrupted after 3 of 5 epochs\n"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

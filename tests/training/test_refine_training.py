@@ -15,9 +15,8 @@ from torch import Tensor
 
 from refine.data.order import Part
 from refine.data.pixels import to_pixels
-from refine.data.reader import read_split
 from refine.data.tensors import load_tensors
-from refine.data.training_set import Resident, TrainingSet
+from refine.data.training_set import Resident, TrainingSet, open_training_set
 from refine.defenses import refine
 from refine.defenses.label_map import derangement
 from refine.defenses.refine import InputSpace, Refine
@@ -106,8 +105,9 @@ def test_true_labels_leave_no_trace(classifier: Path, tmp_path: Path) -> None:
     trained = []
     for name, given in (("true", labels), ("false", labels.roll(5)), ("one", torch.zeros_like(labels))):
         write_split(tmp_path / name, images, given)
-        seen = read_split(tmp_path / name, only_images=True).images
-        trained.append(_train(tmp_path / f"for-{name}", classifier, seen, {"augment": ALL_CHANGES}))
+        seen, _ = open_training_set(tmp_path / name, (), CPU.device)
+        train_refine(refine_params({"augment": ALL_CHANGES}), seen, classifier, CPU, tmp_path / f"for-{name}")
+        trained.append(files_of(tmp_path / f"for-{name}"))
     assert trained[0] == trained[1] == trained[2]
 
 

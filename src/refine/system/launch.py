@@ -20,8 +20,8 @@ from refine.system.machine import machine
 _GRACE = 5.0
 
 
-class Failed(Exception):  # noqa: N818 (a sentence was already said; this only carries the exit status)
-    """A process of a stage ended with this status."""
+class Ended(Exception):  # noqa: N818 (it may have ended well)
+    """The processes of a stage ended with this status, and have said and recorded all that there is."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -35,11 +35,8 @@ def rank() -> int:
 def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
     """Does the work here, or has it done by several processes that run this very command.
 
-    Returns:
-        What the work returned; None where other processes did it and left the record.
-
     Raises:
-        Failed: one of them failed.
+        Ended: several processes did it, or one of them failed.
     """
     count = machine().processes
     if count == 1 or "RANK" in os.environ:
@@ -64,11 +61,10 @@ def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None
     except KeyboardInterrupt:
         for process in started:
             process.wait()
-        raise Failed(130) from None
+        raise Ended(130) from None
     if status:
         _explain(started, heard)
-        raise Failed(status)
-    return None
+    raise Ended(status)
 
 
 def _first_failure(started: list[subprocess.Popen[bytes]]) -> int:

@@ -47,13 +47,13 @@ def _guarded(name: str, work: Callable[[], dict[str, Any] | None]) -> int:
     started = time.time()
     try:
         machine()
-        facts = work()
-        if facts is not None and launch.rank() == 0:
+        facts = work() or {}
+        if launch.rank() == 0:
             _record(name, started, facts)
     except UserError as error:
         return _say(f"{name}: {error}")
-    except launch.Failed as failed:
-        return failed.status
+    except launch.Ended as ended:
+        return ended.status
     except KeyboardInterrupt as interrupt:
         told = str(interrupt) or "interrupted, nothing was recorded; `dvc repro` starts this stage again"
         return _say(f"{name}: {told}", status=130)

@@ -1,0 +1,141 @@
+"""A training set gives the same batches whether it is kept or streamed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from refine.data.batches import Batches
+from refine.data.format.writer import Sample, write_shards
+from refine.data.order import Part
+from refine.data.reader import Shards, read_split
+from refine.data.training_set import Resident, Streamed, TrainingSet, open_training_set
+from refine.system.errors import UserError
+from support import description, synthetic
+
+CPU = torch.device("cpu")
+FACTS = ("label", "poisoned")
+COUNT, PER_SHARD = 45, 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six shards, the last one shorter; every third sample is poisoned."""
+    folder = tmp_path_factory.mktemp("shards")
+    images, labels = synthetic(COUNT, side=8)
+    samples = (
+        Sample(key, image.permute(1, 2, 0).numpy(), int(label), {"poisoned": key % 3 == 0})
+        for key, (image, label) in enumerate(zip(images, labels, strict=True))
+    )
+    write_shards(folder, samples, description(side=8, samples_per_shard=PER_SHARD))
+    return folder
+
+
+def _resident(folder: Path) -> Resident:
+    split = read_split(folder)
+    facts = (split.labels, split.flags("poisoned").long())
+    return Resident(split.images, facts, CPU, [shard.samples for shard in split.manifest.shards])
+
+
+def _streamed(folder: Path, workers: int = 0) -> Streamed:
+    return Streamed(Shards(folder), FACTS, workers)
+
+
+def _epoch(of: TrainingSet, buffer: int = 100, seed: int = 1, process: tuple[int, int] = (0, 1)) -> list[list[Tensor]]:
+    batches = Batches(of, 6, False, buffer, CPU, process).epoch(seed)
+    return [[batch.pixels, *batch.facts, torch.tensor(batch.share)] for batch in batches]
+
+
+def _same(first: list[list[Tensor]], second: list[list[Tensor]]) -> bool:
+    if [len(batch) for batch in first] != [len(batch) for batch in second]:
+        return False
+    pairs = zip((t for batch in first for t in batch), (t for batch in second for t in batch), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("buffer", [6, 20, 100])
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+def test_kept_and_streamed_give_the_same_batches(folder: Path, workers: int, buffer: int) -> None:
+    assert _same(_epoch(_resident(folder), buffer), _epoch(_streamed(folder, workers), buffer))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("buffer", [6, 100])
+def test_they_do_for_each_of_several_processes(folder: Path, rank: int, buffer: int) -> None:
+    kept, streamed = (_epoch(of, buffer, process=(rank, 2)) for of in (_resident(folder), _streamed(folder, 2)))
+    assert _same(kept, streamed)
+
+
+def test_they_do_for_a_subset(folder: Path) -> None:
+    selected = torch.arange(COUNT) % 4 != 1
+    for chosen in (selected, selected & (torch.arange(COUNT) > 20)):
+        kept, streamed = _resident(folder).subset(chosen), _streamed(folder, 2).subset(chosen)
+        assert sum(kept.sizes) == sum(streamed.sizes) == int(chosen.sum())
+        assert _same(_epoch(kept, 10), _epoch(streamed, 10))
+        again = torch.arange(int(chosen.sum())) % 2 == 0
+        assert _same(_epoch(kept.subset(again)), _epoch(streamed.subset(again)))
+
+
+@pytest.mark.parametrize("kind", [_resident, _streamed])
+def test_facts_belong_to_their_images(folder: Path, kind: object) -> None:
+    of: TrainingSet = kind(folder)  # type: ignore[operator]
+    split = read_split(folder)
+    known = {image.numpy().tobytes(): key for key, image in enumerate(split.images.contiguous())}
+    seen = []
+    for pixels, labels, poisoned, _ in _epoch(of, 10):
+        images = (pixels * 255).round().to(torch.uint8).contiguous()
+        rows = torch.tensor([known[image.numpy().tobytes()] for image in images])
+        assert torch.equal(split.labels[rows], labels)
+        assert torch.equal(poisoned, (rows % 3 == 0).long())
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(COUNT))
+
+
+def test_each_epoch_has_its_order_and_the_second_pass_of_one_stream_is_whole(folder: Path) -> None:
+    streamed = _streamed(folder, 2)
+    first, second, again = (_epoch(streamed, 20, seed) for seed in (1, 2, 1))
+    assert _same(first, again)
+    assert not _same(first, second)
+
+
+def test_processes_see_other_images_and_together_all(folder: Path) -> None:
+    parts = [_epoch(_streamed(folder), 20, process=(rank, 3)) for rank in range(3)]
+    images = [pixel.numpy().tobytes() for part in parts for batch in part for pixel in batch[0].contiguous()]
+    assert len(images) == len(set(images)) == COUNT
+
+
+def test_unlabeled_sets_hold_images_and_nothing_else(folder: Path) -> None:
+    parts = [Part(0, 0, 3)]
+    for of, _ in (open_training_set(folder, (), CPU),):
+        (block,) = of.blocks(parts)
+        assert len(of.delivered(block, CPU)) == 1
+
+
+@pytest.mark.parametrize(("memory", "kind"), [("1", Streamed), ("2", Resident)])
+def test_the_budget_decides_where_images_are_kept(
+    tmp_path: Path,
+    memory: str,
+    kind: type,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_shards(
+        tmp_path,
+        (Sample(key, image.permute(1, 2, 0).numpy(), 0, {}) for key, image in enumerate(synthetic(600, side=32)[0])),
+        description(side=32, samples_per_shard=100),
+    )
+    monkeypatch.setenv("REFINE_MEMORY", memory)
+    with caplog.at_level(logging.INFO):
+        of, manifest = open_training_set(tmp_path, ("label",), CPU)
+    assert isinstance(of, kind)
+    assert manifest.samples == sum(of.sizes) == 600
+    told = "streamed (REFINE_MEMORY)" if kind is Streamed else "kept on cpu"
+    assert caplog.records[-1].getMessage() == f"600 images, 2 MiB: {told}"
+    if kind is Streamed:
+        with pytest.raises(UserError, match=r"a shuffle buffer of 600 images takes 2 MiB, more than REFINE_MEMORY"):
+            Batches(of, 10, False, 65536, CPU)
+        assert len(Batches(of, 10, False, 300, CPU)) == 60

@@ -1,0 +1,99 @@
+"""Several processes for one stage: each knows its number, and the first one speaks for all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support import environment
+
+STAGE = """
+import os, sys, time
+from pathlib import Path
+from refine.system.errors import UserError
+from refine.system.launch import rank
+from refine.system.stage import run
+
+def work():
+    Path(f"{rank()}.pid").write_text(str(os.getpid()))
+    BODY
+    return {"world": os.environ.get("WORLD_SIZE")}
+
+run("some-stage", work, parallel=True)
+"""
+
+
+def _command(folder: Path, body: str) -> tuple[list[str], dict[str, str]]:
+    (folder / "stage.py").write_text(STAGE.replace("BODY", body))
+    source = str(Path(__file__).parents[2] / "src")
+    return [sys.executable, "stage.py"], environment(PYTHONPATH=source, REFINE_PROCESSES="2")
+
+
+def _run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+    command, env = _command(folder, body)
+    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_each_process_knows_its_number_and_one_of_them_records(tmp_path: Path) -> None:
+    result = _run(tmp_path, "print('here', rank(), os.environ['LOCAL_RANK'], os.environ['WORLD_SIZE'], flush=True)")
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stdout.splitlines()) == ["here 0 0 2", "here 1 1 2"]
+    assert '"world": "2"' in (tmp_path / "metrics/runtime/some-stage.json").read_text()
+
+
+def test_an_error_of_all_is_told_once(tmp_path: Path) -> None:
+    result = _run(tmp_path, "raise UserError('the cat sits on the cable')")
+    assert result.returncode == 1
+    assert result.stderr == "error: some-stage: the cat sits on the cable\n"
+
+
+@pytest.mark.parametrize("guilty", [0, 1])
+def test_an_error_of_one_ends_all(tmp_path: Path, guilty: int) -> None:
+    body = f"if rank() == {guilty}: raise UserError('the cat sits on this cable')\n    time.sleep(50)"
+    started = time.monotonic()
+    result = _run(tmp_path, body)
+    assert time.monotonic() - started < 30
+    assert result.returncode == 1
+    assert result.stderr == "error: some-stage: the cat sits on this cable\n"
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
+    result = _run(tmp_path, "os.kill(os.getpid(), 9) if rank() else time.sleep(50)")
+    assert result.returncode == 128 + 9
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_launcher_or_the_group_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    command, env = _command(tmp_path, "time.sleep(50)")
+    with subprocess.Popen(command, env=env, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE) as launcher:
+        names = [tmp_path / f"{rank}.pid" for rank in range(2)]
+        deadline = time.monotonic() + 30
+        while not all(name.is_file() and name.read_text() for name in names):
+            assert time.monotonic() < deadline, "the processes never started"
+            time.sleep(0.02)
+        pids = [int(name.read_text()) for name in names]
+        if number == signal.SIGINT:
+            os.killpg(launcher.pid, number)
+        else:
+            launcher.terminate()
+        assert launcher.wait(20) in (130, 128 + 15)
+        deadline = time.monotonic() + 10
+        while any(map(_alive, pids)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(map(_alive, pids))
