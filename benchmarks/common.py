@@ -86,9 +86,8 @@ class Report:
 
     def __init__(self, name: str, arguments: argparse.Namespace, needs_torch: bool = True) -> None:
         self.compute = compute() if needs_torch else Compute(torch.device("cpu"), torch.get_num_threads())
-        settings = {key: value for key, value in vars(arguments).items() if key != "out"}
-        self._out: Path = arguments.out
-        self._content = {"benchmark": name, "machine": machine_facts(self.compute), "settings": settings}
+        self._arguments = arguments
+        self._content = {"benchmark": name, "machine": machine_facts(self.compute)}
 
     def write(self, results: Any, headers: Sequence[str], rows: Sequence[Sequence[str]], **more: Any) -> None:
         """Prints the table and writes the JSON.
@@ -99,9 +98,11 @@ class Report:
             rows: of the table.
             more: entries of the JSON beside the results.
         """
-        self._out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._out, {**self._content, **more, "results": results})
-        sys.stdout.write(f"{table(headers, rows)}\n{self._out}\n")
+        settings = vars(self._arguments).copy()
+        out: Path = settings.pop("out")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, {**self._content, "settings": settings, **more, "results": results})
+        sys.stdout.write(f"{table(headers, rows)}\n{out}\n")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import trainings
@@ -196,10 +198,21 @@ def measure(name: str, configuration: Configuration, compute: Compute, given: ar
         "flops_per_image": flops,
         "matrix_product": matrix,
         "plain": plain,
-        "ours": ours,
+        "ours": {**ours, "operations": operations(contestants["ours"].run, compute) if given.profile else None},
         "ratio": ours["images_per_second"] / plain["images_per_second"],
         "ours_minutes_for_150_epochs_of_cifar10": 150 * IMAGES / ours["images_per_second"] / 60,
     }
+
+
+def operations(run: Callable[[int], float], compute: Compute, most: int = 12) -> dict[str, float]:
+    """Shares of the time that our steps spend in single operations, the largest ones."""
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if compute.device.type == "cuda" else [])
+    with profile(activities=activities) as profiler:
+        run(4)
+    name = "self_device_time_total" if compute.device.type == "cuda" else "self_cpu_time_total"
+    taken = {event.key: float(getattr(event, name)) for event in profiler.key_averages()}
+    largest = sorted(taken, key=lambda key: -taken[key])[:most]
+    return {key: taken[key] / sum(taken.values()) for key in largest}
 
 
 def _way(timing: Timing, contestant: Contestant, batch: int, flops: int, matrix: dict[str, Any]) -> dict[str, Any]:
@@ -235,6 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--batch", type=int, nargs="+", help="batch sizes instead of each configuration's own")
     options.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="of our steps")
     options.add_argument("--compile", action="store_true", help="let torch compile our networks")
+    options.add_argument("--profile", action="store_true", help="tell in which operations our steps spend their time")
     options.add_argument("--seconds", type=float, default=3.0, help="length of a repetition (default: %(default)s)")
     options.add_argument("--skip", type=int, default=1, help="our steps before the clock (default: %(default)s)")
     options.add_argument("--matrix", type=int, help="side of the matrices (default: 2048, CUDA 8192)")
@@ -250,8 +264,22 @@ def main(arguments: list[str] | None = None) -> None:
             buffer = max(size, recipe.shuffle_buffer)
             changed = known[name].changed(batch_size=size, shuffle_buffer=buffer, compile=given.compile)
             results.append(measure(name, changed, report.compute, given))
-    headers = ["step", "batch", "ours", "plain img/s", "ours img/s", "ratio", "of bf16 mm", "of fp32 mm", "peak MiB"]
+    headers = [
+        "step",
+        "batch",
+        "precision",
+        "plain img/s",
+        "ours img/s",
+        "ratio",
+        "of bf16 mm",
+        "of fp32 mm",
+        "peak MiB",
+    ]
     report.write(results, headers, [_row(result) for result in results])
+    for result in results:
+        shares = result["ours"]["operations"] or {}
+        lines = [f"{share:6.1%}  {name}" for name, share in shares.items()]
+        sys.stdout.write("".join(f"{line}\n" for line in [f"in {result['configuration']}:", *lines] if lines))
 
 
 def _row(result: dict[str, Any]) -> list[str]:

@@ -65,7 +65,7 @@ def their_boxes(scale: float, side: int) -> np.ndarray:
 
 def our_boxes(scale: float, side: int) -> np.ndarray:
     """Likewise, of ours."""
-    return torch.stack(_boxes(torch.zeros(DRAWS, 3, side, side), scale, generator()), dim=1).numpy()
+    return torch.stack(_boxes(torch.zeros(DRAWS, side, 3, side), scale, generator()), dim=1).numpy()
 
 
 @pytest.mark.parametrize(("scale", "side"), [(0.8, 32), (0.3, 32), (0.8, 64)])
@@ -145,17 +145,18 @@ def test_what_a_shift_brings_in_from_outside_is_black() -> None:
 
 
 def reference(image: Tensor, settings: Augment, seed: int) -> Tensor:
-    """One image at a time with torchvision, of which only the random numbers are ours: crop, shift, flip, grey."""
+    """One image at a time with torchvision, of which only the random numbers are ours."""
     draws = generator(seed)
     side = image.shape[-1]
-    top, left, tall, wide = (int(value) for value in _boxes(image, settings.crop_scale, draws))
+    grey = torch.rand(1, generator=draws) < settings.grayscale
+    top, left, tall, wide = (int(value) for value in _boxes(image.transpose(1, 2), settings.crop_scale, draws))
     image = theirs.resized_crop(image, top, left, tall, wide, [side, side], antialias=False)
     down, right = (int(torch.randint(-settings.shift, settings.shift + 1, (1, 1), generator=draws)) for _ in "yx")
     image = theirs.pad(image, [settings.shift] * 4)
     image = theirs.crop(image, settings.shift + down, settings.shift + right, side, side)
     if torch.rand(1, generator=draws) < settings.flip:
         image = theirs.hflip(image)
-    if torch.rand(1, generator=draws) < settings.grayscale:
+    if grey:
         image = theirs.rgb_to_grayscale(image, num_output_channels=3)
     return image
 

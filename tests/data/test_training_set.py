@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from refine.data.order import Part
 from refine.data.reader import Shards, read_split
 from refine.data.training_set import Resident, Streamed, TrainingSet, open_training_set
 from refine.system.errors import UserError
-from support import description, synthetic
+from support import PROJECT, description, environment, is_one_sentence, run, synthetic
 
 CPU = torch.device("cpu")
 FACTS = ("label", "poisoned")
@@ -100,6 +103,55 @@ def test_each_epoch_has_its_order_and_the_second_pass_of_one_stream_is_whole(fol
     first, second, again = (_epoch(streamed, 20, seed) for seed in (1, 2, 1))
     assert _same(first, again)
     assert not _same(first, second)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_streamed_epoch_neither_reads_nor_changes_torchs_global_random_state(folder: Path, workers: int) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = _epoch(_streamed(folder, workers))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert _same(_epoch(_streamed(folder, workers)), first)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_that_is_left_before_its_end_leaves_no_process(folder: Path, workers: int) -> None:
+    streamed = _streamed(folder, workers)
+    whole = _epoch(streamed, 10)
+    left = Batches(streamed, 6, False, 10, CPU).epoch(1)
+    next(left)
+    left.close()  # type: ignore[attr-defined]
+    assert len(list(Batches(streamed, 6, True, 10, CPU).epoch(1))) == COUNT // 6
+    assert multiprocessing.active_children() == []
+    assert _same(_epoch(streamed, 10), whole)
+
+
+DAMAGED = """
+from pathlib import Path
+from refine.data.batches import Batches
+from refine.data.reader import Shards
+from refine.data.training_set import Streamed
+from refine.system.stage import run
+
+def work():
+    import torch
+    streamed = Streamed(Shards(Path("shards")), ("label",), 2)
+    for batch in Batches(streamed, 6, False, 10, torch.device("cpu")).epoch(1):
+        pass
+
+run("some-stage", work)
+"""
+
+
+def test_a_damaged_shard_ends_a_stage_that_streams_it_in_one_sentence(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "shards")
+    shard = tmp_path / "shards/shard-000003.tar"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    (tmp_path / "stage.py").write_text(DAMAGED)
+    result = run(tmp_path, sys.executable, "stage.py", env=environment(PYTHONPATH=str(PROJECT / "src")))
+    assert is_one_sentence(result, "shards/shard-000003.tar is damaged", "remove shards and run")
+    assert result.stderr.count("\n") == 1
 
 
 def test_processes_see_other_images_and_together_all(folder: Path) -> None:

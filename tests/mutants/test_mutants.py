@@ -44,7 +44,11 @@ MUTANTS = (
     Mutant(
         "true labels in the loss",
         (
-            ("src/refine/data/training_set.py", "    settings = machine()\n", '    facts, settings = ("label",), machine()\n'),
+            (
+                "src/refine/data/training_set.py",
+                "    settings = machine()\n",
+                '    facts, settings = ("label",), machine()\n',
+            ),
             (
                 "src/refine/training/refine.py",
                 "pseudo_labels = self._classifier(pixels).argmax(dim=1)",

@@ -53,20 +53,33 @@ def test_an_error_of_all_is_told_once(tmp_path: Path) -> None:
     assert result.stderr == "error: some-stage: the cat sits on the cable\n"
 
 
+COMMON_STEPS = """
+    import torch
+    from refine.training.processes import Processes, joined
+    with joined() as compute:
+        for step in range(100):
+            Processes(compute).mean({{"step": torch.tensor(1.0)}})
+            if step == 50 and rank() == {guilty}:
+                raise UserError("the cat sits on this cable")
+"""
+
+
 @pytest.mark.parametrize("guilty", [0, 1])
-def test_an_error_of_one_ends_all(tmp_path: Path, guilty: int) -> None:
-    body = f"if rank() == {guilty}: raise UserError('the cat sits on this cable')\n    time.sleep(50)"
+def test_an_error_of_one_while_the_others_wait_for_it_is_one_sentence(tmp_path: Path, guilty: int) -> None:
     started = time.monotonic()
-    result = _run(tmp_path, body)
-    assert time.monotonic() - started < 30
+    result = _run(tmp_path, COMMON_STEPS.format(guilty=guilty))
+    assert time.monotonic() - started < 50
     assert result.returncode == 1
-    assert result.stderr == "error: some-stage: the cat sits on this cable\n"
+    said = [line for line in result.stderr.splitlines() if not line.startswith("device ")]
+    assert said == ["error: some-stage: the cat sits on this cable"]
     assert not (tmp_path / "metrics").exists()
 
 
-def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_ends_all_and_the_launcher_says_so(tmp_path: Path) -> None:
     result = _run(tmp_path, "os.kill(os.getpid(), 9) if rank() else time.sleep(50)")
     assert result.returncode == 128 + 9
+    assert result.stderr.startswith("error: some-stage: a process of this stage was killed")
+    assert result.stderr.count("\n") == 1
 
 
 def _alive(pid: int) -> bool:

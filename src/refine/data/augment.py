@@ -30,46 +30,51 @@ def augment(images: Tensor, settings: Augment, generator: Generator) -> Tensor:
     Returns:
         Images of the same shape in channels-last memory order.
     """
-    images = _resample(images, settings, generator).contiguous(memory_format=torch.channels_last)
+    resting = images.permute(0, 2, 1, 3)
     if settings.grayscale:
-        chosen = (uniform(images, generator) < settings.grayscale).view(-1, 1, 1, 1)
-        grey = (images * images.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-        images = torch.where(chosen, grey, images)
-    return images
+        resting = _greyed(resting, uniform(images, generator) < settings.grayscale)
+    return _resampled(resting, settings, generator).permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
 
 
-def _resample(images: Tensor, settings: Augment, generator: Generator) -> Tensor:
+def _greyed(resting: Tensor, chosen: Tensor) -> Tensor:
+    """Chosen images in grey; float [N, H, 3, W], bool [N]. Done first, because it then costs the chosen ones alone.
+
+    Crops, shifts and flips treat all channels alike, so the order of the two makes no difference.
+    """
+    rows = chosen.nonzero().flatten()
+    red, green, blue = (weight * resting[rows, :, channel] for channel, weight in enumerate(_LUMA))
+    return resting.index_copy(0, rows, (red + green + blue).unsqueeze(2).expand(-1, -1, 3, -1))
+
+
+def _resampled(resting: Tensor, settings: Augment, generator: Generator) -> Tensor:
+    """Images float [N, H, 3, W], cropped, shifted and flipped."""
     if settings.crop_scale == 1 and not settings.shift and not settings.flip:
-        return images
-    count, _, height, width = images.shape
+        return resting
+    count, height, _, width = resting.shape
     if settings.crop_scale == 1 and not settings.shift:
-        mirrored = uniform(images, generator) < settings.flip
-        return torch.where(mirrored.view(count, 1, 1, 1), images.flip(3), images)
-    top, left, tall, wide = _boxes(images, settings.crop_scale, generator)
-    rows = _matrix(top, tall, height)
-    columns = _matrix(left, wide, width)
-    if settings.shift:
-        rows = _shifted(rows, settings.shift, generator)
-        columns = _shifted(columns, settings.shift, generator)
+        mirrored = (uniform(resting, generator) < settings.flip).nonzero().flatten()
+        return resting.index_copy(0, mirrored, resting[mirrored].flip(3))
+    top, left, tall, wide = _boxes(resting, settings.crop_scale, generator)
+    rows = _matrix(top, tall, height, _shifts(resting, settings.shift, generator))
+    columns = _matrix(left, wide, width, _shifts(resting, settings.shift, generator))
     if settings.flip:
-        mirrored = uniform(images, generator) < settings.flip
+        mirrored = uniform(resting, generator) < settings.flip
         columns = torch.where(mirrored.view(count, 1, 1), columns.flip(1), columns)
-    resting = images.permute(0, 2, 1, 3).reshape(count, height, 3 * width)
-    tall_enough = torch.bmm(rows, resting).view(count, 3 * height, width)
-    return torch.bmm(tall_enough, columns.transpose(1, 2)).view(count, height, 3, width).permute(0, 2, 1, 3)
+    across = torch.bmm(rows, resting.reshape(count, height, 3 * width)).view(count, 3 * height, width)
+    return torch.bmm(across, columns.transpose(1, 2)).view(count, height, 3, width)
 
 
-def _boxes(images: Tensor, scale: float, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _boxes(resting: Tensor, scale: float, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Top, left, height and width of a random crop for each image, whole pixels as float [N].
 
     As torchvision's RandomResizedCrop: ten attempts at an area and a log-uniform aspect, the whole image (for
     square ones) when none of them fits.
     """
-    count, _, height, width = images.shape
+    count, height, _, width = resting.shape
     if scale == 1:
-        zero, one = images.new_zeros(count), images.new_ones(count)
+        zero, one = resting.new_zeros(count), resting.new_ones(count)
         return zero, zero, one * height, one * width
-    draws = torch.rand((2, count, _ATTEMPTS), generator=generator, device=images.device)
+    draws = torch.rand((2, count, _ATTEMPTS), generator=generator, device=resting.device)
     area = height * width * (scale + (1 - scale) * draws[0])
     low, high = (math.log(ratio) for ratio in _RATIO)
     aspect = torch.exp(low + (high - low) * draws[1])
@@ -77,34 +82,41 @@ def _boxes(images: Tensor, scale: float, generator: Generator) -> tuple[Tensor, 
     fits = (wide <= width) & (tall <= height) & (wide > 0) & (tall > 0)
     first = fits.int().argmax(dim=1, keepdim=True)
     any_fits = fits.any(dim=1)
-    wide = torch.where(any_fits, wide.gather(1, first)[:, 0], images.new_tensor(float(width)))
-    tall = torch.where(any_fits, tall.gather(1, first)[:, 0], images.new_tensor(float(height)))
-    top = (uniform(images, generator) * (height - tall + 1)).floor()
-    left = (uniform(images, generator) * (width - wide + 1)).floor()
+    wide = torch.where(any_fits, wide.gather(1, first)[:, 0], resting.new_tensor(float(width)))
+    tall = torch.where(any_fits, tall.gather(1, first)[:, 0], resting.new_tensor(float(height)))
+    top = (uniform(resting, generator) * (height - tall + 1)).floor()
+    left = (uniform(resting, generator) * (width - wide + 1)).floor()
     return top, left, tall, wide
 
 
-def _matrix(start: Tensor, length: Tensor, side: int) -> Tensor:
+def _matrix(start: Tensor, length: Tensor, side: int, by: Tensor | None = None) -> Tensor:
     """Matrices float [N, side, side] that enlarge the pixels [start, start + length) to `side`, bilinearly.
 
     The same as cropping and then `interpolate(mode="bilinear", align_corners=False)`; a crop is only ever
     enlarged, so antialiasing (which torchvision switched on in 0.17) makes no difference.
+
+    Args:
+        start: float [N], whole numbers; likewise length.
+        length: 1 to side.
+        side: of the image, in pixels.
+        by: float [N], whole numbers: what was at place p + by comes to place p, black from outside.
     """
     places = torch.arange(side, device=start.device, dtype=start.dtype)
-    at = (places + 0.5) * (length / side).view(-1, 1) - 0.5
+    wanted = places if by is None else places + by.view(-1, 1)
+    at = (wanted + 0.5) * (length / side).view(-1, 1) - 0.5
     at = at.clamp(min=0).minimum(length.view(-1, 1) - 1) + start.view(-1, 1)
-    distance = (at.unsqueeze(2) - places).abs()
-    return (1 - distance).clamp(min=0)
+    matrix = (1 - (at.unsqueeze(2) - places).abs_()).clamp_(min=0)
+    if by is not None:
+        matrix *= ((wanted >= 0) & (wanted < side)).unsqueeze(2)
+    return matrix
 
 
-def _shifted(matrix: Tensor, largest: int, generator: Generator) -> Tensor:
-    """Moves the output by -largest..largest pixels, uniformly; what comes in from outside is black."""
-    count, side, _ = matrix.shape
-    by = torch.randint(-largest, largest + 1, (count, 1), generator=generator, device=matrix.device)
-    from_row = torch.arange(side, device=matrix.device) + by
-    inside = (from_row >= 0) & (from_row < side)
-    moved = matrix.gather(1, from_row.clamp(0, side - 1).unsqueeze(2).expand_as(matrix))
-    return moved * inside.unsqueeze(2)
+def _shifts(images: Tensor, largest: int, generator: Generator) -> Tensor | None:
+    """By how many pixels each image moves, -largest..largest, uniformly; float [N], None for 0."""
+    if not largest:
+        return None
+    by = torch.randint(-largest, largest + 1, (len(images),), generator=generator, device=images.device)
+    return by.to(images.dtype)
 
 
 def uniform(images: Tensor, generator: Generator) -> Tensor:

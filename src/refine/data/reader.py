@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import webdataset
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from refine.data.format import manifest
@@ -18,6 +18,8 @@ from refine.data.pixels import empty_images
 from refine.data.shard import Chunk, read_shard
 from refine.system.errors import UserError
 from refine.system.progress import progress
+
+Item = TypeVar("Item")
 
 
 class Shards(IterableDataset[Chunk]):
@@ -54,16 +56,18 @@ class Shards(IterableDataset[Chunk]):
         for name in names:
             yield read_shard(self._folder, shards[name["url"]], self.manifest.side, self._only_images)
 
-    def loader(self, workers: int) -> Iterator[Chunk]:
-        """One pass, decoded by so many worker processes (0: by this one) a little ahead of use.
 
-        Raises:
-            UserError: a shard is damaged.
-        """
-        try:
-            yield from DataLoader(self, batch_size=None, num_workers=workers)
-        except UserError as error:  # from a worker process it comes with that process's traceback in front
-            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+def loaded(items: IterableDataset[Item], workers: int) -> Iterator[Item]:
+    """One pass over shards or what is made of them, by so many worker processes (0: by this one) ahead of use.
+
+    Raises:
+        UserError: a shard is damaged.
+    """
+    try:
+        own = Generator()  # without one a pass would draw from the state that training draws from
+        yield from DataLoader(items, batch_size=None, num_workers=workers, generator=own)
+    except UserError as error:  # from a worker process it comes with that process's traceback in front
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
 
 @dataclass(frozen=True)

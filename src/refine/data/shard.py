@@ -64,12 +64,14 @@ def read_shard(folder: Path, shard: Shard, side: int, only_images: bool = False)
         raise UserError(f"{path} is not a shard ({error}); write the shards again") from None
     if len(members) != shard.samples:
         raise UserError(f"{path} gave {len(members)} of {shard.samples} samples; write the shards again")
+    numbers: list[int] = []
     labels: list[int] = []
     infos: list[dict[str, Any]] = []
     key = ""
     try:
-        for key, files in members.items():  # noqa: B007 (named where it fails)
+        for key, files in members.items():
             files["png"]
+            numbers.append(int(key))
             if not only_images:
                 labels.append(int(_cut(data, files["cls"])))
                 infos.append(json.loads(_cut(data, files["json"])))
@@ -83,9 +85,10 @@ def read_shard(folder: Path, shard: Shard, side: int, only_images: bool = False)
             if image.shape != (side, side, 3):
                 raise ValueError(f"{image.shape[1]}x{image.shape[0]} pixels, not {side}")  # noqa: TRY301
             images[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        columns = torch.tensor(numbers, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64)
     except (KeyError, ValueError, zlib.error, struct.error) as error:
         raise UserError(f"sample {key} of {path} cannot be decoded ({error!r}); write the shards again") from None
-    return Chunk(torch.tensor([int(key) for key in members], dtype=torch.int64), images, torch.tensor(labels), infos)
+    return Chunk(columns[0], images, columns[1], infos)
 
 
 def _members(data: bytes) -> Members:

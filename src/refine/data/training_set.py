@@ -13,12 +13,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from refine.data.format.manifest import Manifest
 from refine.data.order import Columns, Part
 from refine.data.pixels import at_rest
-from refine.data.reader import Shards, Split, flags, read_split
-from refine.data.shard import Chunk
+from refine.data.reader import Shards, Split, flags, loaded, read_split
 from refine.system.errors import UserError
 from refine.system.machine import machine
 
@@ -111,16 +111,29 @@ class Streamed:
 
     def blocks(self, parts: list[Part]) -> Iterator[Columns]:
         self._shards.order = [part.number for part in parts]
-        for part, chunk in zip(parts, self._shards.loader(self._workers), strict=True):
-            rows = self._selected[part.number].nonzero().flatten()[part.start : part.stop]
-            yield tuple(column[rows] for column in (chunk.images.permute(0, 2, 1, 3), *self._told(chunk)))
+        columns = loaded(_Columns(self._shards, self._facts), self._workers)
+        for part, block in zip(parts, columns, strict=True):
+            selected = self._selected[part.number]
+            if not selected.all():
+                block = tuple(column[selected] for column in block)
+            yield tuple(column[part.start : part.stop] for column in block)
 
     def delivered(self, columns: Columns, device: torch.device) -> Columns:
         images, *facts = (column.to(device) for column in columns)
         return images.permute(0, 2, 1, 3), *facts
 
-    def _told(self, chunk: Chunk) -> list[Tensor]:
-        return [chunk.labels if name == "label" else flags(chunk.infos, name).long() for name in self._facts]
+
+class _Columns(IterableDataset[Columns]):
+    """Shards as columns, made where they are decoded: tensors reach the training from there without a copy."""
+
+    def __init__(self, shards: Shards, facts: tuple[str, ...]) -> None:
+        self._shards = shards
+        self._facts = facts
+
+    def __iter__(self) -> Iterator[Columns]:
+        for chunk in self._shards:
+            facts = (chunk.labels if name == "label" else flags(chunk.infos, name).long() for name in self._facts)
+            yield chunk.images.permute(0, 2, 1, 3), *facts
 
 
 def open_training_set(folder: Path, facts: tuple[str, ...], device: torch.device) -> tuple[TrainingSet, Manifest]:

@@ -21,9 +21,13 @@ _GRACE = 5.0
 
 
 class Ended(Exception):  # noqa: N818 (it may have ended well)
-    """The processes of a stage ended with this status, and have said and recorded all that there is."""
+    """The processes of a stage ended with this status, and have said and recorded all that there is.
 
-    def __init__(self, status: int) -> None:
+    Where none of them could say why, the text of this does.
+    """
+
+    def __init__(self, status: int, told: str = "") -> None:
+        super().__init__(told)
         self.status = status
 
 
@@ -62,8 +66,8 @@ def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None
         for process in started:
             process.wait()
         raise Ended(130) from None
-    if status:
-        _explain(started, heard)
+    if status and not _explained(started, heard):
+        raise Ended(status, "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)")
     raise Ended(status)
 
 
@@ -79,8 +83,12 @@ def _first_failure(started: list[subprocess.Popen[bytes]]) -> int:
         time.sleep(0.05)
 
 
-def _explain(started: list[subprocess.Popen[bytes]], heard: list[IO[bytes]]) -> None:
-    """Ends the others, and says what the failed one said where the first process, which speaks for all, has not."""
+def _explained(started: list[subprocess.Popen[bytes]], heard: list[IO[bytes]]) -> bool:
+    """Ends the others, and says what the failed one said where the first process, which speaks for all, has not.
+
+    Returns:
+        Whether one of them said why.
+    """
     try:
         started[0].wait(_GRACE)
     except subprocess.TimeoutExpired:
@@ -92,6 +100,7 @@ def _explain(started: list[subprocess.Popen[bytes]], heard: list[IO[bytes]]) -> 
             file.seek(0)
             sys.stderr.write(file.read().decode(errors="replace"))
             spoken = True
+    return spoken
 
 
 def _stop(started: list[subprocess.Popen[bytes]], status: int) -> NoReturn:

@@ -53,7 +53,7 @@ def _guarded(name: str, work: Callable[[], dict[str, Any] | None]) -> int:
     except UserError as error:
         return _say(f"{name}: {error}")
     except launch.Ended as ended:
-        return ended.status
+        return _say(f"{name}: {ended}", ended.status) if str(ended) else ended.status
     except KeyboardInterrupt as interrupt:
         told = str(interrupt) or "interrupted, nothing was recorded; `dvc repro` starts this stage again"
         return _say(f"{name}: {told}", status=130)

@@ -1,7 +1,7 @@
 """Lists the checkpoints of trainings that did not end, and removes them on demand.
 
-    python -m refine.training.leftovers            lists them with their size
-    python -m refine.training.leftovers --remove   removes those that no process is using
+python -m refine.training.leftovers            lists them with their size
+python -m refine.training.leftovers --remove   removes those that no process is using
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ normalises its own part, on GPUs all of them together (SyncBatchNorm). The first
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from refine.models.device import Compute, compute
 
 T = TypeVar("T")
+
+_LEFT_ALONE = 20.0
+"""Seconds that a process waits to be ended once another one is gone, so that the sentence of that one is heard."""
 
 
 @contextmanager
@@ -37,6 +41,10 @@ def joined() -> Iterator[Compute]:
     try:
         yield replace(alone, device=device, rank=distributed.get_rank(), world=world)
         distributed.barrier()
+    except RuntimeError as error:
+        if "gloo/transport" in str(error):
+            time.sleep(_LEFT_ALONE)
+        raise
     finally:
         distributed.destroy_process_group()
 
