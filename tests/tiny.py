@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from refine.data.format.manifest import Manifest
@@ -146,10 +150,25 @@ def raw(folder: Path, images: int = 60, classes: int = 3, side: int = 16, seed: 
 def attack(name: str, train: Split, **settings: Any) -> AnyAttack:
     """An attack for a data set."""
     module = chosen("refine.attacks", name, "a test")
-    made: AnyAttack = module.Attack(
-        module.Params.model_validate(settings), Setting(len(train.manifest.classes), train.manifest.side)
-    )
+    files = own_files()
+    if name == "custom":
+        settings = {"image": str(files / "image.png"), **settings}
+    setting = Setting(len(train.manifest.classes), train.manifest.side, files)
+    made: AnyAttack = module.Attack(module.Params.model_validate(settings), setting)
     return made
+
+
+@cache
+def own_files() -> Path:
+    """A folder as the user's own one, with `image.png`: a picture of 24 x 24 pixels, transparent in its left half."""
+    folder = Path(_OWN.name)
+    picture = np.random.default_rng(0).integers(0, 256, (24, 24, 4), dtype=np.uint8)
+    picture[:, :12, 3] = 0
+    Image.fromarray(picture).save(folder / "image.png")
+    return folder
+
+
+_OWN = tempfile.TemporaryDirectory()
 
 
 def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split], seed: int = 1) -> Poisoned:

@@ -69,8 +69,8 @@ MUTANTS = (
         (
             (
                 "src/refine/poisoning/poison.py",
-                "attack.trigger(test.images[to_trigger], test.keys[to_trigger])",
-                "attack.trigger(test.images[to_trigger].flip(3), test.keys[to_trigger]).flip(3)",
+                "_apply(attack.trigger, triggered,",
+                "_apply(lambda images, keys: attack.trigger(images.flip(3), keys).flip(3), triggered,",
             ),
         ),
         "tests/poisoning/test_poison.py::"
