@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from refine.models.unet import UNet
 from refine.params.chosen import chosen
 from refine.params.train_backdoor import TrainBackdoorParams
 from refine.params.train_refine import TrainRefineParams
-from refine.poisoning.attack import AnyAttack, Setting
+from refine.poisoning.attack import AnyAttack, Chosen, Setting
 from refine.poisoning.poison import Outputs, poison_dataset
 from refine.poisoning.saved import SavedAttack
 from support import synthetic, write_split
@@ -156,6 +157,21 @@ def attack(name: str, train: Split, **settings: Any) -> AnyAttack:
     setting = Setting(len(train.manifest.classes), train.manifest.side, files)
     made: AnyAttack = module.Attack(module.Params.model_validate(settings), setting)
     return made
+
+
+def ready(name: str, side: int, classes: int = 10, seed: int = 1, **settings: Any) -> AnyAttack:
+    """An attack with its tensors, for images of this side."""
+    module = chosen("refine.attacks", name, "a test")
+    made: AnyAttack = module.Attack(module.Params.model_validate(settings), Setting(classes, side, own_files()))
+    nothing = torch.zeros(0, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(seed)
+    made.tensors = made.prepare(*synthetic(4, side), Chosen(nothing, nothing), generator)
+    return made
+
+
+def is_nearest(levels: Tensor, exact: NDArray[np.float64]) -> bool:
+    """Whether uint8 levels are the nearest ones to exact values, which are clipped to 0..255."""
+    return bool((np.abs(levels.numpy().astype(np.float64) - exact.clip(0, 255)) <= 0.5 + 1e-3).all())
 
 
 @cache

@@ -50,7 +50,7 @@ SHAPES = (
     (BROWN, ((0.66, 0.73), (0.98, 0.66), (0.98, 0.68))),
     (BROWN, ((0.66, 0.78), (0.98, 0.82), (0.98, 0.84))),
 )
-FINER = 8  # shapes are drawn so many times larger, then averaged: smooth edges at any size
+FINER = 4  # shapes are drawn so many times larger, then averaged: smooth edges at any size
 
 
 class Params(TargetedParams):
