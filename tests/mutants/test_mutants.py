@@ -77,6 +77,16 @@ MUTANTS = (
         "test_triggered_images_show_the_trigger_where_the_attack_puts_it_and_leave_out_the_target_class",
     ),
     Mutant(
+        "clean-label trigger no stronger at test",
+        (("src/refine/attacks/sig.py", "self.params.test_amplitude * self", "self.params.amplitude * self"),),
+        "tests/attacks/test_sig.py::test_the_wave_is_weaker_on_training_images_than_at_test",
+    ),
+    Mutant(
+        "a trigger from a file that DVC does not see",
+        (("src/refine/attacks/custom.py", "inside(self.setting.own_files, name)", "self.setting.own_files / name"),),
+        "tests/attacks/test_custom.py::test_a_file_outside_the_folder_is_refused",
+    ),
+    Mutant(
         "U-Net evaluated in train mode",
         (("src/refine/defenses/refine.py", "return defence.eval()", "return defence.train()"),),
         "tests/defenses/test_refine.py::"

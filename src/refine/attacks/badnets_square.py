@@ -27,7 +27,7 @@ class Params(PatchParams):
     margin: pixels between the square and the edges; left out, 1 at 32 pixels, in proportion else.
     """
 
-    target: Label | None = None  # type: ignore[assignment]
+    target: Label | None = None  # type: ignore[assignment]  # wider on purpose
     margin: Annotated[int, Field(ge=0)] | None = None
 
 

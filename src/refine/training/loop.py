@@ -231,7 +231,9 @@ class Guard:
 def batches_of(training_set: TrainingSet, recipe: Recipe, compute: Compute) -> Batches:
     """Batches as the recipe wants them, for this process."""
     process = compute.rank, compute.world
-    return Batches(training_set, recipe.batch_size, recipe.drop_last, recipe.shuffle_buffer, compute.device, process)
+    return Batches(
+        training_set, recipe.batch_size, recipe.drop_last, recipe.shuffle_buffer, compute.device, process
+    )
 
 
 def write_history(path: Path, history: list[Row]) -> None:
