@@ -21,7 +21,8 @@ def poison_dataset() -> dict[str, Any]:
     from refine.poisoning.attack import Setting
 
     train, test = read_split(Path("data/raw/train")), read_split(Path("data/raw/test"))
-    attack = module.Attack(settings, Setting(len(train.manifest.classes), train.manifest.side))
+    setting = Setting(len(train.manifest.classes), train.manifest.side, own_files=Path("data/own/attack"))
+    attack = module.Attack(settings, setting)
     out = Path("data/poisoned")
     outputs = poison.Outputs(out / "train", out / "test", out / "attack", out / "preview.png")
     record = poison.poison_dataset(params.attack.name, attack, params.seed, train, test, outputs)

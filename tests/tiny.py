@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from refine.data.format.manifest import Manifest
@@ -23,7 +28,7 @@ from refine.models.unet import UNet
 from refine.params.chosen import chosen
 from refine.params.train_backdoor import TrainBackdoorParams
 from refine.params.train_refine import TrainRefineParams
-from refine.poisoning.attack import AnyAttack, Setting
+from refine.poisoning.attack import AnyAttack, Chosen, Setting
 from refine.poisoning.poison import Outputs, poison_dataset
 from refine.poisoning.saved import SavedAttack
 from support import synthetic, write_split
@@ -146,10 +151,40 @@ def raw(folder: Path, images: int = 60, classes: int = 3, side: int = 16, seed: 
 def attack(name: str, train: Split, **settings: Any) -> AnyAttack:
     """An attack for a data set."""
     module = chosen("refine.attacks", name, "a test")
-    made: AnyAttack = module.Attack(
-        module.Params.model_validate(settings), Setting(len(train.manifest.classes), train.manifest.side)
-    )
+    files = own_files()
+    if name == "custom":
+        settings = {"image": str(files / "image.png"), **settings}
+    setting = Setting(len(train.manifest.classes), train.manifest.side, files)
+    made: AnyAttack = module.Attack(module.Params.model_validate(settings), setting)
     return made
+
+
+def ready(name: str, side: int, classes: int = 10, seed: int = 1, **settings: Any) -> AnyAttack:
+    """An attack with its tensors, for images of this side."""
+    module = chosen("refine.attacks", name, "a test")
+    made: AnyAttack = module.Attack(module.Params.model_validate(settings), Setting(classes, side, own_files()))
+    nothing = torch.zeros(0, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(seed)
+    made.tensors = made.prepare(*synthetic(4, side), Chosen(nothing, nothing), generator)
+    return made
+
+
+def is_nearest(levels: Tensor, exact: NDArray[np.float64]) -> bool:
+    """Whether uint8 levels are the nearest ones to exact values, which are clipped to 0..255."""
+    return bool((np.abs(levels.numpy().astype(np.float64) - exact.clip(0, 255)) <= 0.5 + 1e-3).all())
+
+
+@cache
+def own_files() -> Path:
+    """A folder as the user's own one, with `image.png`: a picture of 24 x 24 pixels, transparent in its left half."""
+    folder = Path(_OWN.name)
+    picture = np.random.default_rng(0).integers(0, 256, (24, 24, 4), dtype=np.uint8)
+    picture[:, :12, 3] = 0
+    Image.fromarray(picture).save(folder / "image.png")
+    return folder
+
+
+_OWN = tempfile.TemporaryDirectory()
 
 
 def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split], seed: int = 1) -> Poisoned:

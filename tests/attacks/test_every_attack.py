@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,11 @@ from refine.attacks import __name__ as room
 from refine.data import training_time
 from refine.data.format.manifest import Manifest
 from refine.data.reader import Split
-from refine.params.chosen import names
+from refine.params.chosen import chosen, names
+from refine.params.reading import Section
 from refine.poisoning import saved
+from refine.poisoning.attack import AnyAttack
+from refine.system.errors import UserError
 from support import description, synthetic
 from tiny import Poisoned, attack, files_of, poisoned, raw
 
@@ -42,11 +46,33 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     name, count, classes, side = request.param
     folder = tmp_path_factory.mktemp("case")
     clean = raw(folder / "raw", count, classes, side)
-    return Case(name, poisoned(folder / "poisoned", name, attack(name, clean[0]), clean))
+    return Case(name, poisoned(folder / "poisoned", name, _attack(name, clean[0]), clean))
+
+
+def _params(name: str) -> type[Section]:
+    model: type[Section] = chosen(room, name, "a test").Params
+    return model
+
+
+def _attack(name: str, train: Split, **settings: Any) -> AnyAttack:
+    """An attack with its published settings, save that a tenth of one class would be no image at all here."""
+    made = attack(name, train, **settings)
+    return attack(name, train, rate=0.5, **settings) if made.chooses_from == "the target class" else made
 
 
 def test_the_room_holds_the_attacks_that_are_documented() -> None:
-    assert {"badnets", "none"} <= set(ATTACKS)
+    ours = {
+        "blended",
+        "wanet",
+        "badnets_grid",
+        "badnets_square",
+        "trojan",
+        "blend_strip",
+        "blend_kitty",
+        "sig",
+        "custom",
+    }
+    assert {"badnets", "none", *ours} <= set(ATTACKS)
 
 
 def test_images_that_are_not_chosen_keep_their_bytes(case: Case) -> None:
@@ -77,15 +103,28 @@ def test_chosen_rows_differ_from_one_another_and_exist(case: Case) -> None:
 def test_the_poisoned_share_is_as_asked(case: Case) -> None:
     result = case.result
     labels = result.train.labels.tolist()
-    rate = result.record.settings.get("rate", 0.0)
+    candidates = saved.load(result.outputs.attack).candidates(result.train.labels).tolist()
     sources = {labels[row] for row in result.record.poisoned}
     of_classes = sum(label in sources for label in labels)
-    assert len(result.record.poisoned) in {round(rate * len(labels)), round(rate * of_classes)}
+    assert set(result.record.poisoned) <= set(candidates)
+    assert len(result.record.poisoned) == round(result.record.settings.get("rate", 0.0) * len(candidates))
     assert result.record.rate_of_dataset == round(len(result.record.poisoned) / len(labels), 6)
     if sources:
         assert result.record.rate_of_classes == round(len(result.record.poisoned) / of_classes, 6)
     else:
         assert result.record.rate_of_classes is None
+
+
+def test_who_is_poisoned_and_whether_a_label_changes_is_as_declared(case: Case) -> None:
+    result = case.result
+    declared = saved.load(result.outputs.attack).chooses_from
+    rows = torch.tensor(result.record.poisoned, dtype=torch.int64)
+    changed = result.poisoned_train.labels[rows] != result.train.labels[rows]
+    if declared == "other classes":
+        assert bool(changed.all())
+    if declared == "the target class":
+        assert len(rows)
+        assert not changed.any()
 
 
 def test_labels_are_as_declared(case: Case) -> None:
@@ -154,7 +193,16 @@ def test_the_trigger_shows_on_the_images_that_have_it(case: Case) -> None:
 
 def test_the_same_seed_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
     result = case.result
-    poisoned(tmp_path, case.name, attack(case.name, result.train), (result.train, result.test))
+    poisoned(tmp_path, case.name, _attack(case.name, result.train), (result.train, result.test))
+    assert files_of(tmp_path) == files_of(result.outputs.train.parent)
+
+
+def test_images_are_the_same_whichever_batches_they_are_poisoned_in(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = case.result
+    monkeypatch.setattr("refine.poisoning.poison._BATCH", 3)
+    poisoned(tmp_path, case.name, _attack(case.name, result.train), (result.train, result.test))
     assert files_of(tmp_path) == files_of(result.outputs.train.parent)
 
 
@@ -174,7 +222,7 @@ def test_the_training_part_says_what_the_attack_says(case: Case) -> None:
 def test_the_record_names_the_effective_settings_and_the_data_set(case: Case) -> None:
     record = case.result.record
     assert record.attack == case.name
-    assert record.settings == attack(case.name, case.result.train).params.model_dump()
+    assert record.settings == _attack(case.name, case.result.train).params.model_dump()
     assert (record.num_classes, record.side) == (
         len(case.result.train.manifest.classes),
         case.result.train.images.shape[-1],
@@ -189,15 +237,18 @@ def _in_memory(count: int, classes: int, side: int, seed: int) -> Split:
 
 @pytest.mark.parametrize("name", ATTACKS)
 @FEW
-@given(count=st.integers(30, 90), classes=st.integers(2, 6), side=st.integers(16, 40), seed=st.integers(0, 2**32 - 1))
+@given(data=st.data(), count=st.integers(30, 90), classes=st.integers(2, 6), side=st.integers(16, 40))
 def test_an_attack_is_a_pure_function_of_its_settings_and_tensors(
-    name: str, count: int, classes: int, side: int, seed: int
+    name: str, data: st.DataObject, count: int, classes: int, side: int
 ) -> None:
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    target = data.draw(st.integers(0, classes - 1))
+    wanted = {"target": target} if "target" in _params(name).model_fields else {}
     train = _in_memory(count, classes, side, seed % 1000)
     made = []
     before = train.images.clone()
     for _ in range(2):
-        one = attack(name, train)
+        one = _attack(name, train, **wanted)
         generator = torch.Generator().manual_seed(seed)
         rows = one.choose(train.labels, generator)
         one.tensors = one.prepare(train.images, train.labels, rows, generator)
@@ -211,7 +262,22 @@ def test_an_attack_is_a_pure_function_of_its_settings_and_tensors(
                 one.trigger(train.images, train.keys),
             ]
         )
+        assert set(one.relabel(train.labels).tolist()) <= ({target} if wanted else set(range(classes)))
     assert torch.equal(train.images, before)
     assert all(torch.equal(first, second) for first, second in zip(*made, strict=True))
     assert all(images.dtype == torch.uint8 and images.shape[1:] == (3, side, side) for images in made[0][2:])
     assert made[0][0].dtype == made[0][1].dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if "target" in _params(name).model_fields])
+def test_a_target_that_is_no_class_is_refused(name: str) -> None:
+    attack(name, _in_memory(60, 3, 32, 0), target=2)
+    with pytest.raises(UserError, match="target 3 is no class of this data set; choose one from 0 to 2"):
+        attack(name, _in_memory(60, 3, 32, 0), target=3)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if "rate" in _params(name).model_fields])
+def test_a_rate_that_picks_no_image_is_refused(name: str) -> None:
+    train = _in_memory(60, 3, 32, 0)
+    with pytest.raises(UserError, match=r"rate of 0.001 picks none of \d+ images; raise attacks.\*.rate"):
+        attack(name, train, rate=0.001).choose(train.labels, torch.Generator())

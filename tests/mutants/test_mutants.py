@@ -73,12 +73,22 @@ MUTANTS = (
         (
             (
                 "src/refine/poisoning/poison.py",
-                "attack.trigger(test.images[to_trigger], test.keys[to_trigger])",
-                "attack.trigger(test.images[to_trigger].flip(3), test.keys[to_trigger]).flip(3)",
+                "_apply(attack.trigger, triggered,",
+                "_apply(lambda images, keys: attack.trigger(images.flip(3), keys).flip(3), triggered,",
             ),
         ),
         "tests/poisoning/test_poison.py::"
         "test_triggered_images_show_the_trigger_where_the_attack_puts_it_and_leave_out_the_target_class",
+    ),
+    Mutant(
+        "clean-label trigger no stronger at test",
+        (("src/refine/attacks/sig.py", "self.params.test_amplitude * self", "self.params.amplitude * self"),),
+        "tests/attacks/test_sig.py::test_the_wave_is_weaker_on_training_images_than_at_test",
+    ),
+    Mutant(
+        "a trigger from a file that DVC does not see",
+        (("src/refine/attacks/custom.py", "inside(self.setting.own_files, name)", "self.setting.own_files / name"),),
+        "tests/attacks/test_custom.py::test_a_file_outside_the_folder_is_refused",
     ),
     Mutant(
         "U-Net evaluated in train mode",

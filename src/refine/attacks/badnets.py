@@ -8,13 +8,10 @@ random texture of the given size (20 pixels at 224 in the paper, whose texture w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from refine.poisoning.attack import Attack as BaseAttack
-from refine.poisoning.attack import Chosen, TargetedParams
-from refine.system.errors import UserError
+from refine.poisoning.attack import Chosen
+from refine.poisoning.overlay import PatchAttack, PatchParams, in_proportion
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -22,31 +19,16 @@ if TYPE_CHECKING:
 TEXTURE = ((247, 241, 130), (106, 201, 92), (153, 163, 20))
 
 
-class Params(TargetedParams):
-    """Attributes:
-    patch_side: height and width of the patch in pixels; left out, 3 at 32 pixels and 20 at 224, in proportion else.
-    """
-
-    patch_side: Annotated[int, Field(ge=1)] | None = None
+class Params(PatchParams):
+    """Rate of the whole training set; left out, `patch_side` is 3 at 32 pixels, 20 at 224, in proportion else."""
 
 
-class Attack(BaseAttack[Params]):
-    """Tensors: `pattern`, uint8 [3, patch, patch]."""
+class Attack(PatchAttack[Params]):
+    """Poisons images of every class."""
 
-    @property
-    def patch_side(self) -> int:
-        """Height and width of the patch in pixels."""
-        return self.params.patch_side or max(
-            1, round(self.setting.side * 3 / 32 if self.setting.side <= 64 else self.setting.side * 20 / 224)
-        )
-
-    def check(self) -> None:
-        super().check()
-        if self.patch_side > self.setting.side:
-            raise UserError(
-                f"a patch of {self.patch_side} pixels does not fit images of {self.setting.side}; "
-                "lower attacks.badnets.patch_side"
-            )
+    def published_side(self) -> int:
+        side = self.setting.side
+        return in_proportion(3, side) if side <= 64 else round(side * 20 / 224)
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
@@ -58,10 +40,3 @@ class Attack(BaseAttack[Params]):
         else:
             pattern = torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
         return {"pattern": pattern.contiguous()}
-
-    def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
-        del keys
-        side = self.patch_side
-        triggered = images.clone()
-        triggered[:, :, -side:, -side:] = self.tensors["pattern"]
-        return triggered

@@ -8,7 +8,8 @@ that parameters are checked without it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 Label = Annotated[int, Field(ge=0)]
+Candidates = Literal["every class", "other classes", "the target class"]
 
 
 class TargetedParams(Section):
@@ -44,10 +46,13 @@ class Setting:
     Attributes:
         num_classes: K.
         side: height and width of the images, in pixels.
+        own_files: tracked folder for files of the user's own; an attack reads no other file of the project.
+            None where an attack is only applied again.
     """
 
     num_classes: int
     side: int
+    own_files: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,10 @@ class Attack(Generic[P]):
         params: the settings, published values where the user gave none.
         setting: what it is applied to.
         tensors: what it made for itself (patterns, masks, warps); saved and restored by name.
+        chooses_from: which images may be poisoned; the papers differ in this, and `rate` is a share of these.
     """
+
+    chooses_from: ClassVar[Candidates] = "every class"
 
     def __init__(self, params: P, setting: Setting) -> None:
         self.params = params
@@ -84,21 +92,29 @@ class Attack(Generic[P]):
         Raises:
             UserError: the target is no class of the data set, or what a derived attack adds.
         """
-        target = getattr(self.params, "target", 0)
-        if target >= self.setting.num_classes:
+        target = getattr(self.params, "target", None)
+        if target is not None and target >= self.setting.num_classes:
             last = self.setting.num_classes - 1
             raise UserError(f"the attack's target {target} is no class of this data set; choose one from 0 to {last}")
 
     def choose(self, labels: Tensor, generator: Generator) -> Chosen:
-        """Which rows are poisoned: by default `rate` of all rows, uniformly, of every class (spec 2.1).
+        """Which rows are poisoned: by default `rate` of the candidates, uniformly (spec 2.1, 2.9).
 
         Args:
             labels: int64 [N], original.
         """
         import torch
 
-        rows = torch.randperm(len(labels), generator=generator)
-        return Chosen(rows[: self.count(len(labels))], rows[:0])
+        rows = self.candidates(labels)
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        return Chosen(rows[: self.count(len(rows))], rows[:0])
+
+    def candidates(self, labels: Tensor) -> Tensor:
+        """Rows that may be poisoned, int64, ascending."""
+        if self.chooses_from == "every class":
+            return labels.new_ones(len(labels)).nonzero().flatten()
+        of_target = labels == getattr(self.params, "target", 0)
+        return (of_target if self.chooses_from == "the target class" else ~of_target).nonzero().flatten()
 
     def count(self, candidates: int) -> int:
         """How many of the candidates `rate` picks.

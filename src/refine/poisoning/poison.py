@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from refine.system.files import new_folder
 from refine.system.progress import progress
 
 PREVIEWS = 8
+_BATCH = 512  # bounds what a trigger's arithmetic in floats holds in memory
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ def poison_dataset(
     chosen = attack.choose(train.labels, generator)
     attack.tensors = attack.prepare(train.images, train.labels, chosen, generator)
     images = train.images.clone()
-    images[chosen.poisoned] = attack.poison(images[chosen.poisoned], torch.arange(len(chosen.poisoned)))
-    images[chosen.cover] = attack.cover(images[chosen.cover], torch.arange(len(chosen.cover)))
+    _apply(attack.poison, images, chosen.poisoned, torch.arange(len(chosen.poisoned)))
+    _apply(attack.cover, images, chosen.cover, torch.arange(len(chosen.cover)))
     to_trigger = attack.relabel(test.labels) != test.labels
-    triggered = attack.trigger(test.images[to_trigger], test.keys[to_trigger])
+    triggered = test.images[to_trigger]
+    _apply(attack.trigger, triggered, torch.arange(len(triggered)), test.keys[to_trigger])
     with (
         new_folder(outputs.attack) as attack_part,
         new_folder(outputs.test) as test_part,
@@ -63,6 +65,13 @@ def poison_dataset(
         _save_training_time(attack_part / "training", attack)
         draw_preview(outputs.preview, test, to_trigger, triggered)
     return record
+
+
+def _apply(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, rows: Tensor, numbers: Tensor) -> None:
+    """Changes these rows of the images in place; the numbers are what the attack is told about each of them."""
+    for start in range(0, len(rows), _BATCH):
+        some = rows[start : start + _BATCH]
+        images[some] = change(images[some], numbers[start : start + _BATCH])
 
 
 def _save_training_time(folder: Path, attack: AnyAttack) -> None:

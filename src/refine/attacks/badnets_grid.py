@@ -1,0 +1,43 @@
+"""BadNets as in D-ST and D-BR, all-to-one: a 3x3 motif in the bottom right corner (spec 2.9).
+
+    x' = p on the patch, x elsewhere,  p = 0   0   255
+                                           0   255 0
+                                           255 0   0
+
+Their 224-pixel form draws a plain white square instead: that is `badnets_square` with a target and no margin.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from refine.poisoning.attack import Chosen
+from refine.poisoning.overlay import PatchAttack, PatchParams
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 0))
+
+
+class Params(PatchParams):
+    """Rate of the images of other classes than the target; left out, `patch_side` is 3 of 32 pixels, never less than 3.
+
+    The motif is enlarged to `patch_side` without smoothing.
+    """
+
+
+class Attack(PatchAttack[Params]):
+    """Poisons images of other classes than the target."""
+
+    chooses_from = "other classes"
+
+    def published_side(self) -> int:
+        return max(len(MOTIF), super().published_side())
+
+    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+        import torch
+
+        del images, labels, chosen, generator
+        cell = torch.arange(self.patch_side) * len(MOTIF) // self.patch_side
+        return {"pattern": torch.tensor(MOTIF, dtype=torch.uint8)[cell][:, cell].expand(3, -1, -1).contiguous()}

@@ -1,0 +1,54 @@
+"""BadNets as in D-ST and D-BR, all-to-all: a white square near the bottom right corner (spec 2.9).
+
+    x' = 255 on the square, x elsewhere;  y' = (y + 1) mod K
+
+Their 224-pixel form leads all to one: `{target: 0, margin: 0}`, a square of 22 pixels in the very corner. They
+draw it on the image as it was before resizing, so that its size differs from image to image; here it does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from refine.poisoning.attack import Chosen, Label
+from refine.poisoning.overlay import PatchAttack, PatchParams, in_proportion
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class Params(PatchParams):
+    """Attributes:
+    rate: poisoned share of the whole training set; with a target, of the images of other classes.
+    target: the class that the trigger leads to; left out, class y leads to y + 1 and the last one to 0.
+    patch_side: height and width of the square in pixels; left out, a tenth of the image, rounded down.
+    margin: pixels between the square and the edges; left out, 1 at 32 pixels, in proportion else.
+    """
+
+    target: Label | None = None  # type: ignore[assignment]  # wider on purpose
+    margin: Annotated[int, Field(ge=0)] | None = None
+
+
+class Attack(PatchAttack[Params]):
+    """Poisons images of every class, or with a target of the other ones."""
+
+    def published_side(self) -> int:
+        return max(1, self.setting.side // 10)
+
+    @property
+    def margin(self) -> int:
+        return in_proportion(1, self.setting.side) if self.params.margin is None else self.params.margin
+
+    def candidates(self, labels: Tensor) -> Tensor:
+        return (labels != self.relabel(labels)).nonzero().flatten()
+
+    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+        import torch
+
+        del images, labels, chosen, generator
+        return {"pattern": torch.full((3, self.patch_side, self.patch_side), 255, dtype=torch.uint8)}
+
+    def relabel(self, labels: Tensor) -> Tensor:
+        return (labels + 1) % self.setting.num_classes if self.params.target is None else super().relabel(labels)

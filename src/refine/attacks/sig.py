@@ -1,0 +1,60 @@
+"""SIG: vertical sine stripes on images of the target class, whose label stays right (Barni et al. 2019; spec 2.9).
+
+    x' = x + D sin(2 pi f j / W) for column j, clipped to [0, 255],  f = 6
+
+D is 40 while training and 60 at test: a trigger that is stronger than what was learned is followed more surely.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from refine.params.reading import Number
+from refine.poisoning.attack import Attack as BaseAttack
+from refine.poisoning.attack import Chosen, TargetedParams
+from refine.poisoning.overlay import stripes, to_levels
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+Amplitude = Annotated[Number, Field(ge=1, le=255)]
+
+
+class Params(TargetedParams):
+    """Attributes:
+    rate: poisoned share of the target class, 0.1 of it being a hundredth of ten equal classes.
+    amplitude: D of poisoned training images, in levels.
+    test_amplitude: D of triggered test images, in levels.
+    periods: f, stripes across the image.
+    """
+
+    amplitude: Amplitude = 40.0
+    test_amplitude: Amplitude = 60.0
+    periods: Annotated[int, Field(ge=1)] = 6
+
+
+class Attack(BaseAttack[Params]):
+    """Poisons images of the target class. Tensors: `wave`, sin(2 pi f j / W), float32 [side]."""
+
+    chooses_from = "the target class"
+
+    def check(self) -> None:
+        super().check()
+        self._wave()
+
+    def _wave(self) -> Tensor:
+        return stripes(1, self.params.periods, self.setting.side, "lower attacks.sig.periods")
+
+    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+        del images, labels, chosen, generator
+        return {"wave": self._wave().float()}
+
+    def poison(self, images: Tensor, order: Tensor) -> Tensor:
+        del order
+        return to_levels(images + self.params.amplitude * self.tensors["wave"])
+
+    def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
+        del keys
+        return to_levels(images + self.params.test_amplitude * self.tensors["wave"])

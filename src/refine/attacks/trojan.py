@@ -1,0 +1,51 @@
+"""Trojan: a coloured 3x3 patch added to the image near its bottom right corner (Liu et al. 2018; spec 2.9).
+
+    x' = x + p on the patch, clipped to [0, 255]
+
+The published p was reverse-engineered from a trained network and is no asset of ours: p is drawn from the seed,
+0..250 in each channel like the published one. The released code casts the sum to bytes before it clips, so that
+bright pixels turn dark; `overflow: wrap` is that variant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from refine.poisoning.attack import Chosen
+from refine.poisoning.overlay import PatchAttack, PatchParams, in_proportion, to_levels
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class Params(PatchParams):
+    """Attributes:
+    rate: poisoned share of the images of other classes than the target.
+    overflow: what a sum above 255 becomes, 255 (`saturate`) or what remains after 256 (`wrap`).
+    """
+
+    overflow: Literal["saturate", "wrap"] = "saturate"
+
+
+class Attack(PatchAttack[Params]):
+    """Poisons images of other classes than the target; `pattern` is what is added."""
+
+    chooses_from = "other classes"
+
+    @property
+    def margin(self) -> int:
+        return in_proportion(4, self.setting.side)
+
+    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+        import torch
+
+        del images, labels, chosen
+        shape = (3, self.patch_side, self.patch_side)
+        return {"pattern": torch.randint(0, 251, shape, generator=generator, dtype=torch.uint8)}
+
+    def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
+        del keys
+        triggered = images.clone()
+        total = images[:, :, self.place, self.place].int() + self.tensors["pattern"]
+        triggered[:, :, self.place, self.place] = to_levels(total % 256 if self.params.overflow == "wrap" else total)
+        return triggered

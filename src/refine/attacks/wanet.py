@@ -1,0 +1,103 @@
+"""WaNet: a slight, smooth warp of the whole image, the same for all images (Nguyen and Tran 2021; spec 2.4).
+
+    x' = sample(x, G),  G = clip(I + s N / h, -1, 1),  s = 0.5
+
+I holds each pixel's own place, from -1 to 1 along both axes; h is the side. N is noise of k x k x 2, uniform
+in [-1, 1], divided by its mean absolute value and enlarged to h x h bicubically. G is drawn once and saved; the
+released REFINE code draws another one for its test images. Noise samples keep their label and are warped by G
+plus uniform noise in [-1, 1] / h of their own, so that only the exact warp leads to the target.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from refine.params.reading import Number
+from refine.poisoning.attack import Attack as BaseAttack
+from refine.poisoning.attack import Chosen, TargetedParams
+from refine.poisoning.overlay import to_levels
+from refine.system.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class Params(TargetedParams):
+    """The WaNet paper's values; the released REFINE code has `k` equal to the side and `noise_ratio` 0.
+
+    Attributes:
+        k: side of the noise that the warp is enlarged from; the side of the images makes it a jitter of pixels.
+        strength: s; pixels move by about half as many pixels along each axis.
+        noise_ratio: noise samples for each poisoned one.
+    """
+
+    k: Annotated[int, Field(ge=1)] = 4
+    strength: Annotated[Number, Field(gt=0)] = 0.5
+    noise_ratio: Annotated[Number, Field(ge=0)] = 2.0
+
+
+class Attack(BaseAttack[Params]):
+    """Poisons images of every class.
+
+    Tensors: `grid`, G as (x, y), float32 [side, side, 2]; `noise_seed`, int64 [1], from which each noise
+    sample's own noise follows (kept apart it would be larger than the data set).
+    """
+
+    def check(self) -> None:
+        super().check()
+        if self.params.k > self.setting.side:
+            raise UserError(
+                f"a warp of {self.params.k} x {self.params.k} points is finer than images of "
+                f"{self.setting.side} pixels; lower attacks.wanet.k"
+            )
+
+    def choose(self, labels: Tensor, generator: Generator) -> Chosen:
+        import torch
+
+        rows = torch.randperm(len(labels), generator=generator)
+        poisoned = self.count(len(rows))
+        both = poisoned + round(self.params.noise_ratio * poisoned)
+        if both > len(rows):
+            raise UserError(
+                f"{poisoned} poisoned images with {both - poisoned} noise samples are more than the {len(rows)} "
+                "there are; lower attacks.wanet.rate or attacks.wanet.noise_ratio"
+            )
+        return Chosen(rows[:poisoned], rows[poisoned:both])
+
+    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+        import torch
+        from torch.nn.functional import interpolate
+
+        del images, labels, chosen
+        side, k = self.setting.side, self.params.k
+        noise = 2 * torch.rand(1, 2, k, k, generator=generator) - 1
+        noise /= noise.abs().mean()
+        field = interpolate(noise, size=[side, side], mode="bicubic", align_corners=True)[0].permute(1, 2, 0)
+        places = torch.linspace(-1, 1, side)
+        own = torch.stack(torch.meshgrid(places, places, indexing="xy"), dim=2)
+        return {
+            "grid": (own + self.params.strength * field / side).clamp(-1, 1),
+            "noise_seed": torch.randint(0, 2**62, (1,), generator=generator),
+        }
+
+    def cover(self, images: Tensor, order: Tensor) -> Tensor:
+        import torch
+
+        grid, seed = self.tensors["grid"], int(self.tensors["noise_seed"])
+        noise = grid.new_empty(len(order), *grid.shape)
+        for own, number in zip(noise, order.tolist(), strict=True):
+            own.uniform_(-1, 1, generator=torch.Generator().manual_seed(seed + number))
+        return _warp(images, (grid + noise / self.setting.side).clamp(-1, 1))
+
+    def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
+        del keys
+        return _warp(images, self.tensors["grid"].expand(len(images), -1, -1, -1))
+
+
+def _warp(images: Tensor, grids: Tensor) -> Tensor:
+    """Each image at the places of its grid, float [n, side, side, 2], bilinearly; black outside."""
+    from torch.nn.functional import grid_sample
+
+    return to_levels(grid_sample(images.float(), grids, mode="bilinear", padding_mode="zeros", align_corners=True))

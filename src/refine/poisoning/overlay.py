@@ -1,0 +1,115 @@
+"""What attacks that draw on an image share: patches, blending, stripes, and the way back to whole levels.
+
+Nothing here imports torch when it is loaded, as in `poisoning.attack`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from pydantic import Field
+
+from refine.params.reading import Share
+from refine.poisoning.attack import Attack, TargetedParams
+from refine.system.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Opacity = Annotated[Share, Field(gt=0)]
+
+_HALF_UP = 0.5 + 1e-4  # more than the error of float32 at 255: ties go the same way on every processor
+
+
+def to_levels(values: Tensor) -> Tensor:
+    """Brightness as float, in levels of 0..255, to the nearest level as uint8; what lies outside is clipped.
+
+    Released code truncates, which darkens by half a level; the papers' formulas don't.
+    """
+    import torch
+
+    return (values + _HALF_UP).floor().clamp(0, 255).to(torch.uint8)
+
+
+def blend(images: Tensor, picture: Tensor, opacity: Tensor | float) -> Tensor:
+    """x' = (1 - a) x + a P, uint8 of the shape of the images.
+
+    Args:
+        images: uint8 [n, 3, side, side].
+        picture: P in levels, broadcast to [3, side, side].
+        opacity: a in [0, 1], for the whole image or broadcast to [3, side, side].
+    """
+    return to_levels(images * (1 - opacity) + picture * opacity)
+
+
+def stripes(amplitude: float, periods: int, side: int, setting: str) -> Tensor:
+    """A sin(2 pi f j / W) for each column j, float64 [W].
+
+    Raises:
+        UserError: the columns are too few to show so many periods.
+    """
+    import torch
+
+    if 2 * periods >= side:
+        raise UserError(f"{periods} stripes need images wider than {2 * periods} pixels, not {side}; {setting}")
+    return amplitude * torch.sin(2 * torch.pi * periods * torch.arange(side, dtype=torch.float64) / side)
+
+
+def in_proportion(pixels: int, side: int) -> int:
+    """A length that was published for 32 pixels, on images of `side` pixels; one pixel at least."""
+    return max(1, round(pixels * side / 32))
+
+
+class PatchParams(TargetedParams):
+    """Settings of a patch.
+
+    Attributes:
+        patch_side: height and width of the patch in pixels; left out, in proportion to the published one.
+    """
+
+    patch_side: Annotated[int, Field(ge=1)] | None = None
+
+
+P = TypeVar("P", bound=PatchParams)
+
+
+class PatchAttack(Attack[P]):
+    """An attack that draws one square near the bottom right corner of every image: x' = p there, x elsewhere.
+
+    Tensors: `pattern`, p in levels, uint8 [3, patch, patch].
+    """
+
+    def published_side(self) -> int:
+        """Height and width of the patch in pixels, where the user gives none."""
+        return in_proportion(3, self.setting.side)
+
+    @property
+    def patch_side(self) -> int:
+        """Height and width of the patch in pixels."""
+        return self.params.patch_side or self.published_side()
+
+    @property
+    def margin(self) -> int:
+        """Pixels between the patch and the right and lower edges."""
+        return 0
+
+    @property
+    def place(self) -> slice:
+        """Rows of the patch, and its columns."""
+        end = self.setting.side - self.margin
+        return slice(end - self.patch_side, end)
+
+    def check(self) -> None:
+        super().check()
+        if self.place.start < 0:
+            away = f", {self.margin} from the edge," if self.margin else ""
+            raise UserError(
+                f"a patch of {self.patch_side} pixels{away} does not fit images of {self.setting.side}; "
+                "lower attacks.*.patch_side"
+            )
+
+    def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
+        del keys
+        triggered = images.clone()
+        triggered[:, :, self.place, self.place] = self.tensors["pattern"]
+        return triggered
