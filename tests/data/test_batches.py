@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from refine.data.batches import Batches
-from refine.data.pixels import at_rest, in_batches, to_pixels
+from refine.data.pixels import at_rest
 from refine.data.training_set import Resident
 from refine.system.errors import UserError
 
@@ -98,16 +98,3 @@ def test_a_batch_that_no_epoch_can_fill_is_refused() -> None:
 def test_no_images_make_no_epoch() -> None:
     with pytest.raises(UserError, match="cannot be cut from 0"):
         batches(0, 8)
-
-
-@pytest.mark.parametrize("size", [1, 3, 10, 11])
-def test_batches_in_order_are_the_images_in_order(size: int) -> None:
-    parts = list(in_batches(images(10), size, CPU))
-    assert all(len(part) == size for part in parts[:-1])
-    assert torch.equal(torch.cat(parts), images(10).float() / 255)
-    assert all(part.is_contiguous(memory_format=torch.channels_last) for part in parts)
-
-
-def test_every_brightness_comes_back_after_rounding() -> None:
-    values = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, 3, 1, 1)
-    assert torch.equal((to_pixels(values) * 255).round().to(torch.uint8), values)

@@ -21,7 +21,7 @@ from torch import Tensor
 from refine.data.format import manifest, png
 from refine.data.format.writer import Sample, write_shards
 from refine.data.reader import Shards, loaded, read_split
-from refine.data.shard import Chunk
+from refine.data.shard import Chunk, read_shard
 from refine.system.errors import UserError
 from refine.system.files import sha256_of
 from support import description, synthetic, write_split
@@ -354,10 +354,10 @@ def test_a_shard_that_changes_while_it_is_streamed_is_noticed(folder: Path) -> N
     shard = folder / "shard-000001.tar"
     rewrite(shard, entries(shard)[:-3], adjust_manifest=False)
     with pytest.raises(UserError, match=r"shard-000001\.tar is damaged: its sha256"):
-        list(loaded(shards, workers))
+        list(loaded(shards, 0))
     shard.unlink()
     with pytest.raises(UserError, match=r"shard-000001\.tar cannot be read any more \(No such file"):
-        list(loaded(shards, workers))
+        list(loaded(shards, 0))
 
 
 def _adjusted(folder: Path, content: bytes) -> None:
@@ -423,6 +423,27 @@ def test_an_image_of_another_size_is_noticed(folder: Path) -> None:
     rewrite(shard, [(name, small if name == "00000010.png" else data) for name, data in entries(shard)])
     with pytest.raises(UserError, match=r"sample 00000010 .*8x8 pixels, not 16"):
         read_split(folder)
+
+
+def test_whatever_stands_in_a_shard_it_is_read_or_refused(tmp_path: Path) -> None:
+    write_split(tmp_path / "split", *synthetic(3, side=4))
+    shard = tmp_path / "split/shard-000000.tar"
+    whole = shard.read_bytes()
+    used = [place for place, byte in enumerate(whole) if byte]
+    random, results = np.random.RandomState(1), []
+    for _ in range(400):
+        data = bytearray(whole[: random.randint(1, len(whole))] if random.rand() < 0.1 else whole)
+        for place in random.choice(used, 3):
+            if place < len(data):
+                data[place] = random.choice([0, 1, 45, 57, 255, data[place] ^ 1])
+        shard.write_bytes(data)
+        told = manifest.Shard(name=shard.name, samples=3, sha256=sha256_of(shard))
+        try:
+            results.append(len(read_shard(shard.parent, told, 4).keys))
+        except UserError as error:
+            assert str(shard) in str(error)  # noqa: PT017
+            results.append(0)
+    assert set(results) == {0, 3}
 
 
 class _Bomb:

@@ -20,6 +20,8 @@ from refine.data.training_set import Resident, Streamed, TrainingSet, open_train
 from refine.system.errors import UserError
 from support import PROJECT, description, environment, is_one_sentence, run, synthetic
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
 CPU = torch.device("cpu")
 FACTS = ("label", "poisoned")
 COUNT, PER_SHARD = 45, 8
@@ -117,13 +119,14 @@ def test_a_streamed_epoch_neither_reads_nor_changes_torchs_global_random_state(f
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_that_is_left_before_its_end_leaves_no_process(folder: Path, workers: int) -> None:
+    others = multiprocessing.active_children()
     streamed = _streamed(folder, workers)
     whole = _epoch(streamed, 10)
     left = Batches(streamed, 6, False, 10, CPU).epoch(1)
     next(left)
     left.close()  # type: ignore[attr-defined]
     assert len(list(Batches(streamed, 6, True, 10, CPU).epoch(1))) == COUNT // 6
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(others)
     assert _same(_epoch(streamed, 10), whole)
 
 

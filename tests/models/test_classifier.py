@@ -95,6 +95,22 @@ def test_pixels_are_normalised_inside() -> None:
     assert not torch.allclose(made(images), made.network(images), atol=1e-2)
 
 
+def test_folded_it_answers_alike_and_lets_the_same_gradients_through(folder: Path) -> None:
+    loaded, _ = classifiers.load(folder)
+    before = {name: tensor.clone() for name, tensor in loaded.network.state_dict().items()}
+    folded = classifiers.folded(loaded)
+    images, gradients = torch.rand(6, 3, 16, 16), []
+    for one in (loaded, folded):
+        pixels = images.clone().requires_grad_()
+        one(pixels).log_softmax(dim=1)[:, 0].sum().backward()
+        gradients.append(pixels.grad)
+    torch.testing.assert_close(folded(images), loaded(images), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert same_tensors(loaded.network.state_dict(), before)
+
+
 def test_a_loaded_classifier_is_frozen_and_in_eval_mode(folder: Path) -> None:
     loaded, _ = classifiers.load(folder)
     assert not any(module.training for module in loaded.modules())

@@ -117,6 +117,12 @@ MUTANTS = (
         "tests/training/test_loop.py::test_the_moving_average_of_weights_and_statistics_is_what_counts",
     ),
     Mutant(
+        "random state absent from the checkpoint",
+        (("src/refine/training/loop.py", '        self._random.set_state(state["random"])\n', ""),),
+        "tests/training/test_interruption.py::"
+        "test_killed_at_a_critical_moment_it_ends_as_if_undisturbed[inside a checkpoint's write-train_refine]",
+    ),
+    Mutant(
         "a dependency missing",
         (("dvc.yaml", "      - src/refine/training/backdoor.py\n", ""),),
         "tests/pipeline/test_dependencies.py::TestEachStage::"

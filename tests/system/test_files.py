@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refine.system.errors import UserError
-from refine.system.files import inside, new_file, new_folder, read_json, sha256_of, write_json
+from refine.system.files import inside, new_file, new_folder, read_json, sha256_of, write_durably, write_json
 
 
 class KilledError(Exception):
@@ -127,6 +127,24 @@ def test_a_file_that_failed_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         half_a_file(tmp_path / "out.txt")
     assert entries(tmp_path) == []
+
+
+def test_a_durable_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    for content in (b"old", b"", b"new" * 1000):
+        write_durably(tmp_path / "out", content)
+        assert (tmp_path / "out").read_bytes() == content
+        assert entries(tmp_path) == ["out"]
+
+
+def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        assert not (tmp_path / "out").exists()
+        raise KilledError
+
+    monkeypatch.setattr("refine.system.files.os.fsync", full)
+    with pytest.raises(KilledError):
+        write_durably(tmp_path / "out", b"new")
+    assert not (tmp_path / "out").exists()
 
 
 def test_json_has_sorted_keys_and_one_newline_at_the_end(tmp_path: Path) -> None:

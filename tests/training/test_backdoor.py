@@ -14,7 +14,9 @@ from torch import Tensor
 from refine.data import training_time
 from refine.data.batches import Batch
 from refine.data.pixels import to_pixels
+from refine.data.reader import Shards
 from refine.data.tensors import save_tensors
+from refine.data.training_set import Streamed, open_training_set
 from refine.data.training_time import Distortion, TrainingTime
 from refine.models import classifier as classifiers
 from refine.models.architectures import resnet18
@@ -49,6 +51,14 @@ def test_two_runs_of_one_seed_give_the_same_bytes(data: Poisoned, tmp_path: Path
     for name in ("first", "second"):
         _train(data, tmp_path / name, augment={"shift": 2, "flip": 0.5, "crop_scale": 0.8, "grayscale": 0.2})
     assert files_of(tmp_path / "first") == files_of(tmp_path / "second")
+
+
+def test_images_that_are_streamed_train_to_the_same_bytes(data: Poisoned, tmp_path: Path) -> None:
+    kept, manifest = open_training_set(data.outputs.train, backdoor.FACTS, CPU.device)
+    params = backdoor_params(augment={"shift": 2, "flip": 0.5}, shuffle_buffer=20)
+    for name, of in (("kept", kept), ("streamed", Streamed(Shards(data.outputs.train), backdoor.FACTS, 2))):
+        train_backdoor(params, (of, manifest), data.outputs.attack / "training", CPU, tmp_path / name)
+    assert files_of(tmp_path / "kept") == files_of(tmp_path / "streamed")
 
 
 def test_another_seed_gives_other_weights(data: Poisoned, tmp_path: Path) -> None:

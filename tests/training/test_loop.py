@@ -135,6 +135,26 @@ def test_the_first_infinite_loss_is_told_however_late_somebody_looks(value: floa
         guard.look()
 
 
+class Long(Line):
+    """One batch after the other, a hundred in each epoch; the weight is that of each step's loss."""
+
+    def __len__(self) -> int:
+        return 100
+
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        self.seeds.append(seed)
+        for self.number in range(1, 101):
+            yield Batch(torch.ones(1, 1), ())
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 3), (1, 32), (2, 33), (1, 100)])
+def test_a_training_names_the_step_although_it_looks_now_and_then(epoch: int, step: int) -> None:
+    task = Long({(epoch, step): math.nan})
+    with pytest.raises(UserError, match=rf"the loss became nan in step {step} of epoch {epoch} of train-test;"):
+        train(task, _recipe(), "train-test")
+    assert len(task.calls) - epoch + 1 <= (epoch - 1) * 100 + step + 31
+
+
 def test_finite_losses_pass() -> None:
     guard = Guard("a test")
     for number in range(1, 5):

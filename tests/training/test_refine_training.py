@@ -15,8 +15,9 @@ from torch import Tensor
 
 from refine.data.order import Part
 from refine.data.pixels import to_pixels
+from refine.data.reader import Shards
 from refine.data.tensors import load_tensors
-from refine.data.training_set import Resident, TrainingSet, open_training_set
+from refine.data.training_set import Resident, Streamed, TrainingSet, open_training_set
 from refine.defenses import refine
 from refine.defenses.label_map import derangement
 from refine.defenses.refine import InputSpace, Refine
@@ -109,6 +110,15 @@ def test_true_labels_leave_no_trace(classifier: Path, tmp_path: Path) -> None:
         train_refine(refine_params({"augment": ALL_CHANGES}), seen, classifier, CPU, tmp_path / f"for-{name}")
         trained.append(files_of(tmp_path / f"for-{name}"))
     assert trained[0] == trained[1] == trained[2]
+
+
+def test_images_that_are_streamed_train_to_the_same_bytes(classifier: Path, tmp_path: Path) -> None:
+    write_split(tmp_path / "images", *synthetic(48))
+    kept, _ = open_training_set(tmp_path / "images", (), CPU.device)
+    params = refine_params({"augment": ALL_CHANGES, "shuffle_buffer": 20}, unlabeled_fraction=0.9)
+    for name, of in (("kept", kept), ("streamed", Streamed(Shards(tmp_path / "images", only_images=True), (), 2))):
+        train_refine(params, of, classifier, CPU, tmp_path / name)
+    assert files_of(tmp_path / "kept") == files_of(tmp_path / "streamed")
 
 
 def test_two_runs_of_one_seed_give_the_same_bytes_and_another_seed_does_not(
