@@ -2,7 +2,7 @@
 
     x' = p on the patch, x elsewhere,  p = 0   0   255
                                            0   255 0
-                                           255 0   0
+                                           255 0   255
 
 Their 224-pixel form draws a plain white square instead: that is `badnets_square` with a target and no margin.
 """
@@ -17,7 +17,7 @@ from refine.poisoning.overlay import PatchAttack, PatchParams
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 0))
+MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 255))
 
 
 class Params(PatchParams):
