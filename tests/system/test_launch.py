@@ -89,11 +89,23 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
+def _heed_interrupts() -> None:
+    """What runs in the background ignores them, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_launcher_or_the_group_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     command, env = _command(tmp_path, "time.sleep(50)")
-    with subprocess.Popen(command, env=env, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE) as launcher:
+    with subprocess.Popen(
+        command,
+        env=env,
+        cwd=tmp_path,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        preexec_fn=_heed_interrupts,
+    ) as launcher:
         names = [tmp_path / f"{rank}.pid" for rank in range(2)]
         deadline = time.monotonic() + 30
         while not all(name.is_file() and name.read_text() for name in names):
