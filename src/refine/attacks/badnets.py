@@ -11,12 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from refine.poisoning.attack import Chosen
-from refine.poisoning.overlay import PatchAttack, PatchParams, in_proportion
+from refine.poisoning.overlay import PatchAttack, PatchParams, texture, texture_side
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
-
-TEXTURE = ((247, 241, 130), (106, 201, 92), (153, 163, 20))
 
 
 class Params(PatchParams):
@@ -27,16 +25,8 @@ class Attack(PatchAttack[Params]):
     """Poisons images of every class."""
 
     def published_side(self) -> int:
-        side = self.setting.side
-        return in_proportion(3, side) if side <= 64 else round(side * 20 / 224)
+        return texture_side(self.setting.side)
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
-        import torch
-
         del images, labels, chosen
-        side = self.patch_side
-        if side == len(TEXTURE):
-            pattern = torch.tensor(TEXTURE, dtype=torch.uint8).expand(3, side, side)
-        else:
-            pattern = torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
-        return {"pattern": pattern.contiguous()}
+        return {"pattern": texture(self.patch_side, generator)}
