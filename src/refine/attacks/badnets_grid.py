@@ -2,7 +2,7 @@
 
     x' = p on the patch, x elsewhere,  p = 0   0   255
                                            0   255 0
-                                           255 0   0
+                                           255 0   255
 
 Their 224-pixel form draws a plain white square instead: that is `badnets_square` with a target and no margin.
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 TEXTURE = ((247, 241, 130), (106, 201, 92), (153, 163, 20))
-MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 0))
+MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 255))
 
 Opacity = Annotated[Share, Field(gt=0)]
 
