@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _ENCODER = "encoder."
 _PIXELS = 2**18  # in one pass of the encoder in double precision; bounds its memory
-_SMALLEST = 8
 
 
 class EncoderRecipe(Recipe):
@@ -72,24 +71,24 @@ class Attack(BaseAttack[Params]):
 
     def check(self) -> None:
         super().check()
-        if self.setting.side < _SMALLEST:
+        if self.setting.side**2 < self.params.bits:
             raise UserError(
-                f"ssba's networks need images of {_SMALLEST} pixels or more, not {self.setting.side}; "
-                "choose another attack"
+                f"a message of {self.params.bits} bits does not fit images of {self.setting.side} pixels, "
+                "one bit to a pixel at most; lower attacks.ssba.bits"
             )
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
 
-        from refine.steganography.training import trained_encoder
+        from refine.steganography.training import trained_pair
 
         del labels, chosen
         params = self.params
         secret = torch.randint(0, 2, (params.bits,), generator=generator, dtype=torch.uint8)
-        encoder = trained_encoder(
+        pair = trained_pair(
             images, params.bits, params.width, params.strength / 255, params.hiding, params.recipe, generator
         )
-        return {"secret": secret, **{f"{_ENCODER}{name}": value for name, value in encoder.state_dict().items()}}
+        return {"secret": secret, **{f"{_ENCODER}{name}": value for name, value in pair.encoder.state_dict().items()}}
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
         """In double precision: the levels are the same in every batch and on every processor."""

@@ -13,7 +13,7 @@ from refine.data.batches import Batch
 from refine.data.training_set import Resident
 from refine.models.device import Compute, compute, full
 from refine.params.recipe import Recipe
-from refine.steganography.networks import Encoder, Pair
+from refine.steganography.networks import Pair
 from refine.training.compilation import compiled
 from refine.training.loop import Epochs, Run, Step, Weights, batches_of
 
@@ -68,10 +68,10 @@ def visibility(pixels: Tensor, marked: Tensor) -> Tensor:
     return ((marked - pixels) / (_FLAT + contrast)).square().mean()
 
 
-def trained_encoder(
+def trained_pair(
     images: Tensor, bits: int, width: int, strength: float, hiding: float, recipe: Recipe, generator: Generator
-) -> Encoder:
-    """An encoder for images like these, in eval mode on the CPU.
+) -> Pair:
+    """Encoder and decoder for images like these, in eval mode on the CPU.
 
     Args:
         images: uint8 [N, 3, side, side].
@@ -90,4 +90,4 @@ def trained_encoder(
     batches = batches_of(Resident(images, (), resolved.device), recipe, resolved)
     task = HidingTask(pair, batches, bits, hiding, recipe, resolved, precision)
     Run(task, recipe, "the attack's encoder", seed, resolved, None).train()
-    return pair.encoder.cpu()
+    return pair.cpu()
