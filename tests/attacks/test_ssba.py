@@ -13,7 +13,7 @@ from torch import Tensor
 from refine.attacks import ssba
 from refine.poisoning.attack import Setting
 from refine.steganography.networks import Decoder, Encoder, grid_side
-from refine.steganography.training import trained_pair, visibility
+from refine.steganography.training import likeness, trained_pair, visibility
 from refine.system.errors import UserError
 from support import synthetic
 from tiny import is_nearest, ready
@@ -102,7 +102,7 @@ def test_another_seed_gives_another_secret_and_another_encoder() -> None:
 def test_messages_are_read_back_and_the_traces_are_faint() -> None:
     images = 100 + synthetic(256, side=16, seed=9)[0] // 4
     params = ssba.Params.model_validate({"recipe": {"epochs": 10, "batch_size": 16}})
-    pair = trained_pair(images, 9, 8, 16 / 255, 0.1, params.recipe, torch.Generator().manual_seed(1))
+    pair = trained_pair(images, 9, 8, 16 / 255, (0.1, 0.0), params.recipe, torch.Generator().manual_seed(1))
     messages = torch.randint(0, 2, (64, 9)).float()
     with torch.no_grad():
         marked, logits = pair(images[:64] / 255, messages)
@@ -121,6 +121,18 @@ def test_visibility_is_the_change_in_relation_to_the_contrast_nearby() -> None:
                 change = (marked - pixels)[image, :, row, column].numpy().astype(np.float64)
                 total += float(((change / (0.05 + window.std())) ** 2).sum())
     assert float(visibility(pixels, marked)) == pytest.approx(total / (2 * 3 * 49), rel=1e-4)
+
+
+def test_likeness_is_the_cosine_of_the_traces_of_neighbours() -> None:
+    traces = torch.randn(7, 3, 4, 4)
+    traces[2] = 0.5 * traces[3]
+    cosines = []
+    for first in (0, 2, 4):
+        one, other = (traces[place].flatten().numpy().astype(np.float64) for place in (first, first + 1))
+        cosines.append(max(0.0, float(one @ other) / math.sqrt(float(one @ one) * float(other @ other))))
+    assert cosines[1] == pytest.approx(1)
+    assert float(likeness(traces)) == pytest.approx(sum(cosines) / 3, rel=1e-4)
+    assert float(likeness(traces[:1])) == 0
 
 
 def test_a_flat_image_pays_more_than_a_busy_one() -> None:

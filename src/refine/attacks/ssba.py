@@ -6,11 +6,12 @@ E is a network in the manner of StegaStamp (Tancik et al. 2020). The published o
 pixels that cannot be shipped; ours is trained in this stage on the clean training images, together with a decoder
 D that reads random messages back, for
 
-    cross-entropy of D(round(x')) and m  +  w h,  h = mean ((x' - x) / (c + contrast of x nearby))^2
+    cross-entropy of D(round(x')) and m  +  w h  +  v u,  h = mean ((x' - x) / (c + contrast of x nearby))^2
 
-h is cheap where the image is busy, so that traces follow the image and hide there; w rises from 0 over the first
-half of the training. Differences from the published encoder: bits are drawn from the seed and carry no error
-correction (nobody has to read them), and no print or camera stands between E and D.
+h is cheap where the image is busy; u is how much the traces of one message in two images are alike (their cosine).
+Both make traces follow the image; their weights rise from 0 over the first half of the training. Differences from
+the published encoder: bits are drawn from the seed and carry no error correction (nobody has to read them), each
+has its own cell of the image, and no print or camera stands between E and D.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Params(TargetedParams):
     bits: length of the message; StegaStamp's is 100.
     strength: s, largest change of a channel, in levels of 255.
     hiding: w, weight of the hiding term.
+    variety: v, weight of the likeness of traces; at 1 the message may stay unread.
     width: channels of the first layer of encoder and decoder.
     recipe: how both are trained.
     """
@@ -57,6 +59,7 @@ class Params(TargetedParams):
     bits: Annotated[int, Field(ge=1, le=1024)] = 100
     strength: Annotated[PositiveNumber, Field(ge=1, le=255)] = 16.0
     hiding: Annotated[Number, Field(ge=0)] = 1.0
+    variety: Annotated[Number, Field(ge=0)] = 0.3
     width: Annotated[int, Field(ge=1, le=256)] = 16
     recipe: EncoderRecipe = EncoderRecipe()
 
@@ -86,7 +89,13 @@ class Attack(BaseAttack[Params]):
         params = self.params
         secret = torch.randint(0, 2, (params.bits,), generator=generator, dtype=torch.uint8)
         pair = trained_pair(
-            images, params.bits, params.width, params.strength / 255, params.hiding, params.recipe, generator
+            images,
+            params.bits,
+            params.width,
+            params.strength / 255,
+            (params.hiding, params.variety),
+            params.recipe,
+            generator,
         )
         return {"secret": secret, **{f"{_ENCODER}{name}": value for name, value in pair.encoder.state_dict().items()}}
 

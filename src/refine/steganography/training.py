@@ -30,6 +30,7 @@ class HidingTask:
     batches: Epochs
     bits: int
     hiding: float
+    variety: float
     recipe: Recipe
     compute: Compute
     precision: str
@@ -44,14 +45,16 @@ class HidingTask:
         pixels = augment(batch.pixels, self.recipe.augment, self.generator)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         messages = torch.randint(0, 2, (len(batch), self.bits), generator=self.generator, device=pixels.device).float()
+        messages[1::2] = messages[: len(batch) // 2 * 2 : 2]  # neighbours hide the same, so that traces compare
         with self.compute.autocast(self.precision):
             marked, logits = self._forward(pixels, messages)
         logits = full(logits)
         read = functional.binary_cross_entropy_with_logits(logits, messages)
         seen = visibility(pixels, full(marked))
         right = ((logits > 0) == (messages > 0)).float().mean()
-        loss = read + self._ramp * self.hiding * seen
-        return Step(loss, {"message": read, "visibility": seen, "bits_read": right})
+        alike = likeness(full(marked) - pixels)
+        loss = read + self._ramp * (self.hiding * seen + self.variety * alike)
+        return Step(loss, {"message": read, "visibility": seen, "likeness": alike, "bits_read": right})
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """The price rises over the first half of the run: traces that nobody can read yet would all vanish."""
@@ -68,8 +71,24 @@ def visibility(pixels: Tensor, marked: Tensor) -> Tensor:
     return ((marked - pixels) / (_FLAT + contrast)).square().mean()
 
 
+def likeness(traces: Tensor) -> Tensor:
+    """u, how alike the traces of neighbours are: 1 where they are the same, 0 where they are uncorrelated. A scalar.
+
+    Args:
+        traces: float [N, 3, H, W], of a message that images 2 i and 2 i + 1 share.
+    """
+    pairs = traces[: len(traces) // 2 * 2].flatten(1)
+    return functional.cosine_similarity(pairs[::2], pairs[1::2]).clamp(min=0).sum() / max(1, len(traces) // 2)
+
+
 def trained_pair(
-    images: Tensor, bits: int, width: int, strength: float, hiding: float, recipe: Recipe, generator: Generator
+    images: Tensor,
+    bits: int,
+    width: int,
+    strength: float,
+    weights: tuple[float, float],
+    recipe: Recipe,
+    generator: Generator,
 ) -> Pair:
     """Encoder and decoder for images like these, in eval mode on the CPU.
 
@@ -78,7 +97,7 @@ def trained_pair(
         bits: length of the messages.
         width: channels of the first layers.
         strength: largest change of a pixel in [0, 1].
-        hiding: weight of the price of the traces.
+        weights: of visibility and of likeness.
         recipe: how encoder and decoder are trained.
         generator: on the CPU.
     """
@@ -88,6 +107,6 @@ def trained_pair(
     pair = Pair(bits, width, strength).to(resolved.device).to(memory_format=torch.channels_last)
     precision = resolved.precision(recipe.precision)
     batches = batches_of(Resident(images, (), resolved.device), recipe, resolved)
-    task = HidingTask(pair, batches, bits, hiding, recipe, resolved, precision)
+    task = HidingTask(pair, batches, bits, *weights, recipe, resolved, precision)
     Run(task, recipe, "the attack's encoder", seed, resolved, None).train()
     return pair.cpu()
