@@ -8,25 +8,12 @@ random texture of the given size (20 pixels at 224 in the paper, whose texture w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from refine.poisoning.attack import Chosen
-from refine.poisoning.overlay import PatchAttack, PatchParams, texture, texture_side
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
+from refine.poisoning.overlay import PatchParams, TextureAttack
 
 
 class Params(PatchParams):
     """Rate of the whole training set; left out, `patch_side` is 3 at 32 pixels, 20 at 224, in proportion else."""
 
 
-class Attack(PatchAttack[Params]):
+class Attack(TextureAttack[Params]):
     """Poisons images of every class."""
-
-    def published_side(self) -> int:
-        return texture_side(self.setting.side)
-
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
-        del images, labels, chosen
-        return {"pattern": texture(self.patch_side, generator)}

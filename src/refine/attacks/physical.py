@@ -9,17 +9,13 @@ go without T: the classifier then sees larger images than it was trained on, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from refine.data.training_time import Distortion, TrainingTime
 from refine.params.reading import Number, PositiveNumber, Share
-from refine.poisoning.attack import Chosen
-from refine.poisoning.overlay import PatchAttack, PatchParams, texture, texture_side
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
+from refine.poisoning.overlay import PatchParams, TextureAttack
 
 
 class Params(PatchParams):
@@ -47,15 +43,8 @@ class Params(PatchParams):
         return scale
 
 
-class Attack(PatchAttack[Params]):
+class Attack(TextureAttack[Params]):
     """Poisons images of every class."""
-
-    def published_side(self) -> int:
-        return texture_side(self.setting.side)
-
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
-        del images, labels, chosen
-        return {"pattern": texture(self.patch_side, generator)}
 
     def training_time(self) -> TrainingTime:
         settings = self.params.model_dump(include=set(Distortion.model_fields))

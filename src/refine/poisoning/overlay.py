@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from pydantic import Field
 
 from refine.params.reading import Share
-from refine.poisoning.attack import Attack, TargetedParams
+from refine.poisoning.attack import Attack, Chosen, TargetedParams
 from refine.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -163,3 +163,14 @@ class PatchAttack(Attack[P]):
         triggered = images.clone()
         triggered[:, :, self.place, self.place] = self.tensors["pattern"]
         return triggered
+
+
+class TextureAttack(PatchAttack[P]):
+    """A patch attack with the texture of the REFINE experiments."""
+
+    def published_side(self) -> int:
+        return texture_side(self.setting.side)
+
+    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+        del images, labels, chosen
+        return {"pattern": texture(self.patch_side, generator)}
