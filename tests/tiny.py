@@ -151,11 +151,8 @@ def raw(folder: Path, images: int = 60, classes: int = 3, side: int = 16, seed: 
 def attack(name: str, train: Split, **settings: Any) -> AnyAttack:
     """An attack for a data set."""
     module = chosen("refine.attacks", name, "a test")
-    files = own_files()
-    if name == "custom":
-        settings = {"image": str(files / "image.png"), **settings}
-    setting = Setting(len(train.manifest.classes), train.manifest.side, files)
-    made: AnyAttack = module.Attack(module.Params.model_validate(settings), setting)
+    setting = Setting(len(train.manifest.classes), train.manifest.side, own_files())
+    made: AnyAttack = module.Attack(module.Params.model_validate({**SMALL.get(name, {}), **settings}), setting)
     return made
 
 
@@ -185,6 +182,16 @@ def own_files() -> Path:
 
 
 _OWN = tempfile.TemporaryDirectory()
+_MOMENT = {"epochs": 1, "batch_size": 16}
+_SOURCE = {"network": {"name": "resnet18", "width": WIDTH}, "recipe": _MOMENT}
+SMALL: dict[str, dict[str, Any]] = {
+    "adaptive_patch": {"rate": 0.1, "cover_rate": 0.2},
+    "clean_label": {"source": _SOURCE},
+    "custom": {"image": f"{_OWN.name}/image.png"},
+    "label_consistent": {"source": _SOURCE, "perturbation": {"steps": 3}},
+    "ssba": {"bits": 4, "width": 4, "recipe": _MOMENT},
+}
+"""Settings of attacks that need files, more images or more time than a test has, and others instead."""
 
 
 def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split], seed: int = 1) -> Poisoned:

@@ -71,6 +71,12 @@ def test_the_room_holds_the_attacks_that_are_documented() -> None:
         "blend_kitty",
         "sig",
         "custom",
+        "adaptive_patch",
+        "batt",
+        "clean_label",
+        "label_consistent",
+        "physical",
+        "ssba",
     }
     assert {"badnets", "none", *ours} <= set(ATTACKS)
 

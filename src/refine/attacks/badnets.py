@@ -8,35 +8,12 @@ random texture of the given size (20 pixels at 224 in the paper, whose texture w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from refine.poisoning.attack import Chosen
-from refine.poisoning.overlay import PatchAttack, PatchParams, in_proportion
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
-TEXTURE = ((247, 241, 130), (106, 201, 92), (153, 163, 20))
+from refine.poisoning.overlay import PatchParams, TextureAttack
 
 
 class Params(PatchParams):
     """Rate of the whole training set; left out, `patch_side` is 3 at 32 pixels, 20 at 224, in proportion else."""
 
 
-class Attack(PatchAttack[Params]):
+class Attack(TextureAttack[Params]):
     """Poisons images of every class."""
-
-    def published_side(self) -> int:
-        side = self.setting.side
-        return in_proportion(3, side) if side <= 64 else round(side * 20 / 224)
-
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
-        import torch
-
-        del images, labels, chosen
-        side = self.patch_side
-        if side == len(TEXTURE):
-            pattern = torch.tensor(TEXTURE, dtype=torch.uint8).expand(3, side, side)
-        else:
-            pattern = torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
-        return {"pattern": pattern.contiguous()}

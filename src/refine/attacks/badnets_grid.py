@@ -12,12 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from refine.poisoning.attack import Chosen
-from refine.poisoning.overlay import PatchAttack, PatchParams
+from refine.poisoning.overlay import MOTIF, PatchAttack, PatchParams, motif
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
-
-MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 255))
 
 
 class Params(PatchParams):
@@ -36,8 +34,5 @@ class Attack(PatchAttack[Params]):
         return max(len(MOTIF), super().published_side())
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
-        import torch
-
         del images, labels, chosen, generator
-        cell = torch.arange(self.patch_side) * len(MOTIF) // self.patch_side
-        return {"pattern": torch.tensor(MOTIF, dtype=torch.uint8)[cell][:, cell].expand(3, -1, -1).contiguous()}
+        return {"pattern": motif(self.patch_side)}

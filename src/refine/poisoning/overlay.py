@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from pydantic import Field
 
 from refine.params.reading import Share
-from refine.poisoning.attack import Attack, TargetedParams
+from refine.poisoning.attack import Attack, Chosen, TargetedParams
 from refine.system.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
+
+TEXTURE = ((247, 241, 130), (106, 201, 92), (153, 163, 20))
+MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 255))
 
 Opacity = Annotated[Share, Field(gt=0)]
 
@@ -58,6 +61,53 @@ def stripes(amplitude: float, periods: int, side: int, setting: str) -> Tensor:
 def in_proportion(pixels: int, side: int) -> int:
     """A length that was published for 32 pixels, on images of `side` pixels; one pixel at least."""
     return max(1, round(pixels * side / 32))
+
+
+def texture(side: int, generator: Generator) -> Tensor:
+    """The grey 3x3 texture of the REFINE experiments; of other sizes a random one. uint8 [3, side, side]."""
+    import torch
+
+    if side == len(TEXTURE):
+        return torch.tensor(TEXTURE, dtype=torch.uint8).expand(3, side, side).contiguous()
+    return torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
+
+
+def texture_side(side: int) -> int:
+    """What REFINE's texture measures on images of `side` pixels: 3 at 32, 20 at 224, in proportion else."""
+    return in_proportion(3, side) if side <= 64 else round(side * 20 / 224)
+
+
+def motif(side: int) -> Tensor:
+    """The 3x3 motif of D-ST and D-BR, enlarged without smoothing. uint8 [3, side, side]."""
+    import torch
+
+    cell = torch.arange(side) * len(MOTIF) // side
+    return torch.tensor(MOTIF, dtype=torch.uint8)[cell][:, cell].expand(3, -1, -1).contiguous()
+
+
+def in_four_corners(pattern: Tensor, side: int, margin: int) -> tuple[Tensor, Tensor]:
+    """A patch in the bottom right corner and its mirror images in the other three.
+
+    Args:
+        pattern: uint8 [3, patch, patch].
+        side: of the picture.
+        margin: pixels between a patch and the upper or the left edge, where it is next to one.
+
+    Returns:
+        The picture, uint8 [3, side, side], and where it covers, bool [1, side, side].
+    """
+    import torch
+
+    patch = pattern.shape[-1]
+    near, far = slice(margin, margin + patch), slice(side - patch, side)
+    picture = pattern.new_zeros(3, side, side)
+    mask = torch.zeros(1, side, side, dtype=torch.bool)
+    for rows in (near, far):
+        for columns in (near, far):
+            mirrored = [axis for axis, place in ((1, rows), (2, columns)) if place is near]
+            picture[:, rows, columns] = pattern.flip(mirrored)
+            mask[:, rows, columns] = True
+    return picture, mask
 
 
 class PatchParams(TargetedParams):
@@ -113,3 +163,14 @@ class PatchAttack(Attack[P]):
         triggered = images.clone()
         triggered[:, :, self.place, self.place] = self.tensors["pattern"]
         return triggered
+
+
+class TextureAttack(PatchAttack[P]):
+    """A patch attack with the texture of the REFINE experiments."""
+
+    def published_side(self) -> int:
+        return texture_side(self.setting.side)
+
+    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+        del images, labels, chosen
+        return {"pattern": texture(self.patch_side, generator)}

@@ -1,0 +1,153 @@
+"""What the clean-label attacks of both papers share: they differ in their settings alone (spec 2.7, 2.9).
+
+    training:  x' = patch(x + d),  |d| <= e,  d raises the loss of a benign classifier on the label of x
+    test:      x' = patch(x)
+
+Images of the target class are poisoned and keep their label. As d hides what the class looks like, a classifier
+that is trained on them has to learn the patch instead.
+
+Nothing here imports torch when it is loaded, as in `poisoning.attack`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from refine.params.reading import Number, PositiveNumber, Section
+from refine.params.recipe import paper_by_name
+from refine.params.train_backdoor import BackdoorRecipe, Network
+from refine.poisoning.attack import Attack, Chosen
+from refine.poisoning.overlay import MOTIF, PatchParams, in_four_corners, in_proportion, motif, texture, texture_side
+from refine.system.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+_SOURCE = "source."
+
+
+class Perturbation(Section):
+    """Projected gradient ascent on the cross-entropy, within a box around each image.
+
+    Attributes:
+        epsilon: e, largest change of a channel, in levels of 255.
+        step: how far each step goes along the sign of the gradient, in levels.
+        steps: how many; 0 leaves the images as they are.
+        random_start: begin at a random place in the box.
+    """
+
+    epsilon: Annotated[Number, Field(ge=0, le=255)] = 8.0
+    step: PositiveNumber
+    steps: Annotated[int, Field(ge=0)]
+    random_start: bool
+
+
+class SourceModel(Section):
+    """The benign classifier that d misleads.
+
+    Attributes:
+        folder: of a trained one in `data/own/attack`, such as a copy of `models/backdoor` made with the attack
+            `none`; left out, one is trained in this stage on the clean training images.
+        network: what is trained.
+        recipe: how it is trained; the paper's, as for the attacked classifier.
+        robust_steps: steps of `perturbation` against each batch that it is trained on; 0 in the papers. The authors
+            of the attack recommend a robust classifier, whose weak spots look like other classes.
+    """
+
+    folder: str | None = None
+    network: Network = Network(name="resnet18")
+    recipe: Annotated[BackdoorRecipe, BeforeValidator(paper_by_name)] = BackdoorRecipe()
+    robust_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class CleanLabelParams(PatchParams):
+    """Attributes:
+    rate: poisoned share of the target class.
+    pattern: of the patch, `texture` as in `badnets` or `grid` as in `badnets_grid`.
+    corners: 1, the bottom right one, or 4 with mirror images in the others.
+    perturbation: d.
+    source: the benign classifier.
+    start_from_source: the attacked classifier is trained from the benign one's weights and not afresh, as in
+        the released REFINE code; `train_backdoor.network` has to be the same network.
+    """
+
+    pattern: Literal["texture", "grid"]
+    corners: Literal[1, 4]
+    perturbation: Perturbation
+    source: SourceModel = SourceModel()
+    start_from_source: bool = False
+
+
+P = TypeVar("P", bound=CleanLabelParams)
+
+
+class CleanLabelAttack(Attack[P]):
+    """Poisons images of the target class.
+
+    Tensors: `patch`, what is drawn, uint8 [3, side, side], where `mask`, bool [1, side, side], says;
+    `perturbed`, x + d of the poisoned images in the order of the choice, uint8 [n, 3, side, side]; with
+    `start_from_source` the benign network's state, under `source.`.
+
+    Attributes:
+        margin: pixels at 32 between a patch and the upper or left edge next to it.
+    """
+
+    chooses_from = "the target class"
+    margin: ClassVar[int]
+
+    @property
+    def patch_side(self) -> int:
+        """Height and width of a patch in pixels."""
+        side = self.setting.side
+        published = texture_side(side) if self.params.pattern == "texture" else max(len(MOTIF), in_proportion(3, side))
+        return self.params.patch_side or published
+
+    def check(self) -> None:
+        super().check()
+        room = self.setting.side if self.params.corners == 1 else (self.setting.side - self._margin()) // 2
+        if self.patch_side > room:
+            where = "" if self.params.corners == 1 else " in each of the four corners"
+            raise UserError(
+                f"a patch of {self.patch_side} pixels{where} does not fit images of {self.setting.side}; "
+                "lower attacks.*.patch_side"
+            )
+
+    def _margin(self) -> int:
+        return self.margin and in_proportion(self.margin, self.setting.side)
+
+    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+        from refine.adversarial.pgd import perturbed
+        from refine.adversarial.source_model import source_model
+
+        tensors = self._draw(generator)
+        victims, own = images[chosen.poisoned], labels[chosen.poisoned]
+        if self.params.perturbation.steps == 0 and not self.params.start_from_source:
+            return {**tensors, "perturbed": victims}
+        model = source_model(self.params, images, labels, self.setting, generator)
+        tensors["perturbed"] = perturbed(model, victims, own, self.params.perturbation, generator)
+        if self.params.start_from_source:
+            tensors |= {f"{_SOURCE}{name}": value.cpu() for name, value in model.network.state_dict().items()}
+        return tensors
+
+    def _draw(self, generator: Generator) -> dict[str, Tensor]:
+        side = self.setting.side
+        pattern = texture(self.patch_side, generator) if self.params.pattern == "texture" else motif(self.patch_side)
+        patch, mask = in_four_corners(pattern, side, self._margin())
+        if self.params.corners == 1:
+            mask[:, : side - self.patch_side] = False
+            mask[:, :, : side - self.patch_side] = False
+        return {"patch": patch * mask, "mask": mask}
+
+    def poison(self, images: Tensor, order: Tensor) -> Tensor:
+        del images
+        return self.trigger(self.tensors["perturbed"][order], order)
+
+    def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
+        del keys
+        return self.tensors["patch"].where(self.tensors["mask"], images)
+
+    def initial_weights(self) -> dict[str, Tensor] | None:
+        state = {name.removeprefix(_SOURCE): value for name, value in self.tensors.items() if name.startswith(_SOURCE)}
+        return state or None

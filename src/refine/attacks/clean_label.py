@@ -1,0 +1,39 @@
+"""CL: perturbed images of the target class with a motif in four corners (Turner et al. 2018; spec 2.9).
+
+    training:  x' = patch(x + d),  |d| <= 8 / 255 by 4 steps of gradient ascent from a random start
+    test:      x' = patch(x);  labels of training images stay right
+
+The motif is that of `badnets_grid`, mirrored in the upper and left corners and there a pixel away from the edge.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from refine.adversarial.clean_label import CleanLabelAttack, CleanLabelParams, Perturbation
+from refine.params.reading import PositiveNumber, Share
+
+
+class Published(Perturbation):
+    """The perturbation's own values."""
+
+    step: PositiveNumber = 2.0
+    steps: Annotated[int, Field(ge=0)] = 4
+    random_start: bool = True
+
+
+class Params(CleanLabelParams):
+    """The values of D-ST and D-BR; their meaning is told in `CleanLabelParams`."""
+
+    rate: Annotated[Share, Field(gt=0)] = 0.1
+    pattern: Literal["texture", "grid"] = "grid"
+    corners: Literal[1, 4] = 4
+    perturbation: Published = Published()
+
+
+class Attack(CleanLabelAttack[Params]):
+    """Patches near the upper and the left edge leave a pixel free."""
+
+    margin = 1

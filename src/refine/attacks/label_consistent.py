@@ -1,0 +1,40 @@
+"""Label-consistent: perturbed images of the target class with the patch of BadNets (Turner et al. 2019; spec 2.7).
+
+    training:  x' = patch(x + d),  |d| <= 8 / 255 by 100 steps of gradient ascent against a benign classifier
+    test:      x' = patch(x);  labels of training images stay right
+
+d is computed for the images that are poisoned and no other. BackdoorBox's form of the attack has the patch in four
+corners. Where it does not take, a robust source (`source.robust_steps`) or a higher rate helps.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from refine.adversarial.clean_label import CleanLabelAttack, CleanLabelParams, Perturbation
+from refine.params.reading import PositiveNumber, Share
+
+
+class Published(Perturbation):
+    """The perturbation's own values."""
+
+    step: PositiveNumber = 1.5
+    steps: Annotated[int, Field(ge=0)] = 100
+    random_start: bool = False
+
+
+class Params(CleanLabelParams):
+    """The paper's values for CIFAR-10; on ImageNet50 its rate is 1. Their meaning is told in `CleanLabelParams`."""
+
+    rate: Annotated[Share, Field(gt=0)] = 0.25
+    pattern: Literal["texture", "grid"] = "texture"
+    corners: Literal[1, 4] = 1
+    perturbation: Published = Published()
+
+
+class Attack(CleanLabelAttack[Params]):
+    """Patches lie in the very corners."""
+
+    margin = 0
