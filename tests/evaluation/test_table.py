@@ -60,3 +60,13 @@ def test_every_figure_that_is_measured_is_shown() -> None:
         figures[system]["top5_accuracy"] = 0.987
     assert ["top5", "accuracy", "98.70", "%", "98.70", "%"] in _rows(render(figures))
     assert len(_rows(render(figures))) == 2 + len(figures["refine"])
+
+
+def test_an_attack_that_did_not_take_is_told_loudly() -> None:
+    figures = copy.deepcopy(FIGURES)
+    figures["attack_took"] = True
+    assert "TAKE" not in render(figures)
+    figures["attack_took"] = False
+    figures["no_defence"]["attack_success_rate"] = 0.1422
+    assert "THE ATTACK DID NOT TAKE: its success rate without defence is 14.22 %" in render(figures)
+    assert "proves nothing" in render(figures)

@@ -153,7 +153,7 @@ def test_no_output_appears_when_writing_breaks_off(
     def broken(*_: object) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr("refine.poisoning.poison.draw_grid", broken)
+    monkeypatch.setattr("refine.poisoning.poison.draw_grids", broken)
     with pytest.raises(OSError, match="no space"):
         poisoned(tmp_path, "badnets", attack("badnets", clean[0]), clean)
     assert files_of(tmp_path) == {}
@@ -169,6 +169,16 @@ def test_the_preview_has_a_column_for_each_class_that_is_triggered(clean: tuple[
     difference = pixels[224:320, 120:216]
     assert not difference[: 14 * 6].any()
     assert difference[14 * 6 :, 14 * 6 :].any()
+
+
+def test_the_preview_shows_the_first_poisoned_training_images_below(clean: tuple[Split, Split], tmp_path: Path) -> None:
+    result = poisoned(tmp_path, "badnets", attack("badnets", clean[0]), clean)
+    with Image.open(result.outputs.preview) as picture:
+        pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+    cell = pixels[324 + 24 + 100 : 324 + 24 + 196, 120:216]
+    poisoned_images = result.poisoned_train.images[result.poisoned_train.flags("poisoned")]
+    shown = cell[::6, ::6].permute(2, 0, 1)
+    assert any(torch.equal(shown, image) for image in poisoned_images)
 
 
 def test_triggered_images_show_the_trigger_where_the_attack_puts_it_and_leave_out_the_target_class(

@@ -20,7 +20,7 @@ from refine.models.card import read_card
 from refine.models.classifier import Classifier
 from refine.models.device import Compute
 from refine.params.evaluate import EvaluateParams
-from refine.pictures.grid import draw_grid, to_bytes
+from refine.pictures.grid import Grid, draw_grids, to_bytes
 from refine.system.errors import UserError
 from refine.system.files import new_folder, write_json
 from refine.system.progress import progress
@@ -83,6 +83,8 @@ def evaluate(
         "no_defence": measure(before, truth),
         "refine": measure(after, truth),
     }
+    if "attack_success_rate" in figures["no_defence"]:
+        figures["attack_took"] = figures["no_defence"]["attack_success_rate"] >= params.least_asr
     with new_folder(plots) as part:
         classes = tests.clean.manifest.classes
         _write_confusion(part / "confusion_no_defence.csv", before.benign, truth.labels, classes)
@@ -170,7 +172,7 @@ def draw_gallery(path: Path, tests: HeldOut, truth: Truth, defence: Refine, colu
     if attacked:
         triggered = tests.triggered.images[places]
         rows += [("triggered", triggered), ("transformed", transformed(triggered))]
-    draw_grid(path, rows, names)
+    draw_grids(path, Grid(names, rows))
 
 
 def _one_of_each(labels: Tensor, count: int) -> Tensor:

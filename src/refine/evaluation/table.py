@@ -28,7 +28,20 @@ def render(figures: dict[str, Any]) -> str:
     shown.index = [str(name).replace("_", " ") for name in shown.index]
     images = figures["images"]
     note = f"{images['benign']:,} benign and {images['triggered']:,} triggered test images"
-    return f"{shown.to_string()}\n{note}"
+    return "\n".join([shown.to_string(), note, *_warning(figures)])
+
+
+def _warning(figures: dict[str, Any]) -> list[str]:
+    if figures.get("attack_took", True):
+        return []
+    asr = _text("attack_success_rate", figures["no_defence"]["attack_success_rate"])
+    lines = [
+        f"THE ATTACK DID NOT TAKE: its success rate without defence is {asr}, under evaluate.least_asr.",
+        "A defence against an attack that does not work proves nothing. Raise the attack's rate or strength,",
+        "or train the classifier longer, before you read anything into the column REFINE.",
+    ]
+    frame = "!" * max(len(line) for line in lines)
+    return ["", frame, *lines, frame]
 
 
 def _text(name: str, value: float) -> str:

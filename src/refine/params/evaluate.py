@@ -6,14 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from refine.params.reading import Section
+from refine.params.reading import Section, Share
 
 
 class EvaluateParams(Section):
     """Attributes:
     batch_size: images per forward pass.
     gallery_images: columns of the picture grid.
+    least_asr: attack success rate without defence below which the attack did not take; the run then says that it
+        proves nothing about the defence.
     """
 
     batch_size: Annotated[int, Field(ge=1)] = 256
     gallery_images: Annotated[int, Field(ge=1, le=64)] = 8
+    least_asr: Share = 0.5

@@ -13,7 +13,7 @@ from refine.data import training_time
 from refine.data.format.writer import Sample, write_shards
 from refine.data.reader import Split
 from refine.data.tensors import save_tensors
-from refine.pictures.grid import draw_grid
+from refine.pictures.grid import Grid, difference, draw_grids
 from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack, Chosen
 from refine.system.files import new_folder
@@ -63,7 +63,8 @@ def poison_dataset(
         write_shards(test_part, _test_samples(attack, test, to_trigger, triggered), test.manifest.description)
         record = saved.save(attack_part, name, attack, chosen, seed, train.labels)
         _save_training_time(attack_part / "training", attack)
-        draw_preview(outputs.preview, test, to_trigger, triggered)
+        grids = _triggered_grid(test, to_trigger, triggered), _poisoned_grid(train, images, attack, chosen)
+        draw_grids(outputs.preview, *grids)
     return record
 
 
@@ -106,12 +107,21 @@ def _sample(clean: Split, row: int, image: Tensor, given: int, flags: dict[str, 
     return Sample(int(clean.keys[row]), image.permute(1, 2, 0).numpy(), given, info)
 
 
-def draw_preview(path: Path, test: Split, to_trigger: Tensor, triggered: Tensor) -> None:
-    """A picture of clean test images above their triggered versions and the difference, one class a column."""
+def _triggered_grid(test: Split, to_trigger: Tensor, triggered: Tensor) -> Grid:
+    """One test image of each class that is triggered."""
     rows = to_trigger.nonzero().flatten()
     labels = test.labels[rows]
     first = [labels.tolist().index(label) for label in sorted(set(labels.tolist()))][:PREVIEWS]
     clean, changed = test.images[rows[first]], triggered[first]
-    difference = (changed.int() - clean.int()).abs().to(torch.uint8)
     titles = [test.manifest.classes[int(labels[place])] for place in first]
-    draw_grid(path, [("clean", clean), ("triggered", changed), ("difference", difference)], titles)
+    return Grid(titles, [("clean test", clean), ("triggered", changed), difference(clean, changed)])
+
+
+def _poisoned_grid(train: Split, images: Tensor, attack: AnyAttack, chosen: Chosen) -> Grid:
+    """The first poisoned training images, with their original and their given label where these differ."""
+    rows = chosen.poisoned[:PREVIEWS]
+    names = train.manifest.classes
+    pairs = zip(train.labels[rows].tolist(), attack.relabel(train.labels[rows]).tolist(), strict=True)
+    titles = [names[was] if was == given else f"{names[was]} as {names[given]}" for was, given in pairs]
+    clean, changed = train.images[rows], images[rows]
+    return Grid(titles, [("clean training", clean), ("poisoned", changed), difference(clean, changed)])
