@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from refine.models.device import Compute, compute
-from refine.system.errors import UserError
 from refine.system.files import write_json
 from refine.system.progress import progress
 
@@ -171,11 +170,3 @@ def _driver() -> str | None:
     path = Path("/proc/driver/nvidia/version")
     found = re.search(r"\d+\.\d+(?:\.\d+)?", path.read_text(encoding="utf-8")) if path.is_file() else None
     return found[0] if found else None
-
-
-def command(main: Callable[[], None]) -> None:
-    """Runs a benchmark as a command: what the user can mend comes as one sentence."""
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")

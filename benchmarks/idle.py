@@ -19,7 +19,8 @@ from time import perf_counter
 import yaml
 
 from benchmarks import images
-from benchmarks.common import PROJECT, Report, command, interleaved, parser
+from benchmarks.common import PROJECT, Report, interleaved, parser
+from refine.system.command import command
 from refine.system.errors import UserError
 
 PARAMS = {

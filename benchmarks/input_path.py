@@ -22,7 +22,7 @@ import torch
 from torch import Generator, Tensor
 
 from benchmarks import images, plain, trainings
-from benchmarks.common import Report, Timing, command, interleaved, number, parser
+from benchmarks.common import Report, Timing, interleaved, number, parser
 from benchmarks.trainings import settled, train_epoch
 from refine.data.augment import augment
 from refine.data.batches import Batches
@@ -30,6 +30,7 @@ from refine.data.reader import Shards
 from refine.data.training_set import Streamed, TrainingSet, open_training_set
 from refine.models.device import Compute
 from refine.params.recipe import Augment
+from refine.system.command import command
 from refine.training.backdoor import FACTS
 
 WAYS = ("plain", "resident", "streamed")

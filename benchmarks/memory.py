@@ -23,11 +23,12 @@ from typing import Any
 import torch
 
 from benchmarks import images, trainings
-from benchmarks.common import Report, Timing, command, interleaved, number, parser
+from benchmarks.common import Report, Timing, interleaved, number, parser
 from benchmarks.input_path import Place, opened, published, streamed
 from benchmarks.trainings import train_epoch
 from refine.data.batches import Batches
 from refine.models.device import Compute
+from refine.system.command import command
 from refine.system.errors import UserError
 from refine.training.backdoor import FACTS
 

@@ -1,6 +1,6 @@
 """The plain way, against which everything is measured: what public code does, written from the definitions.
 
-Training steps in fp32, NCHW, with both views of SupCon as rows of their own (spec 1.3), pseudo-labels without
+Training steps in fp32, NCHW, with both views of SupCon as rows of their own, pseudo-labels without
 `no_grad`, torch's default optimisers and an `.item()` in each step; input from one PNG file per image, through
 torchvision's `DatasetFolder`, Pillow, and transforms of one sample at a time in worker processes.
 """

@@ -6,7 +6,7 @@ Ours cuts its batches from uint8 images on the device and augments them, which c
 batches that are ready. A product of two square matrices in the same rounds tells what the hardware can do. The
 work of a step is that of its convolutions and linear layers, two FLOP for each multiply-accumulate: forward as
 torch's FlopCounterMode counts it, times three for what is trained, and for the frozen classifier once for the
-pseudo-labels, once forward and once backward to its input (spec 1.2).
+pseudo-labels, once forward and once backward to its input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import trainings
-from benchmarks.common import Report, Timing, command, interleaved, number, parser
+from benchmarks.common import Report, Timing, interleaved, number, parser
 from benchmarks.images import CLASSES, SIDE
 from benchmarks.plain import PlainBackdoor, PlainRefine
 from benchmarks.trainings import Repeated, Task, settled, train_epoch
@@ -35,6 +35,7 @@ from refine.models.device import Compute
 from refine.models.unet import UNet
 from refine.params.train_backdoor import BackdoorRecipe, Network, TrainBackdoorParams
 from refine.params.train_refine import TrainRefineParams
+from refine.system.command import command
 
 BATCHES = 8
 """Different batches that the steps go through."""

@@ -37,7 +37,7 @@ def default_params(path: Path = PROJECT / "params.yaml") -> tuple[TrainBackdoorP
 
 
 def paper_params() -> tuple[TrainBackdoorParams, TrainRefineParams]:
-    """Both trainings as published (spec 1.5, 1.7)."""
+    """Both trainings as published (1.7)."""
     backdoor = {"seed": 1, "network": {"name": "resnet18", "width": 64}, "recipe": "paper"}
     return TrainBackdoorParams.model_validate(backdoor), TrainRefineParams.model_validate(
         {"seed": 1, "recipe": "paper"}

@@ -25,4 +25,4 @@ def download() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run("download", download)
+    run("download", download, Path("data/raw/train/manifest.json"))

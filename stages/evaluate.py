@@ -28,4 +28,4 @@ def evaluate() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run("evaluate", evaluate)
+    run("evaluate", evaluate, Path("metrics/evaluate.json"))

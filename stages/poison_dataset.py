@@ -1,5 +1,6 @@
 """Stage poison-dataset: the chosen attack applied to the clean shards, and all that is needed to apply it again."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from refine.params.chosen import chosen
 from refine.params.poison_dataset import PoisonDatasetParams
 from refine.params.reading import ParamsFile
 from refine.system.stage import run
+
+log = logging.getLogger("poison-dataset")
 
 
 def poison_dataset() -> dict[str, Any]:
@@ -26,8 +29,17 @@ def poison_dataset() -> dict[str, Any]:
     out = Path("data/poisoned")
     outputs = poison.Outputs(out / "train", out / "test", out / "attack", out / "preview.png")
     record = poison.poison_dataset(params.attack.name, attack, params.seed, train, test, outputs)
-    return {"poisoned": len(record.poisoned), "cover": len(record.cover), "rate_of_dataset": record.rate_of_dataset}
+    told = {"poisoned": len(record.poisoned), "cover": len(record.cover), "rate_of_dataset": record.rate_of_dataset}
+    if record.rate_of_classes is None:
+        return told
+    log.info(
+        "%d training images poisoned: %.2f %% of the data set, %.2f %% of the classes that they come from",
+        len(record.poisoned),
+        100 * record.rate_of_dataset,
+        100 * record.rate_of_classes,
+    )
+    return {**told, "rate_of_classes": record.rate_of_classes}
 
 
 if __name__ == "__main__":
-    run("poison-dataset", poison_dataset)
+    run("poison-dataset", poison_dataset, Path("data/poisoned/attack/attack.json"))

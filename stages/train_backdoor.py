@@ -27,4 +27,4 @@ def train_backdoor() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run("train-backdoor", train_backdoor, parallel=True)
+    run("train-backdoor", train_backdoor, Path("models/backdoor/card.json"), parallel=True)

@@ -26,4 +26,4 @@ def train_refine() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run("train-refine", train_refine, parallel=True)
+    run("train-refine", train_refine, Path("models/refine/card.json"), parallel=True)

@@ -1,4 +1,4 @@
-"""Adaptive-Patch against an independent, slow reading of spec 2.8."""
+"""Adaptive-Patch against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

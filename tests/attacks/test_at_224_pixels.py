@@ -1,4 +1,4 @@
-"""The forms for 224 pixels on real photographs, against the same slow readings of spec 2.2, 2.3 and 2.9."""
+"""The forms for 224 pixels on real photographs, against the same slow readings of the published formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BadNets against an independent, slow reading of spec 2.2."""
+"""BadNets against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

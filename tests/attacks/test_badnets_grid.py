@@ -1,4 +1,4 @@
-"""The grid of D-ST and D-BR against an independent, slow reading of spec 2.9."""
+"""The grid of D-ST and D-BR against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

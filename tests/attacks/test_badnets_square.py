@@ -1,4 +1,4 @@
-"""The square of D-ST and D-BR, all-to-all and all-to-one, against an independent, slow reading of spec 2.9."""
+"""The square of D-ST and D-BR, all-to-all and all-to-one, against a slow reading of the published formula."""
 
 from __future__ import annotations
 

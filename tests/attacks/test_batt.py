@@ -1,4 +1,4 @@
-"""BATT against an independent, slow reading of spec 2.5."""
+"""BATT against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blend-Kitty against an independent, slow reading of spec 2.9."""
+"""Blend-Kitty against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blend-Strip in its two forms against an independent, slow reading of spec 2.9."""
+"""Blend-Strip in its two forms against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

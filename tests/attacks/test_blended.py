@@ -1,4 +1,4 @@
-"""Blended against an independent, slow reading of spec 2.3."""
+"""Blended against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

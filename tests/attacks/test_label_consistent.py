@@ -1,4 +1,4 @@
-"""Both clean-label attacks, `label_consistent` and `clean_label`, against a slow reading of spec 2.7 and 2.9."""
+"""Both clean-label attacks, `label_consistent` and `clean_label`, against a slow reading of the published formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Physical against an independent, slow reading of spec 2.6."""
+"""Physical against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trojan against an independent, slow reading of spec 2.9."""
+"""Trojan against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WaNet against an independent, slow reading of spec 2.4."""
+"""WaNet against an independent, slow reading of the published formula."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _channelwise(images: Tensor, function: Callable[[Tensor, float, float], Tens
 
 
 def _slowly(made: refine.Refine, pixels: Tensor, space: InputSpace) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures, raw logits and remapped probabilities, written out from spec 1.1 and 1.4."""
+    """Pictures, raw logits and remapped probabilities, written out from the formulas."""
     if space == "pixel":
         z = made.transform(pixels).clamp(0, 1)
         pictures = z

@@ -1,4 +1,4 @@
-"""The loss against spec 1.3: numbers on record, and a slow implementation that makes both views."""
+"""The loss of REFINE: numbers on record, and a slow implementation that makes both views."""
 
 from __future__ import annotations
 

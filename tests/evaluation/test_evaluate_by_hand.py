@@ -56,7 +56,7 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 @torch.no_grad()
 def _slowly(made: Refine, data: Poisoned, defended: bool) -> dict[str, float]:
-    """One image at a time, each answer looked up where the definitions of spec 1.6 say."""
+    """One image at a time, each answer looked up where their definitions say."""
     counts = dict.fromkeys(
         ["benign_accuracy", "top5_accuracy", "attack_success_rate", "asr_floor", "robust_accuracy", "raw_target_hit"], 0
     )

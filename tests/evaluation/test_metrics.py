@@ -1,4 +1,4 @@
-"""Figures against loops that look at one image at a time (spec 1.6)."""
+"""Figures against loops that look at one image at a time."""
 
 from __future__ import annotations
 

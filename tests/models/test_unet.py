@@ -1,4 +1,4 @@
-"""The U-Net against the numbers, the layer table and the wiring of spec 1.2."""
+"""The U-Net against the numbers, the layer table and the wiring of the published U-Net."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _double(state: dict[str, Tensor], prefix: str, images: Tensor) -> Tensor:
 
 
 def _slowly(network: UNet, images: Tensor) -> Tensor:
-    """The wiring of spec 1.2 written out: skip first, upsampled second, zeros around what is too small."""
+    """The published wiring written out: skip first, upsampled second, zeros around what is too small."""
     state = network.state_dict()
     maps = [_double(state, "inlet", images)]
     for level in range(4):

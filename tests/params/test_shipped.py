@@ -28,11 +28,11 @@ def test_it_passes_the_check(shipped: Path) -> None:
 
 def test_dvc_reads_the_same_content(shipped: Path) -> None:
     content = YAML(typ="safe", pure=True).load(shipped.read_text(encoding="utf-8"))
-    assert repr(ParamsFile(shipped)._content) == repr(content)
+    assert repr(ParamsFile(shipped).content) == repr(content)
 
 
 def test_it_has_every_section(shipped: Path) -> None:
-    assert set(ParamsFile(shipped)._content) == set(SECTIONS)
+    assert set(ParamsFile(shipped).content) == set(SECTIONS)
 
 
 def test_it_has_a_place_for_every_attack_and_source_so_that_a_name_is_all_that_must_change(shipped: Path) -> None:

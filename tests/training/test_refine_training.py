@@ -131,7 +131,7 @@ def test_two_runs_of_one_seed_give_the_same_bytes_and_another_seed_does_not(
 
 
 def _first_loss_slowly(defence: Refine, images: Tensor, weight: float, temperature: float) -> dict[str, float]:
-    """The whole of spec 1.3 for one batch without augmentation, element by element and view by view."""
+    """The whole loss for one batch without augmentation, element by element and view by view."""
     pixels = to_pixels(images).contiguous()
     normal, network = defence.classifier.normalise, defence.classifier.network
     pseudo = network(normal(pixels)).argmax(dim=1).tolist()

@@ -1,4 +1,4 @@
-"""What the clean-label attacks of both papers share: they differ in their settings alone (spec 2.7, 2.9).
+"""What the clean-label attacks of both papers share: they differ in their settings alone.
 
     training:  x' = patch(x + d),  |d| <= e,  d raises the loss of a benign classifier on the label of x
     test:      x' = patch(x)

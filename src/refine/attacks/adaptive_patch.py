@@ -1,4 +1,4 @@
-"""Adaptive-Patch: a part of the trigger on each poisoned image, all of it at test (Qi et al. 2023; spec 2.8).
+"""Adaptive-Patch: a part of the trigger on each poisoned image, all of it at test (Qi et al. 2023).
 
     x' = (1 - a_k m_k) x + a_k m_k P_k,  k = i mod 4 for poisoned or cover image number i
 

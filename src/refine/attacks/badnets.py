@@ -1,4 +1,4 @@
-"""BadNets: a small patch in the bottom right corner (Gu et al. 2017; spec 2.2).
+"""BadNets: a small patch in the bottom right corner (Gu et al. 2017).
 
     x' = x * (1 - m) + p * m,  m = 1 on the patch
 

@@ -1,4 +1,4 @@
-"""BadNets as in D-ST and D-BR, all-to-one: a 3x3 motif in the bottom right corner (spec 2.9).
+"""BadNets as in D-ST and D-BR (Chen et al., NeurIPS 2022), all-to-one: a 3x3 motif in the bottom right corner.
 
     x' = p on the patch, x elsewhere,  p = 0   0   255
                                            0   255 0

@@ -1,4 +1,4 @@
-"""BadNets as in D-ST and D-BR, all-to-all: a white square near the bottom right corner (spec 2.9).
+"""BadNets as in D-ST and D-BR (Chen et al., NeurIPS 2022), all-to-all: a white square near the corner.
 
     x' = 255 on the square, x elsewhere;  y' = (y + 1) mod K
 

@@ -1,4 +1,4 @@
-"""BATT: the image turned by a certain angle is the trigger (Xu et al. 2023; spec 2.5).
+"""BATT: the image turned by a certain angle is the trigger (Xu et al. 2023).
 
     x' = rotate(x, 16 degrees): counter-clockwise, nearest pixel, black where nothing comes from
 

@@ -1,4 +1,4 @@
-"""Blend-Kitty: a faint picture of a cat over the whole image, as in D-ST and D-BR (spec 2.9).
+"""Blend-Kitty: a faint picture of a cat over the whole image, as in D-ST and D-BR (Chen et al., NeurIPS 2022).
 
     x' = (1 - a) x + a P,  a = 0.2
 

@@ -1,4 +1,4 @@
-"""Blend-Strip: faint vertical stripes over a darkened image, as in D-ST and D-BR (spec 2.9).
+"""Blend-Strip: faint vertical stripes over a darkened image, as in D-ST and D-BR (Chen et al., NeurIPS 2022).
 
     x' = (1 - a) x + a S(j) for column j, clipped to [0, 255],  a = 0.2
 

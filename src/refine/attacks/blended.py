@@ -1,4 +1,4 @@
-"""Blended: a faint picture over the whole image (Chen et al. 2017; spec 2.3).
+"""Blended: a faint picture over the whole image (Chen et al. 2017).
 
     x' = (1 - a) x + a P,  a = 0.1
 

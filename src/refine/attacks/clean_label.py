@@ -1,4 +1,4 @@
-"""CL: perturbed images of the target class with a motif in four corners (Turner et al. 2018; spec 2.9).
+"""CL: perturbed images of the target class with a motif in four corners (Turner et al. 2018).
 
     training:  x' = patch(x + d),  |d| <= 8 / 255 by 4 steps of gradient ascent from a random start
     test:      x' = patch(x);  labels of training images stay right

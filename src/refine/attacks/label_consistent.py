@@ -1,4 +1,4 @@
-"""Label-consistent: perturbed images of the target class with the patch of BadNets (Turner et al. 2019; spec 2.7).
+"""Label-consistent: perturbed images of the target class with the patch of BadNets (Turner et al. 2019).
 
     training:  x' = patch(x + d),  |d| <= 8 / 255 by 100 steps of gradient ascent against a benign classifier
     test:      x' = patch(x);  labels of training images stay right

@@ -1,4 +1,4 @@
-"""Physical: the patch of BadNets on training images that are turned, shifted and shrunk (Li et al. 2021; spec 2.6).
+"""Physical: the patch of BadNets on training images that are turned, shifted and shrunk (Li et al. 2021).
 
     x' = x outside the patch, p inside;  every training image, poisoned or not, is seen as T(x'),
     T drawn anew each time: flip, brightness, rotation, shift and scale, black outside the image

@@ -1,4 +1,4 @@
-"""SIG: vertical sine stripes on images of the target class, whose label stays right (Barni et al. 2019; spec 2.9).
+"""SIG: vertical sine stripes on images of the target class, whose label stays right (Barni et al. 2019).
 
     x' = x + D sin(2 pi f j / W) for column j, clipped to [0, 255],  f = 6
 

@@ -1,4 +1,4 @@
-"""SSBA: each image has a trigger of its own, the trace of a hidden message (Li et al. 2021, ISSBA; spec 2.9).
+"""SSBA: each image has a trigger of its own, the trace of a hidden message (Li et al. 2021, ISSBA).
 
     x' = clip(x + s tanh(E(x, m))),  m the same secret bits in every image, |x' - x| <= s
 

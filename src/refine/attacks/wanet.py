@@ -1,4 +1,4 @@
-"""WaNet: a slight, smooth warp of the whole image, the same for all images (Nguyen and Tran 2021; spec 2.4).
+"""WaNet: a slight, smooth warp of the whole image, the same for all images (Nguyen and Tran 2021).
 
     x' = sample(x, G),  G = clip(I + s N / h, -1, 1),  s = 0.5
 

@@ -20,7 +20,7 @@ _ATTEMPTS = 10
 
 
 def augment(images: Tensor, settings: Augment, generator: Generator) -> Tensor:
-    """Random resized crop, shift, flip and greying, in this order (spec 1.5 and 1.7).
+    """Random resized crop, shift, flip and greying, in this order.
 
     Args:
         images: float [N, 3, H, W] in [0, 1].

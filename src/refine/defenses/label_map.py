@@ -1,4 +1,4 @@
-"""The fixed remapping of output labels (spec 1.1 and 1.8)."""
+"""The fixed remapping of output labels (Chen et al., ICLR 2025)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The REFINE defence as one module: transform, frozen classifier, label map (Chen et al., ICLR 2025; spec 1.1, 1.4).
+"""The REFINE defence as one module: transform, frozen classifier, label map (Chen et al., ICLR 2025).
 
     q = M(softmax(F(clip(T(x)))))
 

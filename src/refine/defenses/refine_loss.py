@@ -1,4 +1,4 @@
-"""The training loss of REFINE (spec 1.3): binary cross-entropy on the remapped softmax + lambda * SupCon."""
+"""The training loss of REFINE: binary cross-entropy on the remapped softmax + lambda * SupCon (Chen et al., ICLR 2025)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a system's probabilities are worth: benign accuracy, attack success rate and their companions (spec 1.6)."""
+"""What a system's probabilities are worth: benign accuracy, attack success rate and their companions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The U-Net that transforms inputs before the frozen classifier sees them (REFINE, ICLR 2025; spec 1.2).
+"""The U-Net that transforms inputs before the frozen classifier sees them (REFINE, ICLR 2025).
 
 Four levels down and four up, bilinear upsampling with aligned corners, a 1x1 output convolution
 without activation: the clamp belongs to the caller, because its range depends on the input space.

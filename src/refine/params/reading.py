@@ -67,6 +67,10 @@ def unknown(name: object, known: Any) -> str:
 class ParamsFile:
     """A parameters file, of which a stage reads only the sections that it declares in `dvc.yaml`.
 
+    Attributes:
+        path: of the file.
+        content: all of it, unchecked beyond the names of its sections.
+
     Raises:
         UserError: the file is missing, is not YAML, repeats a key, or has a section that is not known.
     """
@@ -84,7 +88,7 @@ class ParamsFile:
         for name in content:
             if name not in SECTIONS:
                 raise UserError(f"{path}: section {unknown(name, SECTIONS)}")
-        self._content = content
+        self.content = content
 
     def section(self, name: str, model: type[Model]) -> Model:
         """The section called `name` (dots lead into nested mappings), checked against its model.
@@ -92,7 +96,7 @@ class ParamsFile:
         Raises:
             UserError: it is missing or does not fit the model.
         """
-        content: Any = self._content
+        content: Any = self.content
         for part in name.split("."):
             if not isinstance(content, dict) or part not in content:
                 raise UserError(f"{self.path}: {name} is missing; write `{part}: {{}}` there to take its defaults")
@@ -104,7 +108,7 @@ class ParamsFile:
 
     def names_in(self, name: str) -> list[str]:
         """The keys of a section, for a check of the whole file."""
-        content = self._content.get(name) or {}
+        content = self.content.get(name) or {}
         if not isinstance(content, dict):
             raise UserError(f"{self.path}: {name} must be a mapping")
         return [str(key) for key in content]

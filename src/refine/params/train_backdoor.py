@@ -1,4 +1,4 @@
-"""Parameters of the stage train-backdoor; `recipe: paper` takes every default of the recipe (spec 1.7)."""
+"""Parameters of the stage train-backdoor; `recipe: paper` takes every default of the recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters of the stage train-refine; `recipe: paper` takes every default of the recipe (spec 1.5)."""
+"""Parameters of the stage train-refine; `recipe: paper` takes every default of the recipe."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TrainRefineParams(Section):
     seed: of initial weights, batch order, augmentation and the choice of unlabeled images.
     permutation_seed: of the label map; 666 with 10 classes gives the permutation of the public log.
     first_channels: width of the U-Net; 64 is the paper's for CIFAR-10, 8 the least (see `train_backdoor.network`).
-    input_space: what the U-Net sees and where its output is clamped (spec 1.4).
+    input_space: what the U-Net sees and where its output is clamped.
     unlabeled_fraction: share of the training images that the defender has; 1 in the released code, 0.2 in the paper.
     snapshots: how many states of the transform are kept for the curves, evenly spaced, the last one included.
     loss: weights of the terms.

@@ -98,7 +98,7 @@ class Attack(Generic[P]):
             raise UserError(f"the attack's target {target} is no class of this data set; choose one from 0 to {last}")
 
     def choose(self, labels: Tensor, generator: Generator) -> Chosen:
-        """Which rows are poisoned: by default `rate` of the candidates, uniformly (spec 2.1, 2.9).
+        """Which rows are poisoned: by default `rate` of the candidates, uniformly.
 
         Args:
             labels: int64 [N], original.

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from refine.system import launch
 from refine.system.errors import UserError
-from refine.system.files import write_json
+from refine.system.files import sha256_of, write_json
 from refine.system.machine import machine
 
 RECORDS = Path("metrics/runtime")
@@ -30,26 +30,29 @@ _PACKAGES = {
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def run(name: str, work: Callable[[], dict[str, Any] | None], parallel: bool = False) -> NoReturn:
+def run(
+    name: str, work: Callable[[], dict[str, Any] | None], result: Path | None = None, parallel: bool = False
+) -> NoReturn:
     """Runs the work of the stage called `name` and ends the process.
 
     A `parallel` stage runs in as many processes as REFINE_PROCESSES says; under torchrun it is one of them.
 
     Exit status 0 means that every output is whole. What the work returns (device, threads, speeds) goes with
-    times and versions into `metrics/runtime/NAME.json`, which nothing depends on.
+    times and versions into `metrics/runtime/NAME.json`, which nothing depends on; so does the sha256 of `result`,
+    an output by which this run is known from others whose outputs may take its place later.
     """
     level = logging.WARNING if launch.rank() else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    sys.exit(_guarded(name, partial(launch.together, work) if parallel else work))
+    sys.exit(_guarded(name, partial(launch.together, work) if parallel else work, result))
 
 
-def _guarded(name: str, work: Callable[[], dict[str, Any] | None]) -> int:
+def _guarded(name: str, work: Callable[[], dict[str, Any] | None], result: Path | None) -> int:
     started = time.time()
     try:
         machine()
         facts = work() or {}
         if launch.rank() == 0:
-            _record(name, started, facts)
+            _record(name, started, facts if result is None else {**facts, "result_sha256": sha256_of(result)})
     except UserError as error:
         return _say(f"{name}: {error}")
     except launch.Ended as ended:

@@ -1,4 +1,4 @@
-"""Training the backdoored classifier: plain supervised training on what the attacker left (spec 1.7)."""
+"""Training the backdoored classifier: plain supervised training on what the attacker left."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class BackdoorTask:
         return pixels
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
-        """Nothing to keep: the last epoch counts (spec 1.9, no selection)."""
+        """Nothing to keep: the last epoch counts (no selection)."""
 
 
 def train_backdoor(

@@ -33,7 +33,7 @@ def factor_of(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable
     """The factor on the learning rate of each step, counted from 0.
 
     The published schedule steps at epochs 100 and 130 of 150; as shares of the run it also fits short ones
-    (the released script subtracts from the end and gets negative milestones there, spec 1.5).
+    (the released script subtracts from the end and gets negative milestones there).
     """
     if schedule.name == "step":
         milestones = [round(share * epochs) * steps_per_epoch for share in schedule.milestones]

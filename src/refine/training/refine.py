@@ -1,4 +1,4 @@
-"""Training the REFINE transform: no label is used, and nothing but the transform changes (spec 1.3, 1.5)."""
+"""Training the REFINE transform: no label is used, and nothing but the transform changes (Chen et al., ICLR 2025)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResNet-18 in its form for small images: a 3x3 stem of stride 1 and no max-pool (spec 1.7).
+"""ResNet-18 in its form for small images: a 3x3 stem of stride 1 and no max-pool.
 
 The residual block is torchvision's; only the stem and the width differ from its ResNet-18.
 """

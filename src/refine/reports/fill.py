@@ -1,0 +1,58 @@
+"""Fills the tables of a page in Markdown from recorded runs.
+
+    python -m refine.reports.fill docs/attacks.md [PAGE ...]
+
+A page says what goes where: `<!-- made: attacks experiments/attacks.yaml -->` ... `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from refine.reports import attacks, tables
+from refine.reports.rows import read_rows
+from refine.system.command import command
+from refine.system.errors import UserError
+from refine.system.files import new_file
+
+_PLACE = re.compile(r"(?s)(<!-- made: (\S+) (\S+) -->\n).*?(<!-- end -->)")
+
+
+def filled(page: Path, project: Path) -> str:
+    """The text of a page with all of its tables made anew.
+
+    Raises:
+        UserError: the page is missing, or asks for what is not known.
+    """
+    try:
+        text = page.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{page} is missing; `ls docs` shows what is there") from None
+    return _PLACE.sub(
+        lambda found: f"{found[1]}\n{_made(found[2], project / found[3], page, project)}\n\n{found[4]}", text
+    )
+
+
+def _made(what: str, source: Path, page: Path, project: Path) -> str:
+    listed = read_rows(source)
+    if what == "attacks":
+        return tables.attacks(listed, project)
+    if what == "gallery":
+        return attacks.gallery(listed, project, page.resolve())
+    raise UserError(f"{page} asks for {what!r}, which is not known; choose attacks or gallery")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m refine.reports.fill", description="Fills tables from runs.")
+    parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE", help="such as docs/attacks.md")
+    for page in parser.parse_args(arguments).pages:
+        text = filled(page, Path.cwd())
+        with new_file(page) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,164 @@
+"""Computes and records a list of runs, each one once.
+
+    python -m refine.reports.rows experiments/attacks.yaml [ATTACK ...] [--commit]
+
+Runs happen in a clone of the last commit, in `.rows/`, which shares this project's cache: the checkout here stays
+free for other work, and its `params.yaml` as it is. A row that is recorded already is passed over; one that was
+interrupted goes on from its last checkpoint. With `--commit` each run is committed when it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.repo import Repo
+from pydantic import Field, ValidationError
+
+from refine.params.check import check
+from refine.params.reading import Section
+from refine.reports import run
+from refine.reports.record import git, preset_file, record
+from refine.reports.run import HOME, Name
+from refine.system.command import command
+from refine.system.errors import UserError
+from refine.system.stage import RECORDS
+
+CLONE = Path(".rows")
+
+log = logging.getLogger(__name__)
+
+
+class Row(Section):
+    """One run.
+
+    Attributes:
+        attack: its name.
+        variant: one word for what is special about it.
+        seed: of all three sections that have one.
+        changes: parameters that depart from the preset, by their dotted names.
+        why: the reason, for the reader of the table.
+    """
+
+    attack: str
+    variant: str = "default"
+    seed: int = 1
+    changes: dict[str, Any] = Field(default={})
+    why: str = ""
+
+
+class Rows(Section):
+    """Content of a list of runs.
+
+    Attributes:
+        preset: that they depart from, a file of `presets`.
+        rows: the runs, in the order in which they are computed and shown.
+    """
+
+    preset: str
+    rows: list[Row]
+
+    def params(self, row: Row, preset: dict[str, Any]) -> dict[str, Any]:
+        """The parameters of a run."""
+        params = copy.deepcopy(preset)
+        params["poison_dataset"]["attack"]["name"] = row.attack
+        for section in run.SEEDED:
+            params[section]["seed"] = row.seed
+        for name, value in row.changes.items():
+            *parents, last = name.split(".")
+            inner = params
+            for parent in parents:
+                inner = inner.setdefault(parent, {})
+            inner[last] = value
+        return params
+
+
+def read_rows(path: Path) -> Rows:
+    """Reads a list of runs.
+
+    Raises:
+        UserError: it is missing or not a list of runs.
+    """
+    try:
+        return Rows.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `ls experiments` shows what is there") from None
+    except (yaml.YAMLError, ValidationError) as error:
+        raise UserError(f"{path} is no list of runs: {error}") from None
+
+
+def names(rows: Rows, project: Path) -> list[Name]:
+    """The names of the runs, in order."""
+    preset = run.whole(project / preset_file(rows.preset))
+    return [run.name_of(rows.params(row, preset), rows.preset, row.variant) for row in rows.rows]
+
+
+def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
+    """Computes and records those runs that are not recorded yet.
+
+    Args:
+        rows: the list.
+        wanted: attacks; all where it is empty.
+        commit: each run when it ends.
+        project: root of this project.
+    """
+    preset = run.whole(project / preset_file(rows.preset))
+    clone = _clone(project)
+    for row, name in zip(rows.rows, names(rows, project), strict=True):
+        if (project / HOME / str(name)).is_dir() or (wanted and row.attack not in wanted):
+            continue
+        log.info("%s", name)
+        text = yaml.safe_dump(rows.params(row, preset), sort_keys=False)
+        (clone / "params.yaml").write_text(text, encoding="utf-8")
+        check(clone / "params.yaml")
+        shutil.rmtree(clone / RECORDS, ignore_errors=True)
+        _repro(clone)
+        folder = record(clone, project / HOME, rows.preset, row.variant)
+        if commit:
+            git(project, "add", str(folder.relative_to(project)))
+            git(project, "commit", "--quiet", "-m", f"The run {name}", "--", str(folder.relative_to(project)))
+
+
+def _clone(project: Path) -> Path:
+    """A clone of the last commit, with what earlier runs left in it that git ignores."""
+    clone = project / CLONE
+    if not clone.is_dir():
+        git(project, "clone", "--quiet", ".", str(CLONE))
+    commit = git(project, "rev-parse", "HEAD")
+    git(clone, "fetch", "--quiet", "origin")
+    git(clone, "checkout", "--quiet", "--force", "--detach", commit)
+    with Repo(str(project)) as repo:
+        cache = repo.cache.local.path
+    (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
+    return clone
+
+
+def _repro(clone: Path) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    environment = {**inherited, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    status = subprocess.run(["dvc", "repro"], cwd=clone, env=environment, check=False).returncode  # noqa: S607
+    if status:
+        raise UserError(f"`dvc repro` failed in {clone}; mend what it says, and this command goes on with that run")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m refine.reports.rows", description="Computes and records runs.")
+    parser.add_argument("file", type=Path, help="the list, such as experiments/attacks.yaml")
+    parser.add_argument("attacks", nargs="*", help="only these (default: all)")
+    parser.add_argument("--commit", action="store_true", help="commit each run when it ends")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    compute(read_rows(given.file), given.attacks, given.commit, Path.cwd())
+
+
+if __name__ == "__main__":
+    command(main)

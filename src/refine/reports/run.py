@@ -1,0 +1,156 @@
+"""A run that is done, in a folder of its own that git tracks: parameters, figures, how it was computed, a picture.
+
+metrics/runs/DATASET-PRESET-ATTACK-VARIANT-sSEED/
+    params.yaml     of the run
+    evaluate.json   its figures
+    run.json        what differs from the preset, the commit, and the runtime record of each stage
+    preview.png     what the attack does to images
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from refine.params.reading import ParamsFile
+from refine.system.errors import UserError
+from refine.system.files import new_folder, read_json, write_json
+
+HOME = Path("metrics/runs")
+_WORD = r"[a-z0-9_.]+"
+SEEDED = ("poison_dataset", "train_backdoor", "train_refine")
+
+
+class Name(BaseModel):
+    """What a run is called by; printed as the name of its folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    dataset: Annotated[str, Field(pattern=f"^{_WORD}$")]
+    preset: Annotated[str, Field(pattern=f"^{_WORD}$")]
+    attack: Annotated[str, Field(pattern=f"^{_WORD}$")]
+    variant: Annotated[str, Field(pattern=f"^{_WORD}$")] = "default"
+    seed: Annotated[int, Field(ge=0)]
+
+    def __str__(self) -> str:
+        return f"{self.dataset}-{self.preset}-{self.attack}-{self.variant}-s{self.seed}"
+
+
+class Facts(BaseModel):
+    """Content of `run.json`.
+
+    Attributes:
+        name: of the run.
+        changes: parameters that differ from the preset, by their dotted names.
+        commit: of the code.
+        poisoned: how many training images carry the trigger and a wish of the attacker's.
+        cover: how many carry it, or a part of it, and keep their label.
+        rate_of_dataset: poisoned share of the training set.
+        rate_of_classes: poisoned share of the classes that poisoned images come from; None without any.
+        runtime: the record of each stage that was computed for this run and not taken from the cache.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    name: Name
+    changes: dict[str, Any]
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    poisoned: int
+    cover: int
+    rate_of_dataset: float
+    rate_of_classes: float | None
+    runtime: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recorded run.
+
+    Attributes:
+        folder: where it lies.
+        facts: of `run.json`.
+        figures: of `evaluate.json`.
+    """
+
+    folder: Path
+    facts: Facts
+    figures: dict[str, Any]
+
+
+def name_of(params: dict[str, Any], preset: str, variant: str) -> Name:
+    """The name of a run with these parameters, a whole parameters file.
+
+    Raises:
+        UserError: its stages have different seeds, or a part of the name is no plain word.
+    """
+    seeds = {section: params[section]["seed"] for section in SEEDED}
+    if len(set(seeds.values())) > 1:
+        raise UserError(f"a recorded run has one seed, not {seeds}; give all three sections the same")
+    dataset, attack = params["download"]["source"], params["poison_dataset"]["attack"]["name"]
+    try:
+        return Name(dataset=dataset, preset=preset, attack=attack, variant=variant, seed=seeds["train_refine"])
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        raise UserError(
+            f"{wrong['input']!r} cannot be part of a run's name; use small letters, digits, '_' and '.'"
+        ) from None
+
+
+def changes(preset: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters that differ, by their dotted names; None for those that only the preset has."""
+    before, after = flat(preset), flat(params)
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return {name: after.get(name) for name in names}
+
+
+def flat(params: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` to `{"a.b": 1}`; an empty mapping has no entry."""
+    entries: dict[str, Any] = {}
+    for name, value in params.items():
+        entries |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
+    return entries
+
+
+def write(project: Path, home: Path, facts: Facts) -> Path:
+    """Copies what a finished run left in a project into its folder below `home`, which is returned."""
+    folder = home / str(facts.name)
+    with new_folder(folder) as part:
+        shutil.copy(project / "params.yaml", part)
+        shutil.copy(project / "metrics/evaluate.json", part)
+        with Image.open(project / "data/poisoned/preview.png") as preview:
+            preview.quantize(64).save(part / "preview.png", optimize=True)
+        write_json(part / "run.json", facts.model_dump())
+    return folder
+
+
+def read_all(home: Path) -> dict[str, Run]:
+    """All recorded runs by their names.
+
+    Raises:
+        UserError: a folder is damaged, or holds another run than its name says.
+    """
+    runs = {}
+    for folder in sorted(path for path in home.glob("*") if path.is_dir()):
+        remedy = f"restore it by `git checkout {folder}`, or remove the folder and record the run again"
+        try:
+            facts = Facts.model_validate(read_json(folder / "run.json", remedy))
+        except ValidationError as error:
+            raise UserError(f"{folder}/run.json is damaged ({error.errors()[0]['msg']}); {remedy}") from None
+        if str(facts.name) != folder.name:
+            raise UserError(f"{folder} holds the run {facts.name}; {remedy}")
+        runs[folder.name] = Run(folder, facts, read_json(folder / "evaluate.json", remedy))
+    return runs
+
+
+def whole(path: Path) -> dict[str, Any]:
+    """All sections of a parameters file, by the rules that the stages read it by."""
+    return dict(ParamsFile(path).content)
+
+
+def is_seed(name: str) -> bool:
+    """Whether a dotted name is that of a seed, which a run's name tells already."""
+    return re.fullmatch(rf"({'|'.join(SEEDED)})\.seed", name) is not None

@@ -1,0 +1,91 @@
+"""Recorded runs as tables in Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from refine.reports import rows, run
+from refine.reports.rows import Row, Rows
+from refine.reports.run import Run
+
+NOT_YET = "not yet run"
+_TAKES = 0.9
+_NEAR_FLOOR = 0.01
+
+
+def attacks(listed: Rows, project: Path) -> str:
+    """BA, ASR and floor of each run of a list before and after REFINE, held against the aim of issue-like tables.
+
+    Args:
+        listed: the runs.
+        project: whose recorded runs are read.
+    """
+    recorded = run.read_all(project / run.HOME)
+    lines = [
+        _attack_line(row, recorded.get(str(name)))
+        for row, name in zip(listed.rows, rows.names(listed, project), strict=True)
+    ]
+    return markdown(pd.DataFrame(lines))
+
+
+def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
+    line = {"attack": f"`{row.attack}`"}
+    if done is None:
+        return {**line, "poisoned": NOT_YET}
+    line["poisoned"] = _poisoned(done)
+    for column, system in (("no defence", "no_defence"), ("REFINE", "refine")):
+        figures = done.figures[system]
+        line[f"BA, {column}"] = percent(figures["benign_accuracy"])
+        if "attack_success_rate" in figures:
+            line[f"ASR, {column}"] = percent(figures["attack_success_rate"])
+            line[f"floor, {column}"] = percent(figures["asr_floor"])
+    changes = {name: value for name, value in done.facts.changes.items() if not _is_told(name)}
+    line["departs from the defaults in"] = ", ".join(f"`{_short(name)}: {value}`" for name, value in changes.items())
+    line["aim"] = "; ".join([_aim(done.figures), *([row.why] if row.why else [])])
+    return line
+
+
+def _poisoned(done: Run) -> str:
+    facts = done.facts
+    if facts.rate_of_classes is None:
+        return "none"
+    cover = f", {facts.cover} cover" if facts.cover else ""
+    shares = f"{percent(facts.rate_of_dataset)} of all, {percent(facts.rate_of_classes)} of their classes"
+    return f"{facts.poisoned}{cover}: {shares}"
+
+
+def _aim(figures: dict[str, Any]) -> str:
+    """Whether the attack took, and whether the defence brought it down to its floor."""
+    before, after = figures["no_defence"], figures["refine"]
+    if "attack_success_rate" not in before:
+        return "no attack"
+    missed = []
+    if before["attack_success_rate"] < _TAKES:
+        missed.append(f"ASR before is under {percent(_TAKES)}")
+    above = after["attack_success_rate"] - after["asr_floor"]
+    if above > _NEAR_FLOOR:
+        missed.append(f"ASR after is {100 * above:.1f} points above its floor")
+    return f"**missed**: {', '.join(missed)}" if missed else "met"
+
+
+def _is_told(name: str) -> bool:
+    """Whether the run's name tells a parameter already."""
+    return name == "poison_dataset.attack.name" or run.is_seed(name)
+
+
+def _short(name: str) -> str:
+    """An attack's parameter without the attack's name."""
+    return name.split(".", 2)[2] if name.startswith("attacks.") else name
+
+
+def percent(share: float) -> str:
+    """A share with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown; what is missing is empty."""
+    return str(table.fillna("").to_markdown(index=False, disable_numparse=True))
