@@ -1,4 +1,4 @@
-"""The training loss of REFINE: binary cross-entropy on the remapped softmax + lambda * SupCon (Chen et al., ICLR 2025)."""
+"""The training loss of REFINE (Chen et al., ICLR 2025): cross-entropy on the remapped softmax + lambda * SupCon."""
 
 from __future__ import annotations
 
