@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from repositories import finished_in
 from support import tiny_project
 
 
@@ -24,6 +26,18 @@ def _one_thread_and_no_machine_settings(monkeypatch: pytest.MonkeyPatch) -> None
 def project(tmp_path: Path) -> Path:
     """A copy of the project with a data set of 72 own images."""
     return tiny_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the finished run of the tiny project, which no test may change."""
+    return finished_in(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def repo(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project that a test may change."""
+    return Path(shutil.copytree(finished, tmp_path / "repo", symlinks=True))
 
 
 @pytest.fixture(scope="session")

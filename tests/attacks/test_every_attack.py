@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,13 @@ from hypothesis import strategies as st
 from refine.attacks import __name__ as room
 from refine.data import training_time
 from refine.data.format.manifest import Manifest
-from refine.data.reader import Split
+from refine.data.reader import Split, read_split
 from refine.params.chosen import chosen, names
 from refine.params.reading import Section
 from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack
 from refine.system.errors import UserError
-from support import description, synthetic
+from support import PROJECT, TINY_PARAMS, description, run_stage, synthetic, tiny_project, write_params
 from tiny import Poisoned, attack, files_of, poisoned, raw
 
 ATTACKS = names(room)
@@ -287,3 +289,20 @@ def test_a_rate_that_picks_no_image_is_refused(name: str) -> None:
     train = _in_memory(60, 3, 32, 0)
     with pytest.raises(UserError, match=r"rate of 0.001 picks none of \d+ images; raise attacks.\*.rate"):
         attack(name, train, rate=0.001).choose(train.labels, torch.Generator())
+
+
+def test_the_attack_that_the_docs_add_is_whole_and_runs(tmp_path: Path) -> None:
+    text = (PROJECT / "docs/attacks.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.+?)```", text, flags=re.DOTALL)
+    assert len(code.splitlines()) <= 30 + 2
+    project = tiny_project(tmp_path / "project")
+    (project / "src/refine/attacks/frame.py").write_text(code, encoding="utf-8")
+    params: dict[str, Any] = copy.deepcopy(TINY_PARAMS)
+    params["poison_dataset"]["attack"]["name"] = "frame"
+    params["attacks"]["frame"] = {}
+    write_params(project, params)
+    for stage in ("download", "poison_dataset"):
+        assert run_stage(project, stage).returncode == 0
+    triggered = read_split(project / "data/poisoned/test").images
+    assert (triggered[:, :, 0] == 255).all()
+    assert (triggered[:, :, :, -1] == 255).all()

@@ -4,46 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
 
-from support import environment, run, tiny_project, write_params
-
-ALL = ["download", "poison-dataset", "train-backdoor", "train-refine", "evaluate"]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny project after `dvc repro`, everything committed."""
-    project = tiny_project(tmp_path_factory.mktemp("finished") / "project")
-    for command in ("git init -q -b main", "git config user.email a@b.c", "git config user.name tester", "dvc init -q"):
-        _ok(project, *command.split())
-    assert _ran(project) == ALL
-    _ok(project, "git", "add", "-A")
-    _ok(project, "git", "commit", "-qm", "first")
-    return project
-
-
-@pytest.fixture
-def repo(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished project that a test may change."""
-    return Path(shutil.copytree(finished, tmp_path / "repo", symlinks=True))
-
-
-def _ok(project: Path, *command: str) -> str:
-    result = run(project, *command)
-    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
-    return result.stdout
-
-
-def _ran(project: Path, *arguments: str) -> list[str]:
-    """Stages that `dvc repro` runs (not restores from its cache)."""
-    out = _ok(project, "dvc", "repro", *arguments)
-    return re.findall(r"^Running stage '(.+)'", out, flags=re.MULTILINE)
+from repositories import ok, ran
+from support import environment, run, write_params
 
 
 def _edit(project: Path, **sections: dict[str, object]) -> None:
@@ -55,8 +22,8 @@ def _edit(project: Path, **sections: dict[str, object]) -> None:
 
 
 def test_a_second_repro_runs_nothing(repo: Path) -> None:
-    assert _ran(repo) == []
-    assert "up to date" in _ok(repo, "dvc", "status")
+    assert ran(repo) == []
+    assert "up to date" in ok(repo, "dvc", "status")
 
 
 def test_what_no_stage_uses_runs_nothing(repo: Path) -> None:
@@ -74,89 +41,89 @@ def test_what_no_stage_uses_runs_nothing(repo: Path) -> None:
             with (folder / f"{chosen_not}.py").open("a", encoding="utf-8") as file:
                 file.write("\n# edited\n")
     _edit(repo, attacks={"brand_new": {}, "none": None}, sources={"mnist5k": {"split_seed": 3}})
-    assert "up to date" in _ok(repo, "dvc", "status")
+    assert "up to date" in ok(repo, "dvc", "status")
 
 
 def test_a_new_setting_of_one_stage_concerns_that_stage_alone(repo: Path) -> None:
     params = repo / "src/refine/params/evaluate.py"
     params.write_text(params.read_text(encoding="utf-8") + "\n    more: int = 1\n", encoding="utf-8")
     _edit(repo, evaluate={"more": 2})
-    changed = json.loads(_ok(repo, "dvc", "status", "--json"))
+    changed = json.loads(ok(repo, "dvc", "status", "--json"))
     assert set(changed) == {"evaluate"}
 
 
 def test_the_chosen_attack_s_own_file_concerns_poison_dataset(repo: Path) -> None:
     with (repo / "src/refine/attacks/badnets.py").open("a", encoding="utf-8") as file:
         file.write("\n# edited\n")
-    assert set(json.loads(_ok(repo, "dvc", "status", "--json"))) == {"poison-dataset"}
+    assert set(json.loads(ok(repo, "dvc", "status", "--json"))) == {"poison-dataset"}
 
 
 def test_an_attack_that_writes_the_same_bytes_trains_nothing(repo: Path) -> None:
     with (repo / "src/refine/attacks/badnets.py").open("a", encoding="utf-8") as file:
         file.write("\n# a comment\n")
-    assert _ran(repo) == ["poison-dataset"]
+    assert ran(repo) == ["poison-dataset"]
 
 
 def test_an_attack_parameter_runs_what_follows_from_changed_outputs(repo: Path) -> None:
     _edit(repo, attacks={"badnets": {"rate": 0.5}})
-    assert _ran(repo) == ["poison-dataset", "train-backdoor", "train-refine", "evaluate"]
+    assert ran(repo) == ["poison-dataset", "train-backdoor", "train-refine", "evaluate"]
 
 
 def test_changing_only_the_attack_s_name_is_valid_and_benign_training_has_no_trigger_figures(repo: Path) -> None:
-    _ok(repo, "dvc", "exp", "run", "-S", "poison_dataset.attack.name=none", "-S", "train_refine.recipe.epochs=1")
+    ok(repo, "dvc", "exp", "run", "-S", "poison_dataset.attack.name=none", "-S", "train_refine.recipe.epochs=1")
     figures = json.loads((repo / "metrics/evaluate.json").read_text(encoding="utf-8"))
     assert figures["images"]["triggered"] == 0
     assert set(figures["no_defence"]) == {"benign_accuracy", "benign_nll"}
 
 
 def test_one_setting_of_an_attack_can_be_changed_from_the_command_line(repo: Path) -> None:
-    _ok(repo, "dvc", "exp", "run", "-S", "attacks.badnets.rate=0.25", "poison-dataset")
-    _ok(repo, "dvc", "exp", "run", "-S", "+attacks.badnets.patch_side=2", "poison-dataset")
+    ok(repo, "dvc", "exp", "run", "-S", "attacks.badnets.rate=0.25", "poison-dataset")
+    ok(repo, "dvc", "exp", "run", "-S", "+attacks.badnets.patch_side=2", "poison-dataset")
     saved = json.loads((repo / "data/poisoned/attack/attack.json").read_text(encoding="utf-8"))
     assert saved["settings"] == {"rate": 0.25, "target": 0, "patch_side": 2}
     assert len(saved["poisoned"]) == 12
 
 
 def test_branches_are_compared_and_changed_without_training(repo: Path) -> None:
-    _ok(repo, "git", "checkout", "-qb", "longer")
+    ok(repo, "git", "checkout", "-qb", "longer")
     _edit(repo, train_refine={"seed": 7})
-    assert _ran(repo) == ["train-refine", "evaluate"]
-    _ok(repo, "git", "add", "-A")
-    _ok(repo, "git", "commit", "-qm", "another seed")
-    _ok(repo, "git", "checkout", "-q", "main")
-    _ok(repo, "dvc", "checkout")
-    assert "up to date" in _ok(repo, "dvc", "status")
-    assert _ran(repo) == []
-    both = json.loads(_ok(repo, "dvc", "metrics", "diff", "--all", "--json", "main", "longer"))
+    assert ran(repo) == ["train-refine", "evaluate"]
+    ok(repo, "git", "add", "-A")
+    ok(repo, "git", "commit", "-qm", "another seed")
+    ok(repo, "git", "checkout", "-q", "main")
+    ok(repo, "dvc", "checkout")
+    assert "up to date" in ok(repo, "dvc", "status")
+    assert ran(repo) == []
+    both = json.loads(ok(repo, "dvc", "metrics", "diff", "--all", "--json", "main", "longer"))
     assert "refine.benign_nll" in both["metrics/evaluate.json"]
-    _ok(repo, "git", "checkout", "-q", "longer")
-    _ok(repo, "dvc", "checkout")
-    assert _ran(repo) == []
+    ok(repo, "git", "checkout", "-q", "longer")
+    ok(repo, "dvc", "checkout")
+    assert ran(repo) == []
 
 
 def test_a_fresh_clone_pulls_and_runs_nothing(repo: Path, tmp_path: Path) -> None:
-    _ok(repo, "dvc", "remote", "add", "-d", "shared", str(tmp_path / "remote"))
-    _ok(repo, "git", "commit", "-qam", "a remote")
-    _ok(repo, "dvc", "push", "-q")
+    ok(repo, "dvc", "remote", "add", "-d", "shared", str(tmp_path / "remote"))
+    ok(repo, "git", "commit", "-qam", "a remote")
+    ok(repo, "dvc", "push", "-q")
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(repo), str(clone)], check=True)
-    _ok(clone, "dvc", "pull", "-q")
-    assert "up to date" in _ok(clone, "dvc", "status")
-    assert _ran(clone) == []
+    ok(clone, "dvc", "pull", "-q")
+    assert "up to date" in ok(clone, "dvc", "status")
+    assert ran(clone) == []
 
 
 def test_a_colleague_pulls_a_run_that_is_on_no_branch(repo: Path, tmp_path: Path) -> None:
     """Run records travel with `dvc push --run-cache`, their data only with `-A` for all commits."""
-    _ok(repo, "dvc", "remote", "add", "-d", "shared", str(tmp_path / "remote"))
+    ok(repo, "dvc", "remote", "add", "-d", "shared", str(tmp_path / "remote"))
     _edit(repo, train_refine={"seed": 9})
-    assert _ran(repo) == ["train-refine", "evaluate"]
-    _ok(repo, "git", "commit", "-qam", "a remote, and a run")
-    _ok(repo, "dvc", "push", "-q", "-A", "--run-cache")
+    assert ran(repo) == ["train-refine", "evaluate"]
+    ok(repo, "git", "commit", "-qam", "a remote, and a run")
+    ok(repo, "dvc", "push", "-q", "-A", "--run-cache")
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(repo), str(clone)], check=True)
     (clone / "dvc.lock").unlink()
-    _ok(clone, "dvc", "pull", "-q", "-A", "--run-cache", "--allow-missing")
-    assert _ran(clone) == ["evaluate"], "only the stage whose metrics git tracks may run again"
+    ok(clone, "dvc", "pull", "-q", "-A", "--run-cache", "--allow-missing")
+    assert ran(clone) == ["evaluate"], "only the stage whose metrics git tracks may run again"
 
 
 def test_two_repros_at_once_are_refused_in_a_sentence(repo: Path) -> None:

@@ -36,12 +36,12 @@ def filled(page: Path, project: Path) -> str:
 
 
 def _made(what: str, source: Path, page: Path, project: Path) -> str:
-    listed = read_rows(source)
-    if what == "attacks":
-        return tables.attacks(listed, project)
+    tables_by_name = {"attacks": tables.attacks, "spread": tables.spread}
     if what == "gallery":
-        return attacks.gallery(listed, project, page.resolve())
-    raise UserError(f"{page} asks for {what!r}, which is not known; choose attacks or gallery")
+        return attacks.gallery(read_rows(source), project, page.resolve())
+    if what not in tables_by_name:
+        raise UserError(f"{page} asks for {what!r}, which is not known; choose gallery, {', '.join(tables_by_name)}")
+    return tables_by_name[what](read_rows(source), project)
 
 
 def main(arguments: list[str] | None = None) -> None:

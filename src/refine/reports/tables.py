@@ -17,7 +17,7 @@ _NEAR_FLOOR = 0.01
 
 
 def attacks(listed: Rows, project: Path) -> str:
-    """BA, ASR and floor of each run of a list before and after REFINE, held against the aim of issue-like tables.
+    """BA, ASR and floor of each run of a list before and after REFINE, and what is to be said of it.
 
     Args:
         listed: the runs.
@@ -31,17 +31,41 @@ def attacks(listed: Rows, project: Path) -> str:
     return markdown(pd.DataFrame(lines))
 
 
+def spread(listed: Rows, project: Path) -> str:
+    """BA and ASR of each run of a list, with its seed and the number of threads that computed it."""
+    recorded = run.read_all(project / run.HOME)
+    lines = [
+        _spread_line(row, recorded.get(str(name)))
+        for row, name in zip(listed.rows, rows.names(listed, project), strict=True)
+    ]
+    return markdown(pd.DataFrame(lines))
+
+
+def _spread_line(row: Row, done: Run | None) -> dict[str, str]:
+    line = {"seed": str(row.seed)}
+    if done is None:
+        return {**line, "threads": NOT_YET}
+    line["threads"] = str(done.facts.runtime.get("train-refine", {}).get("threads", "from the cache"))
+    return {**line, **_figures(done.figures)}
+
+
+def _figures(figures: dict[str, Any]) -> dict[str, str]:
+    cells = {}
+    for column, system in (("no defence", "no_defence"), ("REFINE", "refine")):
+        own = figures[system]
+        cells[f"BA, {column}"] = percent(own["benign_accuracy"])
+        if "attack_success_rate" in own:
+            cells[f"ASR, {column}"] = percent(own["attack_success_rate"])
+            cells[f"floor, {column}"] = percent(own["asr_floor"])
+    return cells
+
+
 def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
     line = {"attack": f"`{row.attack}`"}
     if done is None:
         return {**line, "poisoned": NOT_YET}
     line["poisoned"] = _poisoned(done)
-    for column, system in (("no defence", "no_defence"), ("REFINE", "refine")):
-        figures = done.figures[system]
-        line[f"BA, {column}"] = percent(figures["benign_accuracy"])
-        if "attack_success_rate" in figures:
-            line[f"ASR, {column}"] = percent(figures["attack_success_rate"])
-            line[f"floor, {column}"] = percent(figures["asr_floor"])
+    line |= _figures(done.figures)
     changes = {name: value for name, value in done.facts.changes.items() if not _is_told(name)}
     line["departs from the defaults in"] = ", ".join(f"`{_short(name)}: {value}`" for name, value in changes.items())
     line["aim"] = "; ".join([_aim(done.figures), *([row.why] if row.why else [])])

@@ -1,0 +1,84 @@
+"""Pages that are made from recorded runs and from the attacks' own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from refine.params.chosen import chosen, names
+from refine.reports import fill, tables
+from refine.reports.attacks import described
+from refine.reports.fill import filled
+from refine.reports.rows import Row, Rows, read_rows
+from refine.reports.rows import names as names_of
+from refine.system.errors import UserError
+from support import PROJECT
+
+LISTS = sorted((PROJECT / "experiments").glob("*.yaml"))
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+FIGURES = {"benign_accuracy": 0.98, "attack_success_rate": 1.0, "asr_floor": 0.002}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_says_what_the_recorded_runs_say(page: Path) -> None:
+    assert filled(page, PROJECT) == page.read_text(encoding="utf-8"), f"python -m refine.reports.fill {page}"
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)
+def test_a_shipped_list_is_right_and_names_each_run_once(path: Path) -> None:
+    told = [str(name) for name in names_of(read_rows(path), PROJECT)]
+    assert len(set(told)) == len(told)
+
+
+def test_every_attack_is_in_the_list_of_attacks() -> None:
+    assert {row.attack for row in read_rows(PROJECT / "experiments/attacks.yaml").rows} == set(names("refine.attacks"))
+
+
+@pytest.mark.parametrize("attack", names("refine.attacks"))
+def test_every_setting_of_an_attack_says_what_it_means(attack: str) -> None:
+    params = chosen("refine.attacks", attack, "attack").Params
+    assert {name for name in params.model_fields if not described(params).get(name)} == set()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (1.0, 0.003, "met"),
+        (0.4, 0.003, "**missed**: ASR before is under 90.0 %"),
+        (1.0, 0.05, "**missed**: ASR after is 4.8 points above its floor"),
+    ],
+)
+def test_a_row_says_whether_the_aim_was_met(before: float, after: float, told: str) -> None:
+    figures = {
+        "no_defence": {**FIGURES, "attack_success_rate": before},
+        "refine": {**FIGURES, "attack_success_rate": after},
+    }
+    assert tables._aim(figures) == told
+
+
+def test_what_has_not_run_says_so() -> None:
+    assert "not yet run" in tables.attacks(Rows(preset="quick", rows=[Row(attack="badnets", seed=999)]), PROJECT)
+
+
+def test_only_the_marked_places_of_a_page_change(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "before\n<!-- made: attacks experiments/attacks.yaml -->\nold\n<!-- end -->\nafter\n", encoding="utf-8"
+    )
+    text = filled(page, PROJECT)
+    assert text.startswith("before\n")
+    assert text.endswith("<!-- end -->\nafter\n")
+    assert "old" not in text
+    assert "`badnets`" in text
+    page.write_text(text, encoding="utf-8")
+    assert filled(page, PROJECT) == text
+
+
+def test_an_unknown_table_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- made: atacks experiments/attacks.yaml -->\n<!-- end -->\n", encoding="utf-8")
+    with pytest.raises(UserError, match="'atacks', which is not known"):
+        filled(page, PROJECT)
+    with pytest.raises(UserError, match="is missing"):
+        fill.filled(tmp_path / "other.md", PROJECT)

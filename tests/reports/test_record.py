@@ -1,0 +1,107 @@
+"""Recording a finished run of a real repository, and computing a list of runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from refine.reports import rows
+from refine.reports.record import record
+from refine.reports.rows import Row, Rows, read_rows
+from refine.reports.run import HOME, read_all
+from refine.system.errors import UserError
+from repositories import ok
+from support import environment, is_one_sentence, run
+
+NAME = "folder-quick-badnets-default-s1"
+
+
+@pytest.fixture
+def preset(repo: Path) -> Path:
+    """A finished repository whose parameters are its preset `quick`."""
+    (repo / "presets").mkdir()
+    shutil.copy(repo / "params.yaml", repo / "presets/quick.yaml")
+    ok(repo, "git", "add", "-A")
+    ok(repo, "git", "commit", "-qm", "a preset")
+    return repo
+
+
+def test_a_finished_run_is_recorded_by_the_command(preset: Path) -> None:
+    env = environment(PYTHONPATH="src")
+    result = run(preset, "python", "-m", "refine.reports.record", "quick", env=env)
+    assert result.returncode == 0, result.stderr
+    (found,) = read_all(preset / HOME).values()
+    assert found.folder.name == result.stdout.strip().rpartition("/")[2] == NAME
+    assert found.facts.changes == {}
+    assert found.facts.commit == ok(preset, "git", "rev-parse", "HEAD").strip()
+    assert found.facts.poisoned == 10
+    assert set(found.facts.runtime) == {"download", "poison-dataset", "train-backdoor", "train-refine", "evaluate"}
+    assert found.facts.runtime["train-refine"]["device"] == "cpu"
+    assert found.figures == json.loads((preset / "metrics/evaluate.json").read_text(encoding="utf-8"))
+
+
+def test_a_stage_whose_outputs_are_another_run_s_has_no_record_of_its_time(preset: Path) -> None:
+    path = preset / "metrics/runtime/train-refine.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**told, "result_sha256": "0" * 64}), encoding="utf-8")
+    folder = record(preset, preset / HOME, "quick", "default")
+    runtime = json.loads((folder / "run.json").read_text(encoding="utf-8"))["runtime"]
+    assert "train-refine" not in runtime
+    assert "train-backdoor" in runtime
+
+
+def test_what_is_out_of_date_is_not_recorded(preset: Path) -> None:
+    content = yaml.safe_load((preset / "params.yaml").read_text(encoding="utf-8"))
+    content["evaluate"]["batch_size"] = 3
+    (preset / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    result = run(preset, "python", "-m", "refine.reports.record", "quick", env=environment(PYTHONPATH="src"))
+    assert is_one_sentence(result, "evaluate out of date", "dvc repro")
+    assert not (preset / HOME).exists()
+
+
+def test_code_that_is_not_committed_is_not_recorded(preset: Path) -> None:
+    with (preset / "presets/quick.yaml").open("a", encoding="utf-8") as file:
+        file.write("# a remark\n")
+    with pytest.raises(UserError, match="changes that are not committed"):
+        record(preset, preset / HOME, "quick", "default")
+
+
+def test_an_unknown_preset_comes_with_the_list(preset: Path) -> None:
+    with pytest.raises(UserError, match=r"presets/papr.yaml is no preset, choose from quick"):
+        record(preset, preset / HOME, "papr", "default")
+
+
+def test_a_list_is_computed_in_a_clone_once_and_committed(preset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Rows(preset="quick", rows=[Row(attack="badnets"), Row(attack="none", variant="benign")])
+    before = (preset / "params.yaml").read_bytes()
+    rows.compute(listed, ["badnets"], commit=True, project=preset)
+    assert list(read_all(preset / HOME)) == [NAME]
+    assert ok(preset, "git", "log", "-1", "--format=%s").strip() == f"The run {NAME}"
+    assert ok(preset, "git", "status", "--porcelain", "metrics", "params.yaml") == ""
+    assert (preset / "params.yaml").read_bytes() == before
+
+    monkeypatch.setattr(rows, "_repro", lambda _: pytest.fail("a recorded run was computed again"))
+    rows.compute(listed, ["badnets"], commit=True, project=preset)
+
+
+def test_a_row_departs_from_its_preset_where_it_says() -> None:
+    preset = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    row = Row(attack="sig", seed=3, changes={"attacks.sig.rate": 0.5, "train_refine.recipe.epochs": 2})
+    params = Rows(preset="quick", rows=[row]).params(row, preset)
+    assert params["poison_dataset"] == {"attack": {"name": "sig"}, "seed": 3}
+    assert params["attacks"]["sig"] == {"rate": 0.5}
+    assert (params["train_refine"]["recipe"]["epochs"], params["train_refine"]["seed"]) == (2, 3)
+    assert preset["attacks"]["sig"] == {}
+
+
+def test_a_list_with_an_unknown_entry_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text("preset: quick\nrows:\n  - atack: badnets\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"list.yaml is no list of runs"):
+        read_rows(path)
+    with pytest.raises(UserError, match="is missing"):
+        read_rows(tmp_path / "other.yaml")
