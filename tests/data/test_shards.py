@@ -119,6 +119,23 @@ def test_tar_headers_tell_nothing_of_the_time_or_the_person(folder: Path) -> Non
                 assert member.pax_headers == {}
 
 
+def test_a_shard_is_what_the_standard_library_writes(folder: Path) -> None:
+    for shard in sorted(folder.glob("*.tar")):
+        rewritten = io.BytesIO()
+        with tarfile.open(shard) as read, tarfile.open(fileobj=rewritten, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for member in read.getmembers():
+                plain = tarfile.TarInfo(member.name)
+                plain.size, plain.mode = member.size, 0o444
+                tar.addfile(plain, read.extractfile(member))
+        assert rewritten.getvalue() == shard.read_bytes()
+
+
+def test_what_does_not_fit_a_header_is_refused_and_not_cut(tmp_path: Path) -> None:
+    sample = Sample(10**98, np.zeros((4, 4, 3), dtype=np.uint8), 0, {})
+    with pytest.raises(ValueError, match="does not fit a tar header"):
+        write_shards(tmp_path, [sample], description(side=4))
+
+
 def test_a_sample_is_three_files_beside_each_other(folder: Path) -> None:
     names = [name for name, _ in entries(folder / "shard-000001.tar")]
     assert names == [f"{key:08d}.{ending}" for key in range(8, 16) for ending in ("cls", "json", "png")]
