@@ -13,13 +13,15 @@ from torch import Tensor
 from refine.defenses.refine_loss import supcon, utility
 
 
-def _utility_slowly(remapped: Tensor, labels: list[int]) -> float:
+def _utility_slowly(logits: Tensor, labels: list[int]) -> float:
     """The formula, element by element."""
     total = 0.0
-    for row, label in zip(remapped.tolist(), labels, strict=True):
-        for place, value in enumerate(row):
+    for row, label in zip(logits.tolist(), labels, strict=True):
+        whole = sum(math.exp(score) for score in row)
+        for place, score in enumerate(row):
+            value = math.exp(score) / whole
             total -= math.log(value) if place == label else math.log(1 - value)
-    return total / remapped.numel()
+    return total / logits.numel()
 
 
 def _supcon_slowly(images: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -39,7 +41,7 @@ def _supcon_slowly(images: Tensor, labels: Tensor, temperature: float) -> Tensor
 
 @pytest.mark.parametrize(("classes", "expected"), [(10, 0.32508), (50, 0.09804)])
 def test_utility_at_uniform_answers_is_the_number_on_record(classes: int, expected: float) -> None:
-    uniform = torch.full((7, classes), 1 / classes)
+    uniform = torch.full((7, classes), 3.0)
     assert utility(uniform, torch.arange(7) % classes).item() == pytest.approx(expected, abs=5e-6)
 
 
@@ -47,19 +49,44 @@ def test_utility_at_uniform_answers_is_the_number_on_record(classes: int, expect
 @given(count=st.integers(1, 8), classes=st.integers(2, 12), seed=st.integers(0, 1000))
 def test_utility_is_the_formula(count: int, classes: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn(count, classes, generator=generator, dtype=torch.float64).softmax(dim=1)
+    scores = torch.randn(count, classes, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, classes, (count,), generator=generator)
     assert utility(scores, labels).item() == pytest.approx(_utility_slowly(scores, labels.tolist()), rel=1e-9)
 
 
-def test_utility_of_certain_answers_is_finite() -> None:
-    certain = torch.eye(4, requires_grad=True)
-    assert utility(certain, torch.arange(4)).item() == 0
+def test_utility_is_torch_s_own_loss_where_that_one_is_exact() -> None:
+    logits = torch.randn(64, 10, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(64) % 10
+    wanted = torch.nn.functional.one_hot(labels, 10).float()
+    own = torch.nn.functional.binary_cross_entropy(logits.softmax(dim=1), wanted)
+    assert utility(logits, labels).item() == pytest.approx(own.item(), rel=1e-5)
+
+
+def test_utility_of_certain_answers_is_finite_and_says_where_to_go() -> None:
+    certain = (200 * torch.eye(4)).requires_grad_()
+    assert utility(certain, torch.arange(4)).item() == pytest.approx(0, abs=1e-6)
     wrong = utility(certain, torch.tensor([1, 2, 3, 0]))
-    assert wrong.item() == pytest.approx(2 * 100 / 4)
+    # 200 for the label's probability, 200 less ln 3 for the complement of the wrong one's
+    assert wrong.item() == pytest.approx((400 - math.log(3)) / 4, rel=1e-5)
     wrong.backward()
     assert certain.grad is not None
     assert torch.isfinite(certain.grad).all()
+    assert (certain.grad.diagonal() > 0.05).all()
+    assert (certain.grad[torch.arange(4), torch.tensor([1, 2, 3, 0])] < -0.05).all()
+
+
+def test_utility_passes_a_nan_on() -> None:
+    assert utility(torch.tensor([[0.0, torch.nan]]), torch.tensor([0])).isnan()
+
+
+@pytest.mark.parametrize("scores", [[0.0, 0.0, 0.0], [5.0, 5.0, -5.0]])
+def test_the_gradient_of_utility_is_that_of_the_formula_also_where_answers_are_equal(scores: list[float]) -> None:
+    logits = torch.tensor([scores], dtype=torch.float64, requires_grad=True)
+    probabilities = torch.tensor([scores], dtype=torch.float64, requires_grad=True)
+    utility(logits, torch.tensor([1])).backward()
+    wanted = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
+    torch.nn.functional.binary_cross_entropy(probabilities.softmax(dim=1), wanted).backward()
+    torch.testing.assert_close(logits.grad, probabilities.grad)
 
 
 def test_supcon_of_constant_images_is_ln_511_in_a_batch_of_256() -> None:

@@ -25,9 +25,9 @@ def derangement(num_classes: int, seed: int) -> Tensor:
     return torch.from_numpy(permutation)
 
 
-def remap(probabilities: Tensor, permutation: Tensor) -> Tensor:
-    """Moves the score of class j to place permutation[j], float [N, K] to float [N, K].
+def remap(scores: Tensor, permutation: Tensor) -> Tensor:
+    """Moves the score of class j, a probability or a logit, to place permutation[j], float [N, K] to float [N, K].
 
     The direction matters: to answer y, the frozen classifier has to say the class j with permutation[j] = y.
     """
-    return probabilities[:, torch.argsort(permutation)]
+    return scores[:, torch.argsort(permutation)]

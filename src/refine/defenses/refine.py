@@ -91,11 +91,14 @@ class Refine(nn.Module):
         out: Tensor = self.transform(inputs)
         return full(out).clamp(0, 1)
 
+    def network_inputs(self, transformed: Tensor) -> Tensor:
+        """Transformed images as the classifier's network takes them, normalised, same shape."""
+        return self.classifier.normalise(transformed) if self.input_space == "pixel" else transformed
+
     def logits(self, transformed: Tensor) -> Tensor:
         """Raw logits of the frozen classifier on transformed images, before the label map, float [N, K]."""
-        if self.input_space == "pixel":
-            return self.classifier(transformed)  # type: ignore[no-any-return]
-        return self.classifier.network(transformed)  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier.network(self.network_inputs(transformed))
+        return logits
 
     def pictures(self, pixels: Tensor) -> Tensor:
         """The transformed images as pixels in [0, 1] that a person can look at, same shape."""

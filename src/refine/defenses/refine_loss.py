@@ -10,17 +10,24 @@ BASE_TEMPERATURE = 0.07
 
 
 def utility(remapped: Tensor, pseudo_labels: Tensor) -> Tensor:
-    """Element-wise binary cross-entropy, averaged over N * K; float32 scalar.
+    """Element-wise binary cross-entropy on the softmax, averaged over N * K; float32 scalar.
 
-    The paper writes ordinary cross-entropy; the released code uses this one, and lambda is tuned to its scale.
+    The paper writes ordinary cross-entropy; the released code uses this one, and lambda is tuned to its scale. It is
+    taken from logits: an answer that is certain to the last digit of a float has a probability of exactly 1, whose
+    logarithms are cut off at -100 in torch's own loss and carry no gradient, and a transform that begins there
+    (a classifier that is sure of its wrong answers) never learns.
 
     Args:
-        remapped: float32 [N, K], probabilities after the label map.
+        remapped: float32 [N, K], logits after the label map.
         pseudo_labels: int64 [N].
     """
-    wanted = functional.one_hot(pseudo_labels, remapped.shape[1]).to(remapped.dtype)
-    # torch stops the process at a NaN among probabilities (on CUDA for good); the loss shall carry it to the loop
-    return functional.binary_cross_entropy(remapped.nan_to_num(0.5), wanted) + 0 * remapped.detach().sum()
+    log_probabilities = remapped.log_softmax(dim=1)
+    largest = functional.one_hot(remapped.argmax(dim=1), remapped.shape[1]).bool()
+    others = remapped.masked_fill(largest, -torch.inf).logsumexp(dim=1, keepdim=True)
+    small = log_probabilities.exp().masked_fill(largest, 0)
+    log_complements = torch.where(largest, others - remapped.logsumexp(dim=1, keepdim=True), torch.log1p(-small))
+    wanted = functional.one_hot(pseudo_labels, remapped.shape[1]).bool()
+    return -torch.where(wanted, log_probabilities, log_complements).mean()
 
 
 def supcon(images: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -16,11 +16,13 @@ from refine.data.reader import Split
 from refine.defenses import refine
 from refine.defenses.refine import Refine
 from refine.evaluation.metrics import Answers, Truth, measure
+from refine.evaluation.wasserstein import Both, distances, look
 from refine.models.card import read_card
 from refine.models.classifier import Classifier
 from refine.models.device import Compute
 from refine.params.evaluate import EvaluateParams
 from refine.pictures.grid import Grid, draw_grids, to_bytes
+from refine.pictures.map import draw_maps
 from refine.system.errors import UserError
 from refine.system.files import new_folder, write_json
 from refine.system.progress import progress
@@ -85,6 +87,8 @@ def evaluate(
     }
     if "attack_success_rate" in figures["no_defence"]:
         figures["attack_took"] = figures["no_defence"]["attack_success_rate"] >= params.least_asr
+    benign, attacked = _looks(tests, truth, defence, params, compute)
+    figures["wasserstein"] = distances(benign, attacked, defence.permutation.cpu())
     with new_folder(plots) as part:
         classes = tests.clean.manifest.classes
         _write_confusion(part / "confusion_no_defence.csv", before.benign, truth.labels, classes)
@@ -92,8 +96,35 @@ def evaluate(
         rows = list(_snapshots(tests, models, figures["refine"], params.batch_size, compute))
         _write_csv(part / "snapshots.csv", list(rows[0]), [list(row.values()) for row in rows])
         draw_gallery(part / "gallery.png", tests, truth, defence, params.gallery_images, compute)
+        _draw_features(part / "features.png", benign, attacked, tests, params.diagnostic_images)
         write_json(metrics, figures)
     return figures
+
+
+def _looks(
+    tests: HeldOut, truth: Truth, defence: Refine, params: EvaluateParams, compute: Compute
+) -> tuple[Both, tuple[Both, Both] | None]:
+    """What bare and defended classifier make of benign images, and of others without and with their trigger."""
+
+    def both(images: Tensor) -> Both:
+        return look(defence, images, params.batch_size, compute)
+
+    benign = both(tests.clean.images[_one_of_each(truth.labels, params.diagnostic_images)])
+    if not len(truth.given):
+        return benign, None
+    places = _one_of_each(truth.labels[truth.clean_rows], params.diagnostic_images)
+    return benign, (both(tests.clean.images[truth.clean_rows[places]]), both(tests.triggered.images[places]))
+
+
+def _draw_features(path: Path, benign: Both, attacked: tuple[Both, Both] | None, tests: HeldOut, count: int) -> None:
+    """Maps of the features before and after the defence (the idea of the paper's Figure 2)."""
+    labels = tests.clean.labels[_one_of_each(tests.clean.labels, count)]
+    maps = []
+    for title, system in (("features, no defence", "before"), ("features, REFINE", "after")):
+        own = getattr(benign, system).penultimate
+        triggered = getattr(attacked[1], system).penultimate if attacked else own[:0]
+        maps.append((title, own, triggered))
+    draw_maps(path, maps, labels, tests.clean.manifest.classes)
 
 
 System = Callable[[Tensor], Tensor]

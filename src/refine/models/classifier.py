@@ -67,7 +67,8 @@ class Classifier(nn.Module):
     """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to logits float [N, K].
 
     Attributes:
-        network: the network behind the normalisation; it has `features` for its penultimate representation.
+        network: the network behind the normalisation; it has `features` for its penultimate representation, and `head`
+            for the logits of that.
     """
 
     mean: Tensor

@@ -37,6 +37,7 @@ class TrainRefineParams(Section):
     """Attributes:
     seed: of initial weights, batch order, augmentation and the choice of unlabeled images.
     permutation_seed: of the label map; 666 with 10 classes gives the permutation of the public log.
+    remap: move the labels by that map, as REFINE does; false leaves each in its place, an ablation.
     first_channels: width of the U-Net; 64 is the paper's for CIFAR-10, 8 the least (see `train_backdoor.network`).
     input_space: what the U-Net sees and where its output is clamped.
     unlabeled_fraction: share of the training images that the defender has; 1 in the released code, 0.2 in the paper.
@@ -47,6 +48,7 @@ class TrainRefineParams(Section):
 
     seed: Seed
     permutation_seed: Seed = 666
+    remap: bool = True
     first_channels: Annotated[int, Field(ge=8, multiple_of=2)] = 64
     input_space: InputSpace = "normalized_clamp01"
     unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0

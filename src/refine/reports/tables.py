@@ -66,8 +66,10 @@ def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
         return {**line, "poisoned": NOT_YET}
     line["poisoned"] = _poisoned(done)
     line |= _figures(done.figures)
-    changes = {name: value for name, value in done.facts.changes.items() if not _is_told(name)}
-    line["departs from the defaults in"] = ", ".join(f"`{_short(name)}: {value}`" for name, value in changes.items())
+    changes = {_short(name): value for name, value in done.facts.changes.items() if not _is_told(name)}
+    told = [f"`{name}: {value}`" for name, value in changes.items() if not name.startswith("source.")]
+    trained_otherwise = ["`source`"] if len(told) < len(changes) else []
+    line["departs from the defaults in"] = ", ".join(told + trained_otherwise)
     line["aim"] = "; ".join([_aim(done.figures), *([row.why] if row.why else [])])
     return line
 

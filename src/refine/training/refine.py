@@ -80,7 +80,7 @@ class RefineTask:
                 pseudo_labels = self._classifier(pixels).argmax(dim=1)
         with self.compute.autocast(self.precision):
             images, raw = self._forward(pixels)
-        remapped = remap(full(raw).softmax(dim=1), defence.permutation)
+        remapped = remap(full(raw), defence.permutation)
         terms = {"utility": utility(remapped, pseudo_labels)}
         total = terms["utility"] * batch.share
         if loss.supcon_weight:
@@ -161,7 +161,8 @@ def train_refine(
             f"{images.side}; train the classifier on this data set"
         )
     torch.manual_seed(params.seed)
-    permutation = derangement(len(classifier_card.classes), params.permutation_seed)
+    classes = len(classifier_card.classes)
+    permutation = derangement(classes, params.permutation_seed) if params.remap else torch.arange(classes)
     defence = Refine(classifier, UNet(params.first_channels), permutation, params.input_space)
     defence.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)

@@ -1,0 +1,37 @@
+"""Maps of features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from refine.pictures.map import draw_maps, embedded
+
+NEAR = torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
+FAR = NEAR + 40
+NOBODY = NEAR[:0]
+
+
+def test_two_clusters_stay_two_clusters() -> None:
+    places = embedded(torch.cat([NEAR, FAR]))
+    inner = np.linalg.norm(places[:30] - places[:30].mean(axis=0), axis=1).max()
+    assert np.linalg.norm(places[:30].mean(axis=0) - places[30:].mean(axis=0)) > inner
+
+
+def test_the_same_features_give_the_same_picture(tmp_path: Path) -> None:
+    labels = torch.arange(30) % 3
+    for name in ("one.png", "two.png"):
+        maps = [("before", NEAR, FAR[:5]), ("after", NEAR, NOBODY)]
+        draw_maps(tmp_path / name, maps, labels, ["a", "b", "c"])
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    with Image.open(tmp_path / "one.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or []}
+    assert {(31, 119, 180), (174, 199, 232), (255, 127, 14)} <= colours
+
+
+def test_of_hardly_any_points_there_is_an_empty_map(tmp_path: Path) -> None:
+    draw_maps(tmp_path / "few.png", [("few", NEAR[:3], NOBODY)], torch.arange(3), ["a", "b", "c"])
+    assert (tmp_path / "few.png").stat().st_size > 0
