@@ -20,8 +20,7 @@ import yaml
 
 from benchmarks import images
 from benchmarks.common import PROJECT, Report, interleaved, parser
-from refine.system.command import command
-from refine.system.errors import UserError
+from refine.system.errors import UserError, command
 
 PARAMS = {
     "download": {"source": "folder", "samples_per_shard": 8},

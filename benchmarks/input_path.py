@@ -30,7 +30,7 @@ from refine.data.reader import Shards
 from refine.data.training_set import Streamed, TrainingSet, open_training_set
 from refine.models.device import Compute
 from refine.params.recipe import Augment
-from refine.system.command import command
+from refine.system.errors import command
 from refine.training.backdoor import FACTS
 
 WAYS = ("plain", "resident", "streamed")

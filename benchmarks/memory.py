@@ -28,8 +28,7 @@ from benchmarks.input_path import Place, opened, published, streamed
 from benchmarks.trainings import train_epoch
 from refine.data.batches import Batches
 from refine.models.device import Compute
-from refine.system.command import command
-from refine.system.errors import UserError
+from refine.system.errors import UserError, command
 from refine.training.backdoor import FACTS
 
 WAYS = ("streamed", "resident")

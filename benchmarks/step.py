@@ -35,7 +35,7 @@ from refine.models.device import Compute
 from refine.models.unet import UNet
 from refine.params.train_backdoor import BackdoorRecipe, Network, TrainBackdoorParams
 from refine.params.train_refine import TrainRefineParams
-from refine.system.command import command
+from refine.system.errors import command
 
 BATCHES = 8
 """Different batches that the steps go through."""

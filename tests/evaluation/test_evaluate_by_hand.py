@@ -107,6 +107,7 @@ def test_the_outputs_are_these_files_and_no_others(data: Poisoned, models: tuple
         "evaluate.json",
         "plots/confusion_no_defence.csv",
         "plots/confusion_refine.csv",
+        "plots/features.png",
         "plots/gallery.png",
         "plots/snapshots.csv",
     }

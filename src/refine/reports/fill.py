@@ -13,8 +13,7 @@ from pathlib import Path
 
 from refine.reports import attacks, tables
 from refine.reports.rows import read_rows
-from refine.system.command import command
-from refine.system.errors import UserError
+from refine.system.errors import UserError, command
 from refine.system.files import new_file
 
 _PLACE = re.compile(r"(?s)(<!-- made: (\S+) (\S+) -->\n).*?(<!-- end -->)")

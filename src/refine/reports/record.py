@@ -17,8 +17,7 @@ from dvc.repo import Repo
 
 from refine.reports import run
 from refine.reports.run import Facts
-from refine.system.command import command
-from refine.system.errors import UserError
+from refine.system.errors import UserError, command
 from refine.system.files import read_json, sha256_of
 from refine.system.stage import RECORDS
 

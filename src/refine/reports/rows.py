@@ -28,8 +28,7 @@ from refine.params.reading import Section
 from refine.reports import run
 from refine.reports.record import git, preset_file, record
 from refine.reports.run import HOME, Name
-from refine.system.command import command
-from refine.system.errors import UserError
+from refine.system.errors import UserError, command
 from refine.system.stage import RECORDS
 
 CLONE = Path(".rows")

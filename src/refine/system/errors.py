@@ -1,8 +1,21 @@
 """The one exception whose text is meant for the person at the terminal."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """Something outside the code is wrong: a parameter, a file, the machine.
 
     The text is one sentence that names the thing and the remedy; a stage prints it without a traceback.
     """
+
+
+def command(main: Callable[[], None]) -> None:
+    """Runs a command that is no stage: what the user can mend comes as one sentence, exit status 1."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
