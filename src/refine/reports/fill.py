@@ -35,7 +35,7 @@ def filled(page: Path, project: Path) -> str:
 
 
 def _made(what: str, source: Path, page: Path, project: Path) -> str:
-    tables_by_name = {"attacks": tables.attacks, "spread": tables.spread}
+    tables_by_name = {"attacks": tables.attacks, "results": tables.results, "spread": tables.spread}
     if what == "gallery":
         return attacks.gallery(read_rows(source), project, page.resolve())
     if what not in tables_by_name:

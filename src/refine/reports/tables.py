@@ -60,6 +60,30 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
     return cells
 
 
+def results(listed: Rows, project: Path) -> str:
+    """Each run of a list with its figures, what departs from the preset, and how long it took on what."""
+    recorded = run.read_all(project / run.HOME)
+    lines = [
+        _result_line(row, recorded.get(str(name)))
+        for row, name in zip(listed.rows, rows.names(listed, project), strict=True)
+    ]
+    return markdown(pd.DataFrame(lines))
+
+
+def _result_line(row: Row, done: Run | None) -> dict[str, str]:
+    line = {"attack": f"`{row.attack}`", "variant": row.variant, "seed": str(row.seed)}
+    if done is None:
+        return {**line, "BA, no defence": NOT_YET}
+    before, after = (done.figures[system]["benign_accuracy"] for system in ("no_defence", "refine"))
+    line |= {**_figures(done.figures), "BA drop": f"{100 * (before - after):.1f} points"}
+    for column, stage in (("attack", "train-backdoor"), ("defence", "train-refine")):
+        told = done.facts.runtime.get(stage)
+        line[f"minutes, {column}"] = f"{told['seconds'] / 60:.0f}" if told else "from the cache"
+    told = done.facts.runtime.get("train-refine", {})
+    where = [str(told.get("device", "")), f"{told.get('threads')} threads", f"torch {told['versions']['torch']}"]
+    return {**line, "on": ", ".join(where)} if told else line
+
+
 def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
     line = {"attack": f"`{row.attack}`"}
     if done is None:
