@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,19 @@ def test_a_row_says_whether_the_aim_was_met(before: float, after: float, told: s
 
 def test_what_has_not_run_says_so() -> None:
     assert "not yet run" in tables.attacks(Rows(preset="quick", rows=[Row(attack="badnets", seed=999)]), PROJECT)
+
+
+def test_a_result_says_what_it_was_computed_on_or_that_it_came_from_the_cache(tmp_path: Path) -> None:
+    listed = Rows(preset="quick", rows=[Row(attack="badnets")])
+    shutil.copytree(PROJECT / "presets", tmp_path / "presets")
+    folder = tmp_path / "metrics/runs/mnist5k-quick-badnets-default-s1"
+    for computed, told in ((True, "2 threads"), (False, "from the cache")):
+        record = json.loads((PROJECT / folder.relative_to(tmp_path) / "run.json").read_text(encoding="utf-8"))
+        record["runtime"] = record["runtime"] if computed else {}
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(PROJECT / folder.relative_to(tmp_path), folder)
+        (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        assert told in tables.results(listed, tmp_path)
 
 
 def test_only_the_marked_places_of_a_page_change(tmp_path: Path) -> None:

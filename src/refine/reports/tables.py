@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,35 @@ _TAKES = 0.9
 _NEAR_FLOOR = 0.01
 
 
-def attacks(listed: Rows, project: Path) -> str:
-    """BA, ASR and floor of each run of a list before and after REFINE, and what is to be said of it.
+Line = Callable[[Row, Run | None], dict[str, str]]
+
+
+def _table(listed: Rows, project: Path, line: Line) -> str:
+    """One line for each run of a list, computed or not.
 
     Args:
         listed: the runs.
         project: whose recorded runs are read.
+        line: makes the cells of one run.
     """
     recorded = run.read_all(project / run.HOME)
-    lines = [
-        _attack_line(row, recorded.get(str(name)))
-        for row, name in zip(listed.rows, rows.names(listed, project), strict=True)
-    ]
-    return markdown(pd.DataFrame(lines))
+    named = zip(listed.rows, rows.names(listed, project), strict=True)
+    return markdown(pd.DataFrame([line(row, recorded.get(str(name))) for row, name in named]))
+
+
+def attacks(listed: Rows, project: Path) -> str:
+    """BA, ASR and floor of each run before and after REFINE, and what is to be said of it."""
+    return _table(listed, project, _attack_line)
 
 
 def spread(listed: Rows, project: Path) -> str:
-    """BA and ASR of each run of a list, with its seed and the number of threads that computed it."""
-    recorded = run.read_all(project / run.HOME)
-    lines = [
-        _spread_line(row, recorded.get(str(name)))
-        for row, name in zip(listed.rows, rows.names(listed, project), strict=True)
-    ]
-    return markdown(pd.DataFrame(lines))
+    """BA and ASR of each run, with its seed and the number of threads that computed it."""
+    return _table(listed, project, _spread_line)
+
+
+def results(listed: Rows, project: Path) -> str:
+    """Each run with its figures, what departs from the preset, and how long it took on what."""
+    return _table(listed, project, _result_line)
 
 
 def _spread_line(row: Row, done: Run | None) -> dict[str, str]:
@@ -60,16 +67,6 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
     return cells
 
 
-def results(listed: Rows, project: Path) -> str:
-    """Each run of a list with its figures, what departs from the preset, and how long it took on what."""
-    recorded = run.read_all(project / run.HOME)
-    lines = [
-        _result_line(row, recorded.get(str(name)))
-        for row, name in zip(listed.rows, rows.names(listed, project), strict=True)
-    ]
-    return markdown(pd.DataFrame(lines))
-
-
 def _result_line(row: Row, done: Run | None) -> dict[str, str]:
     line = {"attack": f"`{row.attack}`", "variant": row.variant, "seed": str(row.seed)}
     if done is None:
@@ -79,9 +76,10 @@ def _result_line(row: Row, done: Run | None) -> dict[str, str]:
     for column, stage in (("attack", "train-backdoor"), ("defence", "train-refine")):
         told = done.facts.runtime.get(stage)
         line[f"minutes, {column}"] = f"{told['seconds'] / 60:.0f}" if told else "from the cache"
-    told = done.facts.runtime.get("train-refine", {})
-    where = [str(told.get("device", "")), f"{told.get('threads')} threads", f"torch {told['versions']['torch']}"]
-    return {**line, "on": ", ".join(where)} if told else line
+    told = done.facts.runtime.get("train-refine")
+    if told:
+        line["on"] = f"{told['device_name']}, {told['threads']} threads, torch {told['versions']['torch']}"
+    return line
 
 
 def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
