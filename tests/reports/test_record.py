@@ -83,6 +83,7 @@ def test_a_list_is_computed_in_a_clone_once_and_committed(preset: Path, monkeypa
     assert ok(preset, "git", "log", "-1", "--format=%s").strip() == f"The run {NAME}"
     assert ok(preset, "git", "status", "--porcelain", "metrics", "params.yaml") == ""
     assert (preset / "params.yaml").read_bytes() == before
+    assert run(preset / rows.CLONE, "dvc", "cache", "dir").stdout.strip() == str(preset / ".dvc/cache")
 
     monkeypatch.setattr(rows, "_repro", lambda _: pytest.fail("a recorded run was computed again"))
     rows.compute(listed, ["badnets"], commit=True, project=preset)

@@ -135,7 +135,7 @@ def _clone(project: Path) -> Path:
     git(clone, "fetch", "--quiet", "origin")
     git(clone, "checkout", "--quiet", "--force", "--detach", commit)
     with Repo(str(project)) as repo:
-        cache = repo.cache.local.path
+        cache = repo.cache.local_cache_dir
     (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
     return clone
 
