@@ -109,7 +109,7 @@ def _looks(
     def both(images: Tensor) -> Both:
         return look(defence, images, params.batch_size, compute)
 
-    benign = both(tests.clean.images[_one_of_each(truth.labels, params.diagnostic_images)])
+    benign = both(tests.clean.images[_one_of_each(truth.labels, 2 * params.diagnostic_images)])
     if not len(truth.given):
         return benign, None
     places = _one_of_each(truth.labels[truth.clean_rows], params.diagnostic_images)
@@ -121,7 +121,7 @@ def _draw_features(path: Path, benign: Both, attacked: tuple[Both, Both] | None,
     labels = tests.clean.labels[_one_of_each(tests.clean.labels, count)]
     maps = []
     for title, system in (("features, no defence", "before"), ("features, REFINE", "after")):
-        own = getattr(benign, system).penultimate
+        own = getattr(benign, system).penultimate[:count]
         triggered = getattr(attacked[1], system).penultimate if attacked else own[:0]
         maps.append((title, own, triggered))
     draw_maps(path, maps, labels, tests.clean.manifest.classes)

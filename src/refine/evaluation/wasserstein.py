@@ -1,7 +1,7 @@
 """How far a defence moves what a classifier sees and says: Wasserstein-1 distances (REFINE's Theorem 1 is about one).
 
 A diagnostic and never a certificate: a transform that permutes the images among each other has distance 0 and may
-change every single answer. Each figure stands beside `null`, what two halves of one set are apart by chance alone.
+change every single answer. Each figure stands beside `null`, what two sets of benign images are apart by chance alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Generator, Tensor
+from torch import Tensor
 
 from refine.data.pixels import in_batches
 from refine.defenses.label_map import remap
@@ -68,36 +68,32 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float(cost[rows, columns].mean())
 
 
-def distances(
-    benign: Both, attacked: tuple[Both, Both] | None, permutation: Tensor, seed: int = 0
-) -> dict[str, dict[str, float]]:
+def distances(benign: Both, attacked: tuple[Both, Both] | None, permutation: Tensor) -> dict[str, dict[str, float]]:
     """All figures, by representation.
 
     `moved_benign`, `moved_triggered`: images before and after the transform, large under REFINE. `paired`: mean
     distance of a benign image from itself after it, which `moved_benign` cannot exceed. `trigger_before`,
     `trigger_after`: triggered images against the same ones without their trigger; large where the trigger works,
     small where it was removed. `utility` (softmax): what the bare and what the defended classifier says to benign
-    images, small where accuracy is kept. `null`: two halves of the benign images.
+    images, small where accuracy is kept. `null`: the benign images against as many others.
 
     Args:
-        benign: test images of all classes.
-        attacked: images without and with their trigger, as many; None where nothing is triggered.
+        benign: 2 n test images of all classes; the second half serves `null` alone, so that it has the bias of the
+            others, which depends on n.
+        attacked: n images without and with their trigger; None where nothing is triggered.
         permutation: int64 [K], of the label map.
-        seed: of the halves.
     """
-    return {name: _figures(name, benign, attacked, permutation, seed) for name in ("penultimate", "softmax")}
+    return {name: _figures(name, benign, attacked, permutation) for name in ("penultimate", "softmax")}
 
 
-def _figures(
-    name: str, benign: Both, attacked: tuple[Both, Both] | None, permutation: Tensor, seed: int
-) -> dict[str, float]:
-    before, after = getattr(benign.before, name), getattr(benign.after, name)
-    order = torch.randperm(len(before), generator=Generator().manual_seed(seed))
-    half = len(order) // 2
+def _figures(name: str, benign: Both, attacked: tuple[Both, Both] | None, permutation: Tensor) -> dict[str, float]:
+    half = len(benign.before.softmax) // 2
+    before, others = getattr(benign.before, name)[: 2 * half].split(half)
+    after = getattr(benign.after, name)[:half]
     figures = {
         "moved_benign": distance(before, after),
         "paired": float((before.double() - after.double()).norm(dim=1).mean()),
-        "null": distance(before[order[:half]], before[order[half : 2 * half]]),
+        "null": distance(before, others),
     }
     if name == "softmax":
         figures["utility"] = distance(before, remap(after, permutation))
