@@ -124,13 +124,13 @@ MUTANTS = (
     ),
     Mutant(
         "a dependency missing",
-        (("dvc.yaml", "      - src/refine/training/backdoor.py\n", ""),),
+        (("dvc.yaml", "      - src/refine/training/refine.py\n", ""),),
         "tests/pipeline/test_dependencies.py::TestEachStage::"
         "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
     ),
     Mutant(
         "a dependency too many",
-        (("dvc.yaml", "      - src/refine/training/backdoor.py\n", "      - src/refine/training\n"),),
+        (("dvc.yaml", "      - src/refine/training/refine.py\n", "      - src/refine/training\n"),),
         "tests/pipeline/test_dependencies.py::TestEachStage::"
         "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
     ),

@@ -60,7 +60,7 @@ def refusal(folder: Path, text: str) -> str:
 
 def ours(folder: Path, text: str) -> Any:
     """What our loader makes of a scalar."""
-    return file(folder, f"evaluate: {{k: {text}}}")._content["evaluate"]["k"]
+    return file(folder, f"evaluate: {{k: {text}}}").content["evaluate"]["k"]
 
 
 def dvcs(text: str) -> Any:
@@ -144,7 +144,7 @@ def test_a_float_without_digits_before_its_point_and_sign_after_its_e_is_a_strin
 
 def test_anchors_and_merged_mappings_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     text = "train_backdoor: &base\n  a: 1\n  b: [1, 2]\ntrain_refine:\n  <<: *base\n  a: 3\n"
-    assert file(tmp_path, text)._content == YAML(typ="safe", pure=True).load(text)
+    assert file(tmp_path, text).content == YAML(typ="safe", pure=True).load(text)
 
 
 # -- what is refused

@@ -34,14 +34,19 @@ def test_what_no_stage_uses_runs_nothing(repo: Path) -> None:
     (repo / "tests/test_new.py").write_text("def test_new(): ...\n", encoding="utf-8")
     version = (repo / "pyproject.toml").read_text(encoding="utf-8")
     (repo / "pyproject.toml").write_text(version.replace('version = "', 'version = "9'), encoding="utf-8")
-    for room, chosen_not in (("attacks", "none"), ("data/sources", "cifar10"), ("models/architectures", None)):
+    for room, chosen_not in (("attacks", "none"), ("data/sources", "cifar10")):
         folder = repo / "src/refine" / room
         (folder / "brand_new.py").write_text("class Params: ...\n", encoding="utf-8")
-        if chosen_not:
-            with (folder / f"{chosen_not}.py").open("a", encoding="utf-8") as file:
-                file.write("\n# edited\n")
+        with (folder / f"{chosen_not}.py").open("a", encoding="utf-8") as file:
+            file.write("\n# edited\n")
     _edit(repo, attacks={"brand_new": {}, "none": None}, sources={"mnist5k": {"split_seed": 3}})
     assert "up to date" in ok(repo, "dvc", "status")
+
+
+def test_a_new_architecture_concerns_poison_dataset_alone_as_an_attack_may_train_it(repo: Path) -> None:
+    new = repo / "src/refine/models/architectures/brand_new.py"
+    new.write_text("def build(): ...\n", encoding="utf-8")
+    assert set(json.loads(ok(repo, "dvc", "status", "--json"))) == {"poison-dataset"}
 
 
 def test_a_new_setting_of_one_stage_concerns_that_stage_alone(repo: Path) -> None:
