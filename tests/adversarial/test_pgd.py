@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
 from refine.adversarial import pgd
-from refine.adversarial.clean_label import Perturbation
+from refine.adversarial.settings import Perturbation
 from refine.models.classifier import Classifier
 from support import synthetic
 from tiny import classifier

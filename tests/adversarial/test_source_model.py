@@ -12,8 +12,8 @@ from torch import Generator
 from torch.nn.functional import cross_entropy
 
 from refine.adversarial import source_model
-from refine.adversarial.clean_label import Perturbation
 from refine.adversarial.pgd import perturbed
+from refine.adversarial.settings import Perturbation
 from refine.attacks import label_consistent
 from refine.models.classifier import Classifier
 from refine.poisoning.attack import Setting

@@ -11,73 +11,17 @@ Nothing here imports torch when it is loaded, as in `poisoning.attack`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from pydantic import BeforeValidator, Field
-
-from refine.params.reading import Number, PositiveNumber, Section
-from refine.params.recipe import paper_by_name
-from refine.params.train_backdoor import BackdoorRecipe, Network
+from refine.adversarial.settings import CleanLabelParams
 from refine.poisoning.attack import Attack, Chosen
-from refine.poisoning.overlay import MOTIF, PatchParams, in_four_corners, in_proportion, motif, texture, texture_side
+from refine.poisoning.overlay import MOTIF, in_four_corners, in_proportion, motif, texture, texture_side
 from refine.system.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 _SOURCE = "source."
-
-
-class Perturbation(Section):
-    """Projected gradient ascent on the cross-entropy, within a box around each image.
-
-    Attributes:
-        epsilon: e, largest change of a channel, in levels of 255.
-        step: how far each step goes along the sign of the gradient, in levels.
-        steps: how many; 0 leaves the images as they are.
-        random_start: begin at a random place in the box.
-    """
-
-    epsilon: Annotated[Number, Field(ge=0, le=255)] = 8.0
-    step: PositiveNumber
-    steps: Annotated[int, Field(ge=0)]
-    random_start: bool
-
-
-class SourceModel(Section):
-    """The benign classifier that d misleads.
-
-    Attributes:
-        folder: of a trained one in `data/own/attack`, such as a copy of `models/backdoor` made with the attack
-            `none`; left out, one is trained in this stage on the clean training images.
-        network: what is trained.
-        recipe: how it is trained; the paper's, as for the attacked classifier.
-        robust_steps: steps of `perturbation` against each batch that it is trained on; 0 in the papers. The authors
-            of the attack recommend a robust classifier, whose weak spots look like other classes.
-    """
-
-    folder: str | None = None
-    network: Network = Network(name="resnet18")
-    recipe: Annotated[BackdoorRecipe, BeforeValidator(paper_by_name)] = BackdoorRecipe()
-    robust_steps: Annotated[int, Field(ge=0)] = 0
-
-
-class CleanLabelParams(PatchParams):
-    """Attributes:
-    rate: poisoned share of the target class.
-    pattern: of the patch, `texture` as in `badnets` or `grid` as in `badnets_grid`.
-    corners: 1, the bottom right one, or 4 with mirror images in the others.
-    perturbation: d.
-    source: the benign classifier.
-    start_from_source: the attacked classifier is trained from the benign one's weights and not afresh, as in
-        the released REFINE code; `train_backdoor.network` has to be the same network.
-    """
-
-    pattern: Literal["texture", "grid"]
-    corners: Literal[1, 4]
-    perturbation: Perturbation
-    source: SourceModel = SourceModel()
-    start_from_source: bool = False
 
 
 P = TypeVar("P", bound=CleanLabelParams)

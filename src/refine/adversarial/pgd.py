@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from refine.adversarial.clean_label import Perturbation
+from refine.adversarial.settings import Perturbation
 from refine.models.classifier import Classifier
 from refine.poisoning.overlay import to_levels
 from refine.system.progress import progress

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from refine.adversarial.clean_label import CleanLabelParams, Perturbation, SourceModel
 from refine.adversarial.pgd import ascend
+from refine.adversarial.settings import CleanLabelParams, Perturbation, SourceModel
 from refine.data.batches import Batch
 from refine.data.training_set import Resident
 from refine.data.training_time import TrainingTime

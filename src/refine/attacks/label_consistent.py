@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from refine.adversarial.clean_label import CleanLabelAttack, CleanLabelParams, Perturbation
+from refine.adversarial.clean_label import CleanLabelAttack
+from refine.adversarial.settings import CleanLabelParams, Perturbation
 from refine.params.reading import PositiveNumber, Share
 
 
