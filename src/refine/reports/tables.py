@@ -60,10 +60,8 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
     cells = {}
     for column, system in (("no defence", "no_defence"), ("REFINE", "refine")):
         own = figures[system]
-        cells[f"BA, {column}"] = percent(own["benign_accuracy"])
-        if "attack_success_rate" in own:
-            cells[f"ASR, {column}"] = percent(own["attack_success_rate"])
-            cells[f"floor, {column}"] = percent(own["asr_floor"])
+        for short, name in (("BA", "benign_accuracy"), ("ASR", "attack_success_rate"), ("floor", "asr_floor")):
+            cells[f"{short}, {column}"] = percent(own[name]) if name in own else "-"
     return cells
 
 
@@ -91,8 +89,9 @@ def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
     changes = {_short(name): value for name, value in done.facts.changes.items() if not _is_told(name)}
     told = [f"`{name}: {value}`" for name, value in changes.items() if not name.startswith("source.")]
     trained_otherwise = ["`source`"] if len(told) < len(changes) else []
-    line["departs from the defaults in"] = ", ".join(told + trained_otherwise)
-    line["aim"] = "; ".join([_aim(done.figures), *([row.why] if row.why else [])])
+    reason = f": {row.why}" if row.why else ""
+    line["aim"] = _aim(done.figures)
+    line["departs from the defaults in"] = ", ".join(told + trained_otherwise) + reason
     return line
 
 
