@@ -111,11 +111,13 @@ def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
     """
     preset = run.whole(project / preset_file(rows.preset))
     clone = _clone(project)
-    for row, name in zip(rows.rows, names(rows, project), strict=True):
+    for row in rows.rows:
+        params = rows.params(row, preset)
+        name = run.name_of(params, rows.preset, row.variant)
         if (project / HOME / str(name)).is_dir() or (wanted and row.attack not in wanted):
             continue
         log.info("%s", name)
-        text = yaml.safe_dump(rows.params(row, preset), sort_keys=False)
+        text = yaml.safe_dump(params, sort_keys=False)
         (clone / "params.yaml").write_text(text, encoding="utf-8")
         check(clone / "params.yaml")
         shutil.rmtree(clone / RECORDS, ignore_errors=True)

@@ -9,7 +9,6 @@ metrics/runs/DATASET-PRESET-ATTACK-VARIANT-sSEED/
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from refine.system.files import new_folder, read_json, write_json
 HOME = Path("metrics/runs")
 _WORD = r"[a-z0-9_.]+"
 SEEDED = ("poison_dataset", "train_backdoor", "train_refine")
+TOLD_BY_THE_NAME = {"poison_dataset.attack.name", *(f"{section}.seed" for section in SEEDED)}
 
 
 class Name(BaseModel):
@@ -149,8 +149,3 @@ def read_all(home: Path) -> dict[str, Run]:
 def whole(path: Path) -> dict[str, Any]:
     """All sections of a parameters file, by the rules that the stages read it by."""
     return dict(ParamsFile(path).content)
-
-
-def is_seed(name: str) -> bool:
-    """Whether a dotted name is that of a seed, which a run's name tells already."""
-    return re.fullmatch(rf"({'|'.join(SEEDED)})\.seed", name) is not None

@@ -86,7 +86,7 @@ def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
         return {**line, "poisoned": NOT_YET}
     line["poisoned"] = _poisoned(done)
     line |= _figures(done.figures)
-    changes = {_short(name): value for name, value in done.facts.changes.items() if not _is_told(name)}
+    changes = {_short(name): value for name, value in done.facts.changes.items() if name not in run.TOLD_BY_THE_NAME}
     told = [f"`{name}: {value}`" for name, value in changes.items() if not name.startswith("source.")]
     trained_otherwise = ["`source`"] if len(told) < len(changes) else []
     reason = f": {row.why}" if row.why else ""
@@ -116,11 +116,6 @@ def _aim(figures: dict[str, Any]) -> str:
     if above > _NEAR_FLOOR:
         missed.append(f"ASR after is {100 * above:.1f} points above its floor")
     return f"**missed**: {', '.join(missed)}" if missed else "met"
-
-
-def _is_told(name: str) -> bool:
-    """Whether the run's name tells a parameter already."""
-    return name == "poison_dataset.attack.name" or run.is_seed(name)
 
 
 def _short(name: str) -> str:
