@@ -31,6 +31,7 @@ from refine.params.train_refine import TrainRefineParams
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
 from refine.poisoning.poison import Outputs, poison_dataset
 from refine.poisoning.saved import SavedAttack
+from refine.system.files import sha256_of
 from support import synthetic, write_split
 
 CPU = Compute(torch.device("cpu"), 1)
@@ -221,9 +222,12 @@ def refine_params(recipe: dict[str, Any] | None = None, **changes: Any) -> Train
     return TrainRefineParams.model_validate(content)
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+def files_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a folder, by its relative path.
+
+    Sums, not contents: where two runs differ, pytest would spell out the difference of all bytes, for minutes.
+    """
+    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

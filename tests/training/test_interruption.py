@@ -52,7 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(project: Path) -> dict[str, dict[str, bytes]]:
+def undisturbed(project: Path) -> dict[str, dict[str, str]]:
     """What the trainings leave when nobody disturbs them."""
     for stage in OUTPUTS:
         started = _started(project, stage)
@@ -161,7 +161,7 @@ def _over(project: Path, stage: str) -> bool:
     return (project / OUTPUTS[stage]).exists() and not list((project / ".scratch").iterdir())
 
 
-def _ends_alike(project: Path, stage: str, undisturbed: dict[str, dict[str, bytes]]) -> None:
+def _ends_alike(project: Path, stage: str, undisturbed: dict[str, dict[str, str]]) -> None:
     assert files_of(project / OUTPUTS[stage]) == undisturbed[stage]
     told = _epochs_told(project)
     assert set(told.values()) == {1}, f"an epoch that was on the disk was trained again: {told}"
@@ -170,7 +170,7 @@ def _ends_alike(project: Path, stage: str, undisturbed: dict[str, dict[str, byte
 
 @pytest.mark.parametrize("stage", OUTPUTS)
 def test_killed_at_random_moments_it_ends_as_if_undisturbed(
-    undisturbed: dict[str, dict[str, bytes]], clean: Path, stage: str
+    undisturbed: dict[str, dict[str, str]], clean: Path, stage: str
 ) -> None:
     moments = random.Random(stage)
     started = time.monotonic()
@@ -197,7 +197,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(
 @pytest.mark.parametrize("stage", OUTPUTS)
 @pytest.mark.parametrize("moment", POINTS)
 def test_killed_at_a_critical_moment_it_ends_as_if_undisturbed(
-    undisturbed: dict[str, dict[str, bytes]], clean: Path, stage: str, moment: str
+    undisturbed: dict[str, dict[str, str]], clean: Path, stage: str, moment: str
 ) -> None:
     point = POINTS[moment]
     _forget(clean, stage)
@@ -211,7 +211,7 @@ def test_killed_at_a_critical_moment_it_ends_as_if_undisturbed(
     _ends_alike(clean, stage, undisturbed)
 
 
-def test_ctrl_c_says_what_happened_and_how_to_go_on(undisturbed: dict[str, dict[str, bytes]], clean: Path) -> None:
+def test_ctrl_c_says_what_happened_and_how_to_go_on(undisturbed: dict[str, dict[str, str]], clean: Path) -> None:
     process = _started(clean, "train_refine")
     while not _epochs_told(clean):
         time.sleep(0.01)

@@ -184,7 +184,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def by_setting(project: Path) -> dict[str, bytes]:
+def by_setting(project: Path) -> dict[str, str]:
     """What REFINE_PROCESSES=2 leaves."""
     result = run_stage(project, "train_refine", REFINE_PROCESSES="2")
     assert result.returncode == 0, result.stderr
@@ -195,7 +195,7 @@ def by_setting(project: Path) -> dict[str, bytes]:
 class TestStage:
     """The stage's script under both ways to several processes."""
 
-    def test_torchrun_does_the_same(self, project: Path, by_setting: dict[str, bytes]) -> None:
+    def test_torchrun_does_the_same(self, project: Path, by_setting: dict[str, str]) -> None:
         shutil.rmtree(project / "models/refine")
         command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "stages/train_refine.py")
         result = run(project, sys.executable, *command, env=environment(PYTHONPATH="src"))
@@ -206,7 +206,7 @@ class TestStage:
         assert '"processes": 2' in (project / "metrics/runtime/train-refine.json").read_text(encoding="utf-8")
 
     def test_killed_and_started_again_it_ends_as_if_undisturbed(
-        self, project: Path, by_setting: dict[str, bytes]
+        self, project: Path, by_setting: dict[str, str]
     ) -> None:
         shutil.rmtree(project / "models/refine")
         said = project / "said.txt"

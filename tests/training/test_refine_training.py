@@ -70,7 +70,7 @@ def _history(folder: Path) -> list[dict[str, float]]:
 
 def _train(
     folder: Path, classifier: Path, images: Tensor, recipe: dict[str, Any] | None = None, **changes: Any
-) -> dict[str, bytes]:
+) -> dict[str, str]:
     train_refine(refine_params(recipe, **changes), Resident(images, ()), classifier, CPU, folder)
     return files_of(folder)
 
