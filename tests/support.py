@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parents[1]
 
 TINY_PARAMS = {
     "download": {"source": "folder", "samples_per_shard": 8},
-    "sources": {"mnist5k": {}, "cifar10": {}, "folder": {"side": 16}},
+    "sources": {"mnist5k": {}, "cifar10": {}, "cifar10_dev": {}, "folder": {"side": 16}},
     "poison_dataset": {"attack": {"name": "badnets"}, "seed": 1},
     "attacks": {"none": {}, "badnets": {"rate": 0.2}},
     "train_backdoor": {

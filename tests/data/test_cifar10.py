@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from refine.data import cifar
 from refine.data.fetch import Remote
 from refine.data.format.png import encode
 from refine.data.format.writer import Sample
 from refine.data.source import Source
-from refine.data.sources import cifar10
+from refine.data.sources import cifar10, cifar10_dev
 from refine.system.errors import UserError
 
 PLACES = (0, 1, 2, 9_999, 10_000, 25_000, 49_999)
@@ -73,14 +74,31 @@ def test_pixels_channels_labels_and_class_names_are_torchvisions(
     real: tuple[list[Sample], list[Sample]], datasets: Path
 ) -> None:
     torchvision_datasets = pytest.importorskip("torchvision.datasets")
-    root = datasets if (datasets / cifar10.FOLDER).is_dir() else datasets / "cifar10"
+    root = datasets if (datasets / cifar.FOLDER).is_dir() else datasets / "cifar10"
     for samples, train in zip(real, (True, False), strict=True):
         theirs = torchvision_datasets.CIFAR10(root, train=train, download=False)
         assert [sample.label for sample in samples] == theirs.targets
         assert all(np.array_equal(sample.image, image) for sample, image in zip(samples, theirs.data, strict=True))
         channels = theirs.data[:1000].mean(axis=(0, 1, 2))
         assert len(set(channels.round(1))) == 3  # three different channels: an exchange of two would be seen
-        assert theirs.classes == cifar10.CLASSES
+        assert theirs.classes == cifar.CLASSES
+
+
+def test_500_of_each_class_of_the_training_images_are_held_out_for_development(
+    real: tuple[list[Sample], list[Sample]], datasets: Path
+) -> None:
+    splits = cifar10_dev.open_source(cifar10_dev.Params(), source(str(datasets)))
+    train, test = list(splits.train), list(splits.test)
+    assert splits.sizes == (len(train), len(test)) == (45_000, 5_000)
+    assert Counter(sample.label for sample in test) == dict.fromkeys(range(10), 500)
+    for part in (train, test):
+        assert [sample.key for sample in part] == list(range(len(part)))
+        assert all(
+            np.array_equal(sample.image, real[0][sample.info["source_index"]].image)
+            and sample.label == real[0][sample.info["source_index"]].label
+            for sample in part
+        )
+    assert sorted(sample.info["source_index"] for sample in (*train, *test)) == list(range(50_000))
 
 
 # -- files that stand in for them
@@ -91,10 +109,10 @@ class _Authors:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.mirror = folder
-        self.files = folder / cifar10.FOLDER
+        self.files = folder / cifar.FOLDER
         self.files.mkdir(parents=True)
         self.images = np.random.RandomState(0).randint(0, 256, (12, 3, 32, 32)).astype(np.uint8)
-        for number, batch in enumerate(cifar10.TRAIN + cifar10.TEST):
+        for number, batch in enumerate(cifar.TRAIN + cifar.TEST):
             rows = slice(2 * number, 2 * number + 2)
             self.put(
                 batch.name,
@@ -104,13 +122,13 @@ class _Authors:
                     "filenames": [f"{number}-a.png", f"{number}-b.png"],
                 },
             )
-        monkeypatch.setattr(cifar10, "TRAIN", tuple(map(self.described, cifar10.TRAIN)))
-        monkeypatch.setattr(cifar10, "TEST", tuple(map(self.described, cifar10.TEST)))
+        monkeypatch.setattr(cifar, "TRAIN", tuple(map(self.described, cifar.TRAIN)))
+        monkeypatch.setattr(cifar, "TEST", tuple(map(self.described, cifar.TEST)))
 
     def put(self, name: str, content: object) -> None:
         (self.files / name).write_bytes(pickle.dumps(content, protocol=3))
 
-    def described(self, batch: cifar10.Batch) -> cifar10.Batch:
+    def described(self, batch: cifar.Batch) -> cifar.Batch:
         data = (self.files / batch.name).read_bytes()
         return replace(
             batch, size=len(data), md5=hashlib.md5(data).hexdigest(), sha256=hashlib.sha256(data).hexdigest()
@@ -118,14 +136,14 @@ class _Authors:
 
     def archive(self, monkeypatch: pytest.MonkeyPatch) -> Path:
         """The batch files as an archive, described in the place of the published one."""
-        path = self.mirror / cifar10.ARCHIVE.name
+        path = self.mirror / cifar.ARCHIVE.name
         with tarfile.open(path, "w:gz") as tar:
-            tar.add(self.files, cifar10.FOLDER)
+            tar.add(self.files, cifar.FOLDER)
         data = path.read_bytes()
         described = Remote(
             path.name, "http://nowhere", len(data), hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest()
         )
-        monkeypatch.setattr(cifar10, "ARCHIVE", described)
+        monkeypatch.setattr(cifar, "ARCHIVE", described)
         return path
 
 
@@ -150,6 +168,20 @@ def test_batch_files_are_read_in_their_order(authors: _Authors) -> None:
         assert np.array_equal(sample.image, image.transpose(1, 2, 0))
 
 
+def test_which_images_are_held_out_is_decided_by_the_seed_alone(
+    authors: _Authors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar10_dev, "HELD_OUT_PER_CLASS", 1)
+
+    def held_out(seed: int) -> list[Any]:
+        splits = cifar10_dev.open_source(cifar10_dev.Params(split_seed=seed), source(str(authors.mirror)))
+        return [(sample.label, sample.info["source_index"]) for sample in splits.test]
+
+    assert [label for label, _ in held_out(0)].count(9) == 1
+    assert held_out(0) == held_out(0)
+    assert len({tuple(held_out(seed)) for seed in range(10)}) > 1
+
+
 def test_the_archive_serves_as_well_as_the_folder(authors: _Authors, monkeypatch: pytest.MonkeyPatch) -> None:
     from_folder = opened(authors)
     authors.archive(monkeypatch)
@@ -164,7 +196,7 @@ def test_the_archive_serves_as_well_as_the_folder(authors: _Authors, monkeypatch
 
 def test_the_folder_may_lie_in_a_folder_of_the_mirror_called_cifar10(authors: _Authors) -> None:
     (authors.mirror / "cifar10").mkdir()
-    authors.files.rename(authors.mirror / "cifar10" / cifar10.FOLDER)
+    authors.files.rename(authors.mirror / "cifar10" / cifar.FOLDER)
     assert len(opened(authors)[0]) == 10
 
 
@@ -212,19 +244,19 @@ class _Calls:
 def test_the_unpickler_calls_nothing(tmp_path: Path, function: Any, name: str) -> None:
     data = pickle.dumps(_Calls(function, f"touch {tmp_path}/ran"))
     with pytest.raises(UserError, match=rf"asks for .*{name}, which no batch file needs"):
-        cifar10._ArraysOnly(io.BytesIO(data)).load()
+        cifar._ArraysOnly(io.BytesIO(data)).load()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_array_of_objects_brings_no_code_either() -> None:
     data = pickle.dumps({"data": np.array([_Calls(os.getcwd)], dtype=object)})
     with pytest.raises(UserError, match=r"asks for posix\.getcwd"):
-        cifar10._ArraysOnly(io.BytesIO(data)).load()
+        cifar._ArraysOnly(io.BytesIO(data)).load()
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
 def test_the_unpickler_reads_arrays(protocol: int) -> None:
     array = np.arange(12, dtype=np.uint8).reshape(3, 4)
     data = pickle.dumps({"data": array, "labels": [1, 2]}, protocol=protocol)
-    read = cifar10._ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+    read = cifar._ArraysOnly(io.BytesIO(data), encoding="latin1").load()
     assert np.array_equal(read["data"], array)

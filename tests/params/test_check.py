@@ -55,7 +55,7 @@ def test_an_unknown_source_lists_the_known_ones(tmp_path: Path, content: Content
     content["download"]["source"] = "cifar100"
     told = refusal(tmp_path, content)
     assert told.startswith("download.source: 'cifar100' is not known, did you mean 'cifar10'?")
-    assert "cifar10, folder, mnist5k" in told
+    assert "cifar10, cifar10_dev, folder, mnist5k" in told
 
 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path, content: Content) -> None:

@@ -23,8 +23,18 @@ CHOSEN = {
     "train-refine": "src/refine/models/architectures/resnet18.py",
     "evaluate": "src/refine/models/architectures/resnet18.py",
 }
-ATTACKS = [f"src/refine/attacks/{name}.py" for name in names("refine.attacks")]
-ARCHITECTURES = [f"src/refine/models/architectures/{name}.py" for name in names("refine.models.architectures")]
+
+
+def _room(name: str) -> set[str]:
+    """The files of a room from which a parameter chooses one."""
+    return {f"src/refine/{name}/{choice}.py" for choice in names(f"refine.{name.replace('/', '.')}")}
+
+
+# What a stage chooses from, and what the choices choose from in turn: attacks that train may take any architecture.
+CHOICES: dict[str, tuple[set[str], set[str]]] = {
+    "download": (_room("data/sources"), set()),
+    "poison-dataset": (_room("attacks"), _room("models/architectures")),
+}
 
 # The key of a training's checkpoints is made of what `dvc.yaml` says that it depends on. The key only decides
 # whether a training goes on where it was, which gives the same bytes as one from the beginning; so nothing of the
@@ -161,16 +171,17 @@ def _imports(project: Path, file: str, seen: set[str]) -> set[str]:
     return seen
 
 
-def _for_other_attacks(project: Path, attack: str) -> set[str]:
-    """What attacks use of the library that this one does not, their own files excepted.
+def _for_other_choices(project: Path, stage: str) -> set[str]:
+    """What the choices of a stage use of the library that the chosen one does not, their own files excepted.
 
-    DVC cannot make a list of dependencies depend on a name, so poison-dataset names it for every attack. Attacks
-    that train a classifier may choose any architecture.
+    DVC cannot make a list of dependencies depend on a name, so the stage names it for every choice.
     """
+    choices, theirs = CHOICES.get(stage, (set(), set()))
     reached: set[str] = set()
-    for other in [*ATTACKS, *ARCHITECTURES]:
+    for other in choices | theirs:
         _imports(project, other, reached)
-    return reached - set(ATTACKS) - _imports(project, attack, _imports(project, "stages/poison_dataset.py", set()))
+    script = f"stages/{stage.replace('-', '_')}.py"
+    return reached - choices - _imports(project, CHOSEN[stage], _imports(project, script, set()))
 
 
 def test_the_empty_package_files_are_empty() -> None:
@@ -188,16 +199,14 @@ class TestEachStage:
         project, declared = stages
         script = f"stages/{stage.replace('-', '_')}.py"
         named = _named_code(project, declared[stage].deps)
-        if stage == "poison-dataset":
-            named -= _for_other_attacks(project, CHOSEN[stage])
+        named -= _for_other_choices(project, stage)
         assert named == _code(used[stage].modules) | {script}
 
     def test_the_code_that_its_source_reaches_is_the_code_that_it_declares(self, stages: Stages, stage: str) -> None:
         project, declared = stages
         reached = _imports(project, f"stages/{stage.replace('-', '_')}.py", set())
         reached = _imports(project, CHOSEN[stage], reached)
-        if stage == "poison-dataset":
-            reached |= _for_other_attacks(project, CHOSEN[stage])
+        reached |= _for_other_choices(project, stage)
         assert _named_code(project, declared[stage].deps) == reached
 
     def test_it_reads_the_data_that_it_declares_and_no_other(

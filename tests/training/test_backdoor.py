@@ -20,11 +20,14 @@ from refine.data.training_set import Streamed, open_training_set
 from refine.data.training_time import Distortion, TrainingTime
 from refine.models import classifier as classifiers
 from refine.models.architectures import resnet18
+from refine.models.architectures.airbench import Airbench
 from refine.models.classifier import Architecture, Normalisation
 from refine.params.recipe import Augment
+from refine.params.train_backdoor import Network
 from refine.system.errors import UserError
 from refine.training import backdoor
 from refine.training.backdoor import BackdoorTask, train_backdoor
+from refine.training.loop import batches_of
 from support import synthetic
 from tiny import CPU, WIDTH, Poisoned, attack, backdoor_params, files_of, poisoned, raw, training_set
 
@@ -59,6 +62,21 @@ def test_images_that_are_streamed_train_to_the_same_bytes(data: Poisoned, tmp_pa
     for name, of in (("kept", kept), ("streamed", Streamed(Shards(data.outputs.train), backdoor.FACTS, 2))):
         train_backdoor(params, (of, manifest), data.outputs.attack / "training", CPU, tmp_path / name)
     assert files_of(tmp_path / "kept") == files_of(tmp_path / "streamed")
+
+
+def test_a_network_that_wants_to_see_images_first_is_shown_a_batch_of_them(data: Poisoned, tmp_path: Path) -> None:
+    params = backdoor_params().model_copy(update={"network": Network(name="airbench", width=WIDTH)})
+    for name in ("first", "second"):
+        folder = data.outputs.attack / "training"
+        train_backdoor(params, training_set(data.poisoned_train), folder, CPU, tmp_path / name)
+    assert files_of(tmp_path / "first") == files_of(tmp_path / "second")
+    network = classifiers.load(tmp_path / "first")[0].network
+    assert isinstance(network, Airbench)
+    batches = batches_of(training_set(data.poisoned_train)[0], params.recipe, CPU)
+    again = classifiers.build(Architecture(name="airbench", width=WIDTH), 3, _normalisation(data), "a test")
+    assert isinstance(again.network, Airbench)
+    again.network.begin(again.normalise(next(iter(batches.epoch(params.seed))).pixels))
+    assert torch.equal(network.whiten.weight, again.network.whiten.weight)
 
 
 def test_another_seed_gives_other_weights(data: Poisoned, tmp_path: Path) -> None:

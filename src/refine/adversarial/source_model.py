@@ -18,7 +18,7 @@ from refine.models.device import compute
 from refine.poisoning.attack import Setting
 from refine.system.errors import UserError
 from refine.system.files import inside
-from refine.training.backdoor import BackdoorTask
+from refine.training.backdoor import BackdoorTask, begin
 from refine.training.loop import Run, Step, batches_of
 
 _FLATTEST = 1 / 255
@@ -68,9 +68,11 @@ def _trained(
     classifier.to(resolved.device).to(memory_format=torch.channels_last)
     # The loop's facts are label and whether an image is poisoned, which none is.
     training_set = Resident(images, (labels, torch.zeros_like(labels)), resolved.device)
+    batches = batches_of(training_set, source.recipe, resolved)
+    begin(classifier, batches, seed)
     task = SourceTask(
         classifier=classifier,
-        batches=batches_of(training_set, source.recipe, resolved),
+        batches=batches,
         recipe=source.recipe,
         attack=TrainingTime(),
         compute=resolved,

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from refine.data.fetch import Remote, fetch
 from refine.data.format.writer import Sample
 
@@ -53,3 +55,18 @@ class Splits:
     sizes: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+
+def drawn_by_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Which samples are drawn, bool [N]: `count` of each class, uniformly; all where a class has no more.
+
+    Args:
+        labels: int [N].
+        count: of each class.
+        seed: decides which.
+    """
+    random = np.random.RandomState(seed)
+    drawn = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        drawn[random.permutation(np.flatnonzero(labels == label))[:count]] = True
+    return drawn

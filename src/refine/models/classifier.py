@@ -7,7 +7,7 @@ Nobody downstream can normalise wrongly, because nobody downstream normalises. R
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,6 +61,14 @@ class ClassifierCard(Card):
     channel_order: Literal["RGB"] = "RGB"
     input_side: Annotated[int, Field(ge=1, le=4096)]
     input_range: list[float] = Field(default=[0.0, 1.0], min_length=2, max_length=2)
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A network that computes from images, before it is trained, what it does not learn."""
+
+    def begin(self, images: Tensor) -> None:
+        """Takes normalised images float [N, 3, H, W]."""
 
 
 class Classifier(nn.Module):

@@ -19,7 +19,7 @@ from refine.data.training_set import TrainingSet
 from refine.data.training_time import TrainingTime
 from refine.models import classifier as classifiers
 from refine.models.card import fill
-from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalisation
+from refine.models.classifier import Architecture, Begins, Classifier, ClassifierCard, Normalisation
 from refine.models.device import Compute, full
 from refine.params.train_backdoor import BackdoorRecipe, TrainBackdoorParams
 from refine.system.files import new_folder
@@ -75,6 +75,12 @@ class BackdoorTask:
         """Nothing to keep: the last epoch counts (no selection)."""
 
 
+def begin(classifier: Classifier, batches: Epochs, seed: int) -> None:
+    """Shows a first batch to a network that wants to see images before it is trained."""
+    if isinstance(classifier.network, Begins):
+        classifier.network.begin(classifier.normalise(next(iter(batches.epoch(seed))).pixels))
+
+
 def train_backdoor(
     params: TrainBackdoorParams,
     poisoned: tuple[TrainingSet, Manifest],
@@ -101,15 +107,17 @@ def train_backdoor(
     classifier = classifiers.build(
         architecture, len(manifest.classes), normalisation, read_from="train_backdoor.network.name"
     )
+    classifier.to(compute.device).to(memory_format=torch.channels_last)
+    batches = batches_of(images, recipe, compute)
+    begin(classifier, batches, params.seed)
     attack = training_time.read(attack_folder)
     if attack.initial_weights_sha256 is not None:
         path = attack_folder / training_time.WEIGHTS
         fill(classifier.network, load_tensors(path, attack.initial_weights_sha256, "run `dvc repro`"), path)
-    classifier.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
     task = BackdoorTask(
         classifier=classifier,
-        batches=batches_of(images, recipe, compute),
+        batches=batches,
         recipe=recipe,
         attack=attack,
         compute=compute,

