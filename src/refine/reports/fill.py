@@ -1,4 +1,4 @@
-"""Fills the tables of a page in Markdown from recorded runs.
+"""Fills the tables of pages in Markdown from recorded runs, and draws those runs at a glance.
 
     python -m refine.reports.fill docs/attacks.md [PAGE ...]
 
@@ -11,7 +11,7 @@ import argparse
 import re
 from pathlib import Path
 
-from refine.reports import attacks, tables
+from refine.reports import attacks, overview, tables
 from refine.reports.rows import read_rows
 from refine.system.errors import UserError, command
 from refine.system.files import new_file
@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         text = filled(page, Path.cwd())
         with new_file(page) as partial:
             partial.write_text(text, encoding="utf-8")
+    overview.write(Path.cwd())
 
 
 if __name__ == "__main__":
