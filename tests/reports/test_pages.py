@@ -19,7 +19,7 @@ from support import PROJECT
 
 LISTS = sorted((PROJECT / "experiments").glob("*.yaml"))
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
-FIGURES = {"benign_accuracy": 0.98, "attack_success_rate": 1.0, "asr_floor": 0.002}
+FIGURES = {"benign_accuracy": 0.98, "attack_success_rate": 1.0, "asr_floor": 0.002, "robust_accuracy": 0.75}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -48,7 +48,11 @@ def test_every_setting_of_an_attack_says_what_it_means(attack: str) -> None:
     [
         (1.0, 0.003, "met"),
         (0.4, 0.003, "**missed**: ASR before is under 90.0 %"),
-        (1.0, 0.05, "**missed**: ASR after is 4.8 points above its floor"),
+        (
+            1.0,
+            0.05,
+            "**missed**: ASR after is 4.8 points above its floor, and 25.0 % of the triggered images are misread",
+        ),
     ],
 )
 def test_a_row_says_whether_the_aim_was_met(before: float, after: float, told: str) -> None:

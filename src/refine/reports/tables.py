@@ -114,7 +114,8 @@ def _aim(figures: dict[str, Any]) -> str:
         missed.append(f"ASR before is under {percent(_TAKES)}")
     above = after["attack_success_rate"] - after["asr_floor"]
     if above > _NEAR_FLOOR:
-        missed.append(f"ASR after is {100 * above:.1f} points above its floor")
+        misread = f"{percent(1 - after['robust_accuracy'])} of the triggered images are misread"
+        missed.append(f"ASR after is {100 * above:.1f} points above its floor, and {misread}")
     return f"**missed**: {', '.join(missed)}" if missed else "met"
 
 
