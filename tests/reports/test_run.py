@@ -40,11 +40,12 @@ def _params(**seeds: int) -> dict[str, Any]:
 def home(tmp_path: Path) -> Path:
     """A folder with one recorded run."""
     project = tmp_path / "project"
-    for folder in ("metrics", "data/poisoned"):
+    for folder in ("metrics/plots", "data/poisoned"):
         (project / folder).mkdir(parents=True)
     (project / "params.yaml").write_text("a: 1\n", encoding="utf-8")
     (project / "metrics/evaluate.json").write_text(json.dumps(FIGURES), encoding="utf-8")
-    Image.new("RGB", (8, 8), "red").save(project / "data/poisoned/preview.png")
+    for picture in run.PICTURES:
+        Image.new("RGB", (8, 8), "red").save(project / picture)
     run.write(project, tmp_path / "runs", FACTS)
     return tmp_path / "runs"
 
@@ -82,6 +83,8 @@ def test_what_was_written_is_read(home: Path) -> None:
     assert found.figures == FIGURES
     assert sorted(path.name for path in found.folder.iterdir()) == [
         "evaluate.json",
+        "features.png",
+        "gallery.png",
         "params.yaml",
         "preview.png",
         "run.json",

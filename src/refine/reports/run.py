@@ -1,10 +1,12 @@
-"""A run that is done, in a folder of its own that git tracks: parameters, figures, how it was computed, a picture.
+"""A run that is done, in a folder of its own that git tracks: parameters, figures, how it was computed, pictures.
 
 metrics/runs/DATASET-PRESET-ATTACK-VARIANT-sSEED/
     params.yaml     of the run
     evaluate.json   its figures
     run.json        what differs from the preset, the commit, and the runtime record of each stage
     preview.png     what the attack does to images
+    gallery.png     what the defence makes of them
+    features.png    what the classifier makes of them, before and after
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from refine.system.files import new_folder, read_json, write_json
 HOME = Path("metrics/runs")
 _WORD = r"[a-z0-9_.]+"
 SEEDED = ("poison_dataset", "train_backdoor", "train_refine")
+PICTURES = ("data/poisoned/preview.png", "metrics/plots/gallery.png", "metrics/plots/features.png")
 TOLD_BY_THE_NAME = {"poison_dataset.attack.name", *(f"{section}.seed" for section in SEEDED)}
 
 
@@ -121,8 +124,9 @@ def write(project: Path, home: Path, facts: Facts) -> Path:
     with new_folder(folder) as part:
         shutil.copy(project / "params.yaml", part)
         shutil.copy(project / "metrics/evaluate.json", part)
-        with Image.open(project / "data/poisoned/preview.png") as preview:
-            preview.quantize(64).save(part / "preview.png", optimize=True)
+        for picture in PICTURES:
+            with Image.open(project / picture) as drawn:
+                drawn.convert("RGB").quantize(64).save(part / Path(picture).name, optimize=True)
         write_json(part / "run.json", facts.model_dump())
     return folder
 
