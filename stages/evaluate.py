@@ -14,8 +14,8 @@ def evaluate() -> dict[str, Any]:
     params = ParamsFile(Path("params.yaml")).section("evaluate", EvaluateParams)
 
     from refine.data.reader import read_split
-    from refine.evaluation.evaluate import HeldOut
     from refine.evaluation.evaluate import evaluate as measure_all
+    from refine.evaluation.held_out import HeldOut
     from refine.evaluation.table import render
     from refine.models.device import compute
 

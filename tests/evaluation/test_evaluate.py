@@ -14,7 +14,8 @@ from torch import Tensor
 
 from refine.data.reader import read_split
 from refine.defenses import refine
-from refine.evaluation.evaluate import HeldOut, bare_answers, defended_answers, evaluate
+from refine.evaluation.evaluate import bare_answers, defended_answers, evaluate
+from refine.evaluation.held_out import HeldOut
 from refine.models.device import Compute
 from refine.params.evaluate import EvaluateParams
 from refine.system.errors import UserError

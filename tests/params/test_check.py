@@ -14,7 +14,7 @@ import yaml
 from refine.params import check as checking
 from refine.params.check import check
 from refine.params.chosen import chosen, names
-from refine.system.errors import UserError
+from refine.system.errors import UserError, command
 from support import PROJECT, TINY_PARAMS, environment, is_one_sentence
 
 Content = dict[str, Any]
@@ -137,12 +137,12 @@ def test_every_section_is_needed(tmp_path: Path, content: Content, section: str)
 
 
 def test_the_command_says_one_sentence_and_ends_with_status_1(
-    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content["evaluate"]["batch"] = 1
     monkeypatch.setattr(sys, "argv", ["check", str(written(tmp_path, content))])
-    assert checking.main() == 1
-    assert capsys.readouterr().err.endswith("evaluate: 'batch' is not known, did you mean 'batch_size'?\n")
+    with pytest.raises(SystemExit, match=r"^error: .*evaluate: 'batch' is not known, did you mean 'batch_size'\?$"):
+        command(checking.main)
 
 
 def test_the_command_is_silent_about_a_right_file_which_is_params_yaml_unless_named(
@@ -151,16 +151,14 @@ def test_the_command_is_silent_about_a_right_file_which_is_params_yaml_unless_na
     written(tmp_path, content)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["check"])
-    assert checking.main() == 0
+    command(checking.main)
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_command_finds_a_wrong_setting_of_the_machine(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_finds_a_wrong_setting_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFINE_DEVICE", "gpu")
-    assert checking.main() == 1
-    assert capsys.readouterr().err.startswith("error: REFINE_DEVICE=gpu is not understood")
+    with pytest.raises(SystemExit, match=r"^error: REFINE_DEVICE=gpu is not understood"):
+        command(checking.main)
 
 
 WITHOUT_TORCH = """

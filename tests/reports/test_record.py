@@ -47,7 +47,8 @@ def test_a_finished_run_is_recorded_by_the_command(preset: Path) -> None:
 def test_a_stage_whose_outputs_are_another_run_s_has_no_record_of_its_time(preset: Path) -> None:
     path = preset / "metrics/runtime/train-refine.json"
     told = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**told, "result_sha256": "0" * 64}), encoding="utf-8")
+    told["result"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(told), encoding="utf-8")
     folder = record(preset, preset / HOME, "quick", "default")
     runtime = json.loads((folder / "run.json").read_text(encoding="utf-8"))["runtime"]
     assert "train-refine" not in runtime

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +14,19 @@ from refine.data.pixels import in_batches
 from refine.data.reader import Split
 from refine.defenses import refine
 from refine.defenses.refine import Refine
+from refine.evaluation.held_out import HeldOut, one_of_each
 from refine.evaluation.metrics import Answers, Truth, measure
+from refine.evaluation.pictures import draw_features, draw_gallery
 from refine.evaluation.wasserstein import Both, distances, look
 from refine.models.card import read_card
 from refine.models.classifier import Classifier
 from refine.models.device import Compute
 from refine.params.evaluate import EvaluateParams
-from refine.pictures.grid import Grid, draw_grids, to_bytes
-from refine.pictures.map import draw_maps
 from refine.system.errors import UserError
 from refine.system.files import new_folder, write_json
 from refine.system.progress import progress
 
 _CURVES = ("benign_accuracy", "attack_success_rate")
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The clean test split and its triggered part."""
-
-    clean: Split
-    triggered: Split
-
-    @property
-    def truth(self) -> Truth:
-        """Labels of both, and which clean image is behind each triggered one.
-
-        Raises:
-            UserError: a triggered image has no clean one.
-        """
-        rows = torch.searchsorted(self.clean.keys, self.triggered.keys).clamp(max=len(self.clean.keys) - 1)
-        if not torch.equal(self.clean.keys[rows], self.triggered.keys):
-            raise UserError("the triggered test set belongs to another data set; run `dvc repro poison-dataset`")
-        return Truth(self.clean.labels, rows, self.triggered.labels)
 
 
 def evaluate(
@@ -96,7 +75,7 @@ def evaluate(
         rows = list(_snapshots(tests, models, figures["refine"], params.batch_size, compute))
         _write_csv(part / "snapshots.csv", list(rows[0]), [list(row.values()) for row in rows])
         draw_gallery(part / "gallery.png", tests, truth, defence, params.gallery_images, compute)
-        _draw_features(part / "features.png", benign, attacked, tests, params.diagnostic_images)
+        draw_features(part / "features.png", benign, attacked, tests, params.diagnostic_images)
         write_json(metrics, figures)
     return figures
 
@@ -109,22 +88,11 @@ def _looks(
     def both(images: Tensor) -> Both:
         return look(defence, images, params.batch_size, compute)
 
-    benign = both(tests.clean.images[_one_of_each(truth.labels, 2 * params.diagnostic_images)])
+    benign = both(tests.clean.images[one_of_each(truth.labels, 2 * params.diagnostic_images)])
     if not len(truth.given):
         return benign, None
-    places = _one_of_each(truth.labels[truth.clean_rows], params.diagnostic_images)
+    places = one_of_each(truth.labels[truth.clean_rows], params.diagnostic_images)
     return benign, (both(tests.clean.images[truth.clean_rows[places]]), both(tests.triggered.images[places]))
-
-
-def _draw_features(path: Path, benign: Both, attacked: tuple[Both, Both] | None, tests: HeldOut, count: int) -> None:
-    """Maps of the features before and after the defence (the idea of the paper's Figure 2)."""
-    labels = tests.clean.labels[_one_of_each(tests.clean.labels, count)]
-    maps = []
-    for title, system in (("features, no defence", "before"), ("features, REFINE", "after")):
-        own = getattr(benign, system).penultimate[:count]
-        triggered = getattr(attacked[1], system).penultimate if attacked else own[:0]
-        maps.append((title, own, triggered))
-    draw_maps(path, maps, labels, tests.clean.manifest.classes)
 
 
 System = Callable[[Tensor], Tensor]
@@ -184,33 +152,3 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-@torch.inference_mode()
-def draw_gallery(path: Path, tests: HeldOut, truth: Truth, defence: Refine, columns: int, compute: Compute) -> None:
-    """Clean, triggered and transformed images, a class a column where there are enough; clean ones without attack."""
-    attacked = len(truth.given) > 0
-    labels = truth.labels[truth.clean_rows] if attacked else truth.labels
-    places = _one_of_each(labels, columns)
-    clean = tests.clean.images[truth.clean_rows[places] if attacked else places]
-    names = [tests.clean.manifest.classes[label] for label in labels[places].tolist()]
-
-    def transformed(images: Tensor) -> Tensor:
-        (pixels,) = in_batches(images, len(images), compute.device)
-        return to_bytes(defence.pictures(pixels)).cpu()
-
-    rows = [("clean", clean), ("transformed", transformed(clean))]
-    if attacked:
-        triggered = tests.triggered.images[places]
-        rows += [("triggered", triggered), ("transformed", transformed(triggered))]
-    draw_grids(path, Grid(names, rows))
-
-
-def _one_of_each(labels: Tensor, count: int) -> Tensor:
-    """Places of the first image of each class, then of the second, and so on; int64 [at most count]."""
-    turns: dict[int, int] = {}
-    order = []
-    for place, label in enumerate(labels.tolist()):
-        turns[label] = turns.get(label, -1) + 1
-        order.append((turns[label], label, place))
-    return torch.tensor([place for _, _, place in sorted(order)[:count]], dtype=torch.int64)

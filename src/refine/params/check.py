@@ -15,7 +15,7 @@ from refine.params.poison_dataset import PoisonDatasetParams
 from refine.params.reading import ParamsFile, unknown
 from refine.params.train_backdoor import TrainBackdoorParams
 from refine.params.train_refine import TrainRefineParams
-from refine.system.errors import UserError
+from refine.system.errors import UserError, command
 from refine.system.machine import machine
 
 ROOMS = {"sources": "refine.data.sources", "attacks": "refine.attacks"}
@@ -46,16 +46,11 @@ def check(path: Path) -> None:
             file.section(f"{section}.{entry}", chosen(ROOMS[section], entry, f"{path}: {section}").Params)
 
 
-def main() -> int:
-    """Exit status 0 where the file and the machine's settings are right, else 1 and one sentence."""
-    try:
-        machine()
-        check(Path(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+def main() -> None:
+    """The command."""
+    machine()
+    check(Path(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -21,13 +21,7 @@ from refine.system.errors import UserError, command
 from refine.system.files import read_json, sha256_of
 from refine.system.stage import RECORDS
 
-RESULTS = {
-    "download": "data/raw/train/manifest.json",
-    "poison-dataset": "data/poisoned/attack/attack.json",
-    "train-backdoor": "models/backdoor/card.json",
-    "train-refine": "models/refine/card.json",
-    "evaluate": "metrics/evaluate.json",
-}
+POISONED = Path("data/poisoned/attack/attack.json")
 
 
 def preset_file(name: str) -> Path:
@@ -100,7 +94,7 @@ def _committed(project: Path) -> str:
 
 
 def _poisoned(project: Path) -> dict[str, Any]:
-    told = read_json(project / RESULTS["poison-dataset"], "run `dvc repro`")
+    told = read_json(project / POISONED, "run `dvc repro`")
     rates = {name: told.get(name) for name in ("rate_of_dataset", "rate_of_classes")}
     return {"poisoned": len(told["poisoned"]), "cover": len(told["cover"]), **rates}
 
@@ -108,13 +102,13 @@ def _poisoned(project: Path) -> dict[str, Any]:
 def _runtime(project: Path) -> dict[str, dict[str, Any]]:
     """Records of the stages whose outputs are still there; others came from the cache, computed who knows where."""
     kept = {}
-    for stage, result in RESULTS.items():
-        path = project / RECORDS / f"{stage}.json"
-        if path.is_file():
-            told = read_json(path, "run `dvc repro -f`")
-            if told.pop("result_sha256", None) == sha256_of(project / result):
-                del told["stage"], told["started_unix"]
-                kept[stage] = told
+    for path in sorted((project / RECORDS).glob("*.json")):
+        told = read_json(path, "run `dvc repro -f`")
+        result = told.pop("result")
+        if (project / result["path"]).is_file() and sha256_of(project / result["path"]) == result["sha256"]:
+            stage = told.pop("stage")
+            del told["started_unix"]
+            kept[stage] = told
     return kept
 
 

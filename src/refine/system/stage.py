@@ -38,7 +38,7 @@ def run(
     A `parallel` stage runs in as many processes as REFINE_PROCESSES says; under torchrun it is one of them.
 
     Exit status 0 means that every output is whole. What the work returns (device, threads, speeds) goes with
-    times and versions into `metrics/runtime/NAME.json`, which nothing depends on; so does the sha256 of `result`,
+    times and versions into `metrics/runtime/NAME.json`, which nothing depends on; so do path and sha256 of `result`,
     an output by which this run is known from others whose outputs may take its place later.
     """
     level = logging.WARNING if launch.rank() else logging.INFO
@@ -52,7 +52,8 @@ def _guarded(name: str, work: Callable[[], dict[str, Any] | None], result: Path 
         machine()
         facts = work() or {}
         if launch.rank() == 0:
-            _record(name, started, facts if result is None else {**facts, "result_sha256": sha256_of(result)})
+            by = {} if result is None else {"result": {"path": result.as_posix(), "sha256": sha256_of(result)}}
+            _record(name, started, {**facts, **by})
     except UserError as error:
         return _say(f"{name}: {error}")
     except launch.Ended as ended:

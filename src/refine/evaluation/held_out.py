@@ -1,0 +1,42 @@
+"""The images that both systems are measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from refine.data.reader import Split
+from refine.evaluation.metrics import Truth
+from refine.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The clean test split and its triggered part."""
+
+    clean: Split
+    triggered: Split
+
+    @property
+    def truth(self) -> Truth:
+        """Labels of both, and which clean image is behind each triggered one.
+
+        Raises:
+            UserError: a triggered image has no clean one.
+        """
+        rows = torch.searchsorted(self.clean.keys, self.triggered.keys).clamp(max=len(self.clean.keys) - 1)
+        if not torch.equal(self.clean.keys[rows], self.triggered.keys):
+            raise UserError("the triggered test set belongs to another data set; run `dvc repro poison-dataset`")
+        return Truth(self.clean.labels, rows, self.triggered.labels)
+
+
+def one_of_each(labels: Tensor, count: int) -> Tensor:
+    """Places of the first image of each class, then of the second, and so on; int64 [at most count]."""
+    turns: dict[int, int] = {}
+    order = []
+    for place, label in enumerate(labels.tolist()):
+        turns[label] = turns.get(label, -1) + 1
+        order.append((turns[label], label, place))
+    return torch.tensor([place for _, _, place in sorted(order)[:count]], dtype=torch.int64)
