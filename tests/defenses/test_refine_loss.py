@@ -75,6 +75,16 @@ def test_utility_of_certain_answers_is_finite_and_says_where_to_go() -> None:
     assert (certain.grad[torch.arange(4), torch.tensor([1, 2, 3, 0])] < -0.05).all()
 
 
+def test_utility_in_its_categorical_form_is_the_formula_of_the_paper() -> None:
+    scores = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = torch.tensor([3, 0, 1, 1, 2])
+    slowly = [
+        -math.log(math.exp(row[label]) / sum(map(math.exp, row)))
+        for row, label in zip(scores.tolist(), labels.tolist(), strict=True)
+    ]
+    assert utility(scores, labels, "categorical").item() == pytest.approx(sum(slowly) / 5)
+
+
 def test_utility_passes_a_nan_on() -> None:
     assert utility(torch.tensor([[0.0, torch.nan]]), torch.tensor([0])).isnan()
 

@@ -21,6 +21,7 @@ from refine.data.training_set import Resident, Streamed, TrainingSet, open_train
 from refine.defenses import refine
 from refine.defenses.label_map import derangement
 from refine.defenses.refine import InputSpace, Refine
+from refine.defenses.refine_loss import Form
 from refine.models import classifier as classifiers
 from refine.models.unet import UNet
 from refine.system.errors import UserError
@@ -204,9 +205,9 @@ def test_pseudo_labels_come_from_the_augmented_image(
     loaded, _ = classifiers.load(classifier)
     real = training.utility
 
-    def watched(remapped: Tensor, pseudo_labels: Tensor) -> Tensor:
+    def watched(remapped: Tensor, pseudo_labels: Tensor, form: Form) -> Tensor:
         seen.append(pseudo_labels)
-        return real(remapped, pseudo_labels)
+        return real(remapped, pseudo_labels, form)
 
     monkeypatch.setattr(training, "augment", lambda pixels, *_: constant[: len(pixels)])
     monkeypatch.setattr(training, "utility", watched)
@@ -225,7 +226,7 @@ def test_snapshots_are_evenly_spaced_and_end_with_the_last_epoch(epochs: int, sn
 
 def test_the_folder_holds_the_snapshots_that_its_card_lists(classifier: Path, images: Tensor, tmp_path: Path) -> None:
     files = _train(tmp_path / "refine", classifier, images, {"epochs": 4}, snapshots=2)
-    card = json.loads(files["card.json"])
+    card = json.loads((tmp_path / "refine/card.json").read_text(encoding="utf-8"))
     assert [entry["epoch"] for entry in card["snapshots"]] == [2, 4]
     named = {entry["file"]: entry["sha256"] for entry in card["snapshots"]}
     assert set(files) == {"card.json", "weights.safetensors", "history.csv", *named}
@@ -244,13 +245,13 @@ def test_a_snapshot_is_the_state_after_its_epoch_and_not_later(
 
 
 def test_the_card_tells_what_was_trained_for_which_classifier(classifier: Path, images: Tensor, tmp_path: Path) -> None:
-    files = _train(tmp_path / "refine", classifier, images)
-    card = json.loads(files["card.json"])
+    _train(tmp_path / "refine", classifier, images)
+    card = json.loads((tmp_path / "refine/card.json").read_text(encoding="utf-8"))
     assert card["classifier_sha256"] == sha256_of(classifier / "weights.safetensors")
     assert card["training"]["permutation_seed"] == 666
     assert card["training"]["precision"] == "fp32"
     assert card["training"]["recipe"]["batch_size"] == 8
-    assert str(tmp_path) not in files["card.json"].decode()
+    assert str(tmp_path) not in (tmp_path / "refine/card.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("fraction", "batches"), [(1.0, 6), (0.5, 3), (0.2, 1)])
@@ -282,6 +283,25 @@ def test_a_share_without_any_image_is_refused() -> None:
     images = Resident(torch.zeros(100, 3, 2, 2, dtype=torch.uint8), ())
     with pytest.raises(UserError, match=r"unlabeled_fraction 0\.004 of 100 images is none; raise it"):
         unlabeled(images, 0.004, torch.Generator())
+
+
+def test_the_form_of_the_utility_is_what_the_parameters_say(classifier: Path, images: Tensor, tmp_path: Path) -> None:
+    first = {}
+    for form in ("binary", "categorical"):
+        loss = {"utility": form, "supcon_weight": 0.0}
+        _train(tmp_path / form, classifier, images, {"epochs": 1, "optimiser": {"lr": 1e-9}}, loss=loss)
+        first[form] = _history(tmp_path / form)[0]
+    assert first["categorical"]["utility"] > 1.5 * first["binary"]["utility"]  # three classes, one of them wanted
+    assert first["categorical"]["agreement"] == first["binary"]["agreement"]
+
+
+def test_the_transform_begins_at_the_grey_that_is_asked_for(classifier: Path, images: Tensor, tmp_path: Path) -> None:
+    low = {}
+    for grey in (0.0, 0.5):
+        recipe = {"epochs": 1, "optimiser": {"lr": 1e-9}}
+        _train(tmp_path / str(grey), classifier, images, recipe, initial_grey=grey)
+        low[grey] = _history(tmp_path / str(grey))[0]["clamped_low"]
+    assert low[0.5] < 0.5 * low[0.0]
 
 
 def test_without_the_contrastive_term_the_loss_is_the_utility(classifier: Path, images: Tensor, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,18 +11,25 @@ from torch.nn import functional
 BASE_TEMPERATURE = 0.07
 
 
-def utility(remapped: Tensor, pseudo_labels: Tensor) -> Tensor:
-    """Element-wise binary cross-entropy on the softmax, averaged over N * K; float32 scalar.
+Form = Literal["binary", "categorical"]
 
-    The paper writes ordinary cross-entropy; the released code uses this one, and lambda is tuned to its scale. It is
-    taken from logits: an answer that is certain to the last digit of a float has a probability of exactly 1, whose
-    logarithms are cut off at -100 in torch's own loss and carry no gradient, and a transform that begins there
-    (a classifier that is sure of its wrong answers) never learns.
+
+def utility(remapped: Tensor, pseudo_labels: Tensor, form: Form = "binary") -> Tensor:
+    """Cross-entropy on the softmax; float32 scalar.
+
+    The paper writes the categorical one, an average over N; the released code uses the element-wise binary one, an
+    average over N * K, and lambda is tuned to its scale. Both are taken from logits: an answer that is certain to the
+    last digit of a float has a probability of exactly 1, whose logarithms are cut off at -100 in torch's own binary
+    loss and carry no gradient, and a transform that begins there (a classifier that is sure of its wrong answers)
+    never learns.
 
     Args:
         remapped: float32 [N, K], logits after the label map.
         pseudo_labels: int64 [N].
+        form: which of the two.
     """
+    if form == "categorical":
+        return functional.cross_entropy(remapped, pseudo_labels)
     log_probabilities = remapped.log_softmax(dim=1)
     largest = functional.one_hot(remapped.argmax(dim=1), remapped.shape[1]).bool()
     others = remapped.masked_fill(largest, -torch.inf).logsumexp(dim=1, keepdim=True)

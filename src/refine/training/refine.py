@@ -81,7 +81,7 @@ class RefineTask:
         with self.compute.autocast(self.precision):
             images, raw = self._forward(pixels)
         remapped = remap(full(raw), defence.permutation)
-        terms = {"utility": utility(remapped, pseudo_labels)}
+        terms = {"utility": utility(remapped, pseudo_labels, loss.utility)}
         total = terms["utility"] * batch.share
         if loss.supcon_weight:
             everybody = self._processes.gathered(images.flatten(1)), self._processes.gathered(pseudo_labels)
@@ -163,7 +163,10 @@ def train_refine(
     torch.manual_seed(params.seed)
     classes = len(classifier_card.classes)
     permutation = derangement(classes, params.permutation_seed) if params.remap else torch.arange(classes)
-    defence = Refine(classifier, UNet(params.first_channels), permutation, params.input_space)
+    transform = UNet(params.first_channels)
+    with torch.no_grad():
+        transform.outlet.bias.add_(params.initial_grey)  # type: ignore[union-attr]
+    defence = Refine(classifier, transform, permutation, params.input_space)
     defence.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
     own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
