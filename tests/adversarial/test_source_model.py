@@ -39,6 +39,12 @@ def test_it_learns_the_clean_images_and_is_frozen() -> None:
     assert not any(parameter.requires_grad for parameter in made.parameters())
 
 
+def test_a_network_that_wants_to_see_images_first_is_shown_some() -> None:
+    made = _made(network={"name": "airbench", "width": WIDTH})
+    weights = made.network.get_parameter("whiten.weight")
+    assert torch.equal(weights[:12], -weights[12:])  # as computed from images, unlike the layer's first values
+
+
 def test_the_seed_alone_decides_its_weights() -> None:
     first, second, third = (_made(seed).network.state_dict() for seed in (1, 1, 2))
     assert same_tensors(first, second)

@@ -42,7 +42,7 @@ def _supcon_slowly(images: Tensor, labels: Tensor, temperature: float) -> Tensor
 @pytest.mark.parametrize(("classes", "expected"), [(10, 0.32508), (50, 0.09804)])
 def test_utility_at_uniform_answers_is_the_number_on_record(classes: int, expected: float) -> None:
     uniform = torch.full((7, classes), 3.0)
-    assert utility(uniform, torch.arange(7) % classes).item() == pytest.approx(expected, abs=5e-6)
+    assert utility(uniform, torch.arange(7) % classes, "binary").item() == pytest.approx(expected, abs=5e-6)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -51,7 +51,7 @@ def test_utility_is_the_formula(count: int, classes: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(count, classes, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, classes, (count,), generator=generator)
-    assert utility(scores, labels).item() == pytest.approx(_utility_slowly(scores, labels.tolist()), rel=1e-9)
+    assert utility(scores, labels, "binary").item() == pytest.approx(_utility_slowly(scores, labels.tolist()), rel=1e-9)
 
 
 def test_utility_is_torch_s_own_loss_where_that_one_is_exact() -> None:
@@ -59,13 +59,13 @@ def test_utility_is_torch_s_own_loss_where_that_one_is_exact() -> None:
     labels = torch.arange(64) % 10
     wanted = torch.nn.functional.one_hot(labels, 10).float()
     own = torch.nn.functional.binary_cross_entropy(logits.softmax(dim=1), wanted)
-    assert utility(logits, labels).item() == pytest.approx(own.item(), rel=1e-5)
+    assert utility(logits, labels, "binary").item() == pytest.approx(own.item(), rel=1e-5)
 
 
 def test_utility_of_certain_answers_is_finite_and_says_where_to_go() -> None:
     certain = (200 * torch.eye(4)).requires_grad_()
-    assert utility(certain, torch.arange(4)).item() == pytest.approx(0, abs=1e-6)
-    wrong = utility(certain, torch.tensor([1, 2, 3, 0]))
+    assert utility(certain, torch.arange(4), "binary").item() == pytest.approx(0, abs=1e-6)
+    wrong = utility(certain, torch.tensor([1, 2, 3, 0]), "binary")
     # 200 for the label's probability, 200 less ln 3 for the complement of the wrong one's
     assert wrong.item() == pytest.approx((400 - math.log(3)) / 4, rel=1e-5)
     wrong.backward()
@@ -86,14 +86,14 @@ def test_utility_in_its_categorical_form_is_the_formula_of_the_paper() -> None:
 
 
 def test_utility_passes_a_nan_on() -> None:
-    assert utility(torch.tensor([[0.0, torch.nan]]), torch.tensor([0])).isnan()
+    assert utility(torch.tensor([[0.0, torch.nan]]), torch.tensor([0]), "binary").isnan()
 
 
 @pytest.mark.parametrize("scores", [[0.0, 0.0, 0.0], [5.0, 5.0, -5.0]])
 def test_the_gradient_of_utility_is_that_of_the_formula_also_where_answers_are_equal(scores: list[float]) -> None:
     logits = torch.tensor([scores], dtype=torch.float64, requires_grad=True)
     probabilities = torch.tensor([scores], dtype=torch.float64, requires_grad=True)
-    utility(logits, torch.tensor([1])).backward()
+    utility(logits, torch.tensor([1]), "binary").backward()
     wanted = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
     torch.nn.functional.binary_cross_entropy(probabilities.softmax(dim=1), wanted).backward()
     torch.testing.assert_close(logits.grad, probabilities.grad)

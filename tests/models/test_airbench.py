@@ -90,6 +90,13 @@ def test_it_takes_images_of_many_sizes(network: Airbench, side: int) -> None:
     assert network.eval()(torch.randn(1, 3, side, side)).shape == (1, 7)
 
 
+def test_in_bfloat16_nothing_between_the_layers_turns_into_float32(network: Airbench) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = network.eval().whiten(torch.randn(2, 3, 16, 16))
+        assert {layer(maps).dtype for layer in network.blocks[:1]} == {torch.bfloat16}
+        assert network.blocks(maps).dtype == torch.bfloat16
+
+
 def test_folded_it_answers_the_same(network: Airbench) -> None:
     pixels = synthetic(12)[0] / 255
     classifier = Classifier(network, Normalisation(mean=MEAN, std=STD))

@@ -359,7 +359,7 @@ def test_recipe_paper_is_the_published_training_of_the_defence(tmp_path: Path) -
     assert params.permutation_seed == 666
     assert params.first_channels == 64
     assert params.input_space == "normalized_clamp01"
-    assert params.initial_grey == 0
+    assert params.initial_output == 0
     assert params.loss.model_dump() == {"utility": "binary", "supcon_weight": 0.1, "supcon_temperature": 0.07}
     assert params.recipe.model_dump() == {
         "epochs": 150,

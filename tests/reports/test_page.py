@@ -49,9 +49,10 @@ def drawn(request: pytest.FixtureRequest, browser: WebDriver, tmp_path_factory: 
     """The page of this checkout's finished run, open."""
     if not (PROJECT / "metrics/plots").is_dir():
         pytest.skip("needs the finished default run: type ./run first")
-    page.install(PROJECT)
     folder = tmp_path_factory.mktemp("page")
-    result = run(PROJECT, "dvc", "plots", *request.param, "-o", str(folder))
+    (folder / ".dvc").mkdir()
+    template = ("--html-template", str(page.install(folder)))
+    result = run(PROJECT, "dvc", "plots", *request.param, "-o", str(folder), *template)
     assert result.returncode == 0, result.stderr
     browser.get(f"file://{folder}/index.html")
     return browser
@@ -102,6 +103,27 @@ def test_dvc_takes_the_template_from_its_local_settings(tmp_path: Path) -> None:
     assert page.install(tmp_path) == template
     told = run(tmp_path, "dvc", "config", "--local", "plots.html_template").stdout.strip()
     assert tmp_path / ".dvc" / told == template
+
+
+def test_another_template_that_somebody_set_stays(tmp_path: Path) -> None:
+    subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["dvc", "config", "plots.html_template", "own.html"], cwd=tmp_path, check=True)
+    with pytest.raises(UserError, match=r"DVC is set to another page, own\.html; type `dvc plots show --html-template"):
+        page.install(tmp_path)
+    assert run(tmp_path, "dvc", "config", "plots.html_template").stdout.strip() == "own.html"
+
+
+def test_what_dvc_writes_with_it_needs_no_network(repo: Path, tmp_path: Path) -> None:
+    for file in (overview.TEMPLATE, overview.TABLE):
+        (repo / file).parent.mkdir(exist_ok=True)
+        shutil.copy(PROJECT / file, repo / file)
+    page.install(repo)
+    result = run(repo, "dvc", "plots", "show", "-o", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert "<h1>refine" in text
+    assert 'id = "Defence_training"' in text
+    assert "<script src" not in text
 
 
 def test_outside_a_dvc_project_it_says_so(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from refine.params.chosen import chosen, names
 from refine.reports import fill, tables
 from refine.reports.attacks import described
 from refine.reports.fill import filled
-from refine.reports.rows import Row, Rows, read_rows
+from refine.reports.rows import Row, Rows, checked, read_rows
 from refine.reports.rows import names as names_of
 from refine.system.errors import UserError
 from support import PROJECT
@@ -27,10 +28,17 @@ def test_a_page_says_what_the_recorded_runs_say(page: Path) -> None:
     assert filled(page, PROJECT) == page.read_text(encoding="utf-8"), f"python -m refine.reports.fill {page}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)
 def test_a_shipped_list_is_right_and_names_each_run_once(path: Path) -> None:
-    told = [str(name) for name in names_of(read_rows(path), PROJECT)]
-    assert len(set(told)) == len(told)
+    listed = read_rows(path)
+    told = [str(name) for name in names_of(listed, PROJECT)]
+    assert len(set(told)) == len(told) == len(checked(listed, PROJECT))
 
 
 def test_every_attack_is_in_the_list_of_attacks() -> None:

@@ -21,9 +21,9 @@ from refine.data.training_set import Resident, Streamed, TrainingSet, open_train
 from refine.defenses import refine
 from refine.defenses.label_map import derangement
 from refine.defenses.refine import InputSpace, Refine
-from refine.defenses.refine_loss import Form
 from refine.models import classifier as classifiers
 from refine.models.unet import UNet
+from refine.params.train_refine import Form
 from refine.system.errors import UserError
 from refine.system.files import sha256_of
 from refine.training import refine as training
@@ -295,12 +295,12 @@ def test_the_form_of_the_utility_is_what_the_parameters_say(classifier: Path, im
     assert first["categorical"]["agreement"] == first["binary"]["agreement"]
 
 
-def test_the_transform_begins_at_the_grey_that_is_asked_for(classifier: Path, images: Tensor, tmp_path: Path) -> None:
+def test_the_output_begins_where_it_is_asked_to(classifier: Path, images: Tensor, tmp_path: Path) -> None:
     low = {}
-    for grey in (0.0, 0.5):
+    for begin in (0.0, 0.5):
         recipe = {"epochs": 1, "optimiser": {"lr": 1e-9}}
-        _train(tmp_path / str(grey), classifier, images, recipe, initial_grey=grey)
-        low[grey] = _history(tmp_path / str(grey))[0]["clamped_low"]
+        _train(tmp_path / str(begin), classifier, images, recipe, initial_output=begin)
+        low[begin] = _history(tmp_path / str(begin))[0]["clamped_low"]
     assert low[0.5] < 0.5 * low[0.0]
 
 

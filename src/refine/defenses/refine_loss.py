@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from refine.params.train_refine import Form
+
 BASE_TEMPERATURE = 0.07
 
 
-Form = Literal["binary", "categorical"]
-
-
-def utility(remapped: Tensor, pseudo_labels: Tensor, form: Form = "binary") -> Tensor:
+def utility(remapped: Tensor, pseudo_labels: Tensor, form: Form) -> Tensor:
     """Cross-entropy on the softmax; float32 scalar.
 
     The paper writes the categorical one, an average over N; the released code uses the element-wise binary one, an

@@ -133,7 +133,7 @@ def load(folder: Path) -> tuple[Classifier, ClassifierCard]:
 
 
 def folded(classifier: Classifier) -> Classifier:
-    """A frozen copy that answers the same and faster: each batch normalisation is part of the convolution before it."""
+    """A frozen copy that answers the same and faster: a batch normalisation behind a convolution is part of it."""
     copy = Classifier(fuse(classifier.network), Normalisation(mean=[0.0] * 3, std=[1.0] * 3))
     copy.mean, copy.std = classifier.mean, classifier.std
     return freeze(copy.to(memory_format=torch.channels_last))

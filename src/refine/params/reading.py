@@ -104,7 +104,7 @@ class ParamsFile:
         try:
             return model.model_validate(content)
         except ValidationError as error:
-            raise UserError(f"{self.path}: {_sentence(name, error)}") from None
+            raise UserError(f"{self.path}: {sentence(name, error)}") from None
 
     def names_in(self, name: str) -> list[str]:
         """The keys of a section, for a check of the whole file."""
@@ -114,7 +114,8 @@ class ParamsFile:
         return [str(key) for key in content]
 
 
-def _sentence(section: str, error: ValidationError) -> str:
+def sentence(section: str, error: ValidationError) -> str:
+    """What is wrong first in a section, and how much more there is."""
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join([section, *(str(part) for part in first["loc"] if get_origin(part) is None)])

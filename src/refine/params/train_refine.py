@@ -10,6 +10,7 @@ from refine.params.reading import Number, PositiveNumber, Section, Seed, Share
 from refine.params.recipe import Augment, Count, Optimiser, Recipe, Schedule, paper_by_name
 
 InputSpace = Literal["normalized_clamp01", "pixel"]
+Form = Literal["binary", "categorical"]
 
 
 class Loss(Section):
@@ -20,7 +21,7 @@ class Loss(Section):
     supcon_temperature: tau of the contrastive term.
     """
 
-    utility: Literal["binary", "categorical"] = "binary"
+    utility: Form = "binary"
     supcon_weight: Annotated[Number, Field(ge=0)] = 0.1
     supcon_temperature: PositiveNumber = 0.07
 
@@ -43,8 +44,8 @@ class TrainRefineParams(Section):
     remap: move the labels by that map, as REFINE does; false leaves each in its place, an ablation.
     first_channels: width of the U-Net; 64 is the paper's for CIFAR-10, 8 the least (see `train_backdoor.network`).
     input_space: what the U-Net sees and where its output is clamped.
-    initial_grey: added to the bias of the U-Net's last layer before training. Its outputs begin around 0, so that half
-        of the pixels begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle.
+    initial_output: added to the bias of the U-Net's last layer before training. Its outputs begin around 0, so that
+        half of the values begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle of the range.
     unlabeled_fraction: share of the training images that the defender has; 1 in the released code, 0.2 in the paper.
     snapshots: how many states of the transform are kept for the curves, evenly spaced, the last one included.
     loss: weights of the terms.
@@ -56,7 +57,7 @@ class TrainRefineParams(Section):
     remap: bool = True
     first_channels: Annotated[int, Field(ge=8, multiple_of=2)] = 64
     input_space: InputSpace = "normalized_clamp01"
-    initial_grey: Share = 0.0
+    initial_output: Share = 0.0
     unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
     snapshots: Annotated[int, Field(ge=1)] = 5
     loss: Loss = Loss()

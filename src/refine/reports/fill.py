@@ -45,7 +45,10 @@ def _made(what: str, source: Path, page: Path, project: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m refine.reports.fill", description="Fills tables from runs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m refine.reports.fill",
+        description="Fills the tables of pages, metrics/runs.csv and docs/runs.png from recorded runs.",
+    )
     parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE", help="such as docs/attacks.md")
     for page in parser.parse_args(arguments).pages:
         text = filled(page, Path.cwd())

@@ -65,7 +65,7 @@ def install(project: Path) -> Path:
         The template.
 
     Raises:
-        UserError: the folder is no DVC project.
+        UserError: the folder is no DVC project, or DVC's settings name another page, which then stays.
     """
     home = project / ".dvc"
     if not home.is_dir():
@@ -75,6 +75,11 @@ def install(project: Path) -> Path:
     page = _PAGE.replace("{library}", library.replace("</script", "<\\/script"))
     with new_file(home / TEMPLATE) as partial:
         partial.write_text(page, encoding="utf-8")
+    own = Config(str(home)).get("plots", {}).get("html_template", TEMPLATE)
+    if own != TEMPLATE:
+        raise UserError(
+            f"DVC is set to another page, {own}; type `dvc plots show --html-template {home / TEMPLATE}` for this one"
+        )
     with Config(str(home)).edit("local") as settings:
         settings.setdefault("plots", {})["html_template"] = TEMPLATE
     return home / TEMPLATE

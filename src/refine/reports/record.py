@@ -104,8 +104,8 @@ def _runtime(project: Path) -> dict[str, dict[str, Any]]:
     kept = {}
     for path in sorted((project / RECORDS).glob("*.json")):
         told = read_json(path, "run `dvc repro -f`")
-        result = told.pop("result")
-        if (project / result["path"]).is_file() and sha256_of(project / result["path"]) == result["sha256"]:
+        result = told.pop("result", None)
+        if result and (project / result["path"]).is_file() and sha256_of(project / result["path"]) == result["sha256"]:
             stage = told.pop("stage")
             del told["started_unix"]
             kept[stage] = told

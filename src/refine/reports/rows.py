@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -24,7 +25,7 @@ from dvc.repo import Repo
 from pydantic import Field, ValidationError
 
 from refine.params.check import check
-from refine.params.reading import Section
+from refine.params.reading import Section, sentence
 from refine.reports import run
 from refine.reports.record import git, preset_file, record
 from refine.reports.run import HOME, Name
@@ -66,7 +67,11 @@ class Rows(Section):
     rows: list[Row]
 
     def params(self, row: Row, preset: dict[str, Any]) -> dict[str, Any]:
-        """The parameters of a run."""
+        """The parameters of a run.
+
+        Raises:
+            UserError: a change goes below what is no mapping.
+        """
         params = copy.deepcopy(preset)
         params["poison_dataset"]["attack"]["name"] = row.attack
         for section in run.SEEDED:
@@ -76,6 +81,10 @@ class Rows(Section):
             inner = params
             for parent in parents:
                 inner = inner.setdefault(parent, {})
+                if not isinstance(inner, dict):
+                    raise UserError(
+                        f"{name} cannot be changed, because {parent} is {inner!r}; give {parent} as a whole"
+                    )
             inner[last] = value
         return params
 
@@ -90,14 +99,32 @@ def read_rows(path: Path) -> Rows:
         return Rows.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `ls experiments` shows what is there") from None
-    except (yaml.YAMLError, ValidationError) as error:
+    except yaml.YAMLError as error:
         raise UserError(f"{path} is no list of runs: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {sentence('list of runs', error)}") from None
 
 
 def names(rows: Rows, project: Path) -> list[Name]:
     """The names of the runs, in order."""
     preset = run.whole(project / preset_file(rows.preset))
     return [run.name_of(rows.params(row, preset), rows.preset, row.variant) for row in rows.rows]
+
+
+def checked(rows: Rows, project: Path) -> list[str]:
+    """The parameters file of each run, in order.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    preset = run.whole(project / preset_file(rows.preset))
+    texts = [yaml.safe_dump(rows.params(row, preset), sort_keys=False) for row in rows.rows]
+    with TemporaryDirectory() as folder:
+        for row, text in zip(rows.rows, texts, strict=True):
+            path = Path(folder) / f"{row.attack}, variant {row.variant}"
+            path.write_text(text, encoding="utf-8")
+            check(path)
+    return texts
 
 
 def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
@@ -108,18 +135,17 @@ def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
         wanted: attacks; all where it is empty.
         commit: each run when it ends.
         project: root of this project.
+
+    Raises:
+        UserError: a row is wrong, which is found before the first one is computed, or a stage failed.
     """
-    preset = run.whole(project / preset_file(rows.preset))
+    named = list(zip(rows.rows, names(rows, project), checked(rows, project), strict=True))
     clone = _clone(project)
-    for row in rows.rows:
-        params = rows.params(row, preset)
-        name = run.name_of(params, rows.preset, row.variant)
+    for row, name, params in named:
         if (project / HOME / str(name)).is_dir() or (wanted and row.attack not in wanted):
             continue
         log.info("%s", name)
-        text = yaml.safe_dump(params, sort_keys=False)
-        (clone / "params.yaml").write_text(text, encoding="utf-8")
-        check(clone / "params.yaml")
+        (clone / "params.yaml").write_text(params, encoding="utf-8")
         shutil.rmtree(clone / RECORDS, ignore_errors=True)
         _repro(clone)
         folder = record(clone, project / HOME, rows.preset, row.variant)

@@ -66,7 +66,9 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
 
 
 def _result_line(row: Row, done: Run | None) -> dict[str, str]:
-    line = {"attack": f"`{row.attack}`", "variant": row.variant, "seed": str(row.seed)}
+    changes = ", ".join(f"`{name}: {value}`" for name, value in row.changes.items())
+    line = {"attack": f"`{row.attack}`", "variant": row.variant, "departs from the preset in": changes}
+    line["seed"] = str(row.seed)
     if done is None:
         return {**line, "BA, no defence": NOT_YET}
     before, after = (done.figures[system]["benign_accuracy"] for system in ("no_defence", "refine"))

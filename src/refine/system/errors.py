@@ -18,4 +18,7 @@ def command(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; type the same command again to go on\n")
+        sys.exit(130)

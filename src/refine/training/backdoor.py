@@ -76,7 +76,7 @@ class BackdoorTask:
 
 
 def begin(classifier: Classifier, batches: Epochs, seed: int) -> None:
-    """Shows a first batch to a network that wants to see images before it is trained."""
+    """Shows a batch, drawn by the seed and not augmented, to a network that wants to see images beforehand."""
     if isinstance(classifier.network, Begins):
         classifier.network.begin(classifier.normalise(next(iter(batches.epoch(seed))).pixels))
 

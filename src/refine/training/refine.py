@@ -165,7 +165,7 @@ def train_refine(
     permutation = derangement(classes, params.permutation_seed) if params.remap else torch.arange(classes)
     transform = UNet(params.first_channels)
     with torch.no_grad():
-        transform.outlet.bias.add_(params.initial_grey)  # type: ignore[union-attr]
+        transform.outlet.bias.add_(params.initial_output)  # type: ignore[union-attr]
     defence = Refine(classifier, transform, permutation, params.input_space)
     defence.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
