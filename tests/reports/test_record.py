@@ -103,7 +103,7 @@ def test_a_row_departs_from_its_preset_where_it_says() -> None:
 def test_a_list_with_an_unknown_entry_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "list.yaml"
     path.write_text("preset: quick\nrows:\n  - atack: badnets\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"list.yaml is no list of runs"):
+    with pytest.raises(UserError, match=r"list.yaml: list\.rows\.0: 'atack' is not known, did you mean 'attack'"):
         read_rows(path)
     with pytest.raises(UserError, match="is missing"):
         read_rows(tmp_path / "other.yaml")

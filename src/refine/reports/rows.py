@@ -102,7 +102,7 @@ def read_rows(path: Path) -> Rows:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no list of runs: {error}") from None
     except ValidationError as error:
-        raise UserError(f"{path}: {sentence('list of runs', error)}") from None
+        raise UserError(f"{path}: {sentence('list', error)}") from None
 
 
 def names(rows: Rows, project: Path) -> list[Name]:
