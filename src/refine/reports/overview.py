@@ -23,9 +23,14 @@ _SYSTEMS = {"no_defence": "no defence", "refine": "REFINE"}
 
 
 def table(project: Path) -> pd.DataFrame:
-    """Benign accuracy and attack success rate, as shares, of both systems of each recorded run with an attack."""
+    """Benign accuracy and attack success rate, as shares, of both systems of each recorded run with an attack.
+
+    Runs on a data set for choosing recipes (`cifar10_dev`) are trials and no results; they are left out.
+    """
     rows: list[dict[str, Any]] = []
-    for run_name, done in run.read_all(project / run.HOME).items():
+    recorded = run.read_all(project / run.HOME)
+    results = {name: done for name, done in recorded.items() if not done.facts.name.dataset.endswith("_dev")}
+    for run_name, done in results.items():
         for system, shown in _SYSTEMS.items():
             figures = {name: done.figures[system].get(name) for name in _FIGURES}
             if None not in figures.values():
