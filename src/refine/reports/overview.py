@@ -19,7 +19,6 @@ VEGA_LITE = "6.4"
 """Version of the library that draws; it takes what is written for version 5, as DVC's own plots are."""
 
 _FIGURES = ("benign_accuracy", "attack_success_rate")
-_SYSTEMS = {"no_defence": "no defence", "refine": "REFINE"}
 
 
 def table(project: Path) -> pd.DataFrame:
@@ -31,7 +30,7 @@ def table(project: Path) -> pd.DataFrame:
     recorded = run.read_all(project / run.HOME)
     results = {name: done for name, done in recorded.items() if not done.facts.name.dataset.endswith("_dev")}
     for run_name, done in results.items():
-        for system, shown in _SYSTEMS.items():
+        for system, shown in run.SYSTEMS.items():
             figures = {name: done.figures[system].get(name) for name in _FIGURES}
             if None not in figures.values():
                 rows.append({"run": run_name, **done.facts.name.model_dump(), "system": shown, **figures})

@@ -107,24 +107,29 @@ def read_rows(path: Path) -> Rows:
 
 def names(rows: Rows, project: Path) -> list[Name]:
     """The names of the runs, in order."""
+    return [name for name, _ in _planned(rows, project)]
+
+
+def _planned(rows: Rows, project: Path) -> list[tuple[Name, dict[str, Any]]]:
+    """Name and parameters of each run, in order."""
     preset = run.whole(project / preset_file(rows.preset))
-    return [run.name_of(rows.params(row, preset), rows.preset, row.variant) for row in rows.rows]
+    changed = [(row, rows.params(row, preset)) for row in rows.rows]
+    return [(run.name_of(params, rows.preset, row.variant), params) for row, params in changed]
 
 
-def checked(rows: Rows, project: Path) -> list[str]:
-    """The parameters file of each run, in order.
+def checked(rows: Rows, project: Path) -> list[tuple[Name, str]]:
+    """Name and parameters file of each run, in order.
 
     Raises:
         UserError: the first thing that is wrong.
     """
-    preset = run.whole(project / preset_file(rows.preset))
-    texts = [yaml.safe_dump(rows.params(row, preset), sort_keys=False) for row in rows.rows]
+    files = [(name, yaml.safe_dump(params, sort_keys=False)) for name, params in _planned(rows, project)]
     with TemporaryDirectory() as folder:
-        for row, text in zip(rows.rows, texts, strict=True):
+        for row, (_, text) in zip(rows.rows, files, strict=True):
             path = Path(folder) / f"{row.attack}, variant {row.variant}"
             path.write_text(text, encoding="utf-8")
             check(path)
-    return texts
+    return files
 
 
 def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
@@ -139,9 +144,9 @@ def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
     Raises:
         UserError: a row is wrong, which is found before the first one is computed, or a stage failed.
     """
-    named = list(zip(rows.rows, names(rows, project), checked(rows, project), strict=True))
+    files = checked(rows, project)
     clone = _clone(project)
-    for row, name, params in named:
+    for row, (name, params) in zip(rows.rows, files, strict=True):
         if (project / HOME / str(name)).is_dir() or (wanted and row.attack not in wanted):
             continue
         log.info("%s", name)

@@ -26,6 +26,7 @@ from refine.system.files import new_folder, read_json, write_json
 HOME = Path("metrics/runs")
 _WORD = r"[a-z0-9_.]+"
 SEEDED = ("poison_dataset", "train_backdoor", "train_refine")
+SYSTEMS = {"no_defence": "no defence", "refine": "REFINE"}
 PICTURES = ("data/poisoned/preview.png", "metrics/plots/gallery.png", "metrics/plots/features.png")
 TOLD_BY_THE_NAME = {"poison_dataset.attack.name", *(f"{section}.seed" for section in SEEDED)}
 

@@ -58,7 +58,7 @@ def _spread_line(row: Row, done: Run | None) -> dict[str, str]:
 
 def _figures(figures: dict[str, Any]) -> dict[str, str]:
     cells = {}
-    for column, system in (("no defence", "no_defence"), ("REFINE", "refine")):
+    for system, column in run.SYSTEMS.items():
         own = figures[system]
         for short, name in (("BA", "benign_accuracy"), ("ASR", "attack_success_rate"), ("floor", "asr_floor")):
             cells[f"{short}, {column}"] = percent(own[name]) if name in own else "-"
