@@ -14,7 +14,7 @@ import hashlib
 import io
 import pickle
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,13 @@ TEST = (
 )
 
 
-def splits(train: Iterable[Sample], test: Iterable[Sample], sizes: tuple[int, int]) -> Splits:
+def splits(train: Iterator[Sample], test: Iterator[Sample], sizes: tuple[int, int]) -> Splits:
     """Two splits of images of this data set, of these sizes."""
     return Splits(
         classes=CLASSES,
         side=SIDE,
-        train=iter(train),
-        test=iter(test),
+        train=train,
+        test=test,
         sizes=sizes,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2023, 0.1994, 0.2010),

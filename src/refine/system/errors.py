@@ -13,12 +13,17 @@ class UserError(Exception):
     """
 
 
+def one_line(sentence: str) -> str:
+    """How an error is told, whatever line ends its parts brought along."""
+    return "error: " + " ".join(sentence.split())
+
+
 def command(main: Callable[[], None]) -> None:
     """Runs a command that is no stage: what the user can mend comes as one sentence, exit status 1."""
     try:
         main()
     except UserError as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(one_line(str(error)))
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted; type the same command again to go on\n")
         sys.exit(130)

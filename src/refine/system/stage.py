@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from refine.system import launch
-from refine.system.errors import UserError
+from refine.system.errors import UserError, one_line
 from refine.system.files import sha256_of, write_json
 from refine.system.machine import machine
 
@@ -71,7 +71,7 @@ def _guarded(name: str, work: Callable[[], dict[str, Any] | None], result: Path 
 
 def _say(sentence: str, status: int = 1) -> int:
     sys.stdout.flush()
-    print("error: " + " ".join(sentence.split()), file=sys.stderr, flush=True)  # noqa: T201
+    print(one_line(sentence), file=sys.stderr, flush=True)  # noqa: T201
     return status
 
 

@@ -32,6 +32,7 @@ FOLDER = ".scratch"
 LOCK = "lock"
 KEPT = 2
 _DIGEST = 64
+_EPOCHS = "epoch-*.ckpt"
 
 State = dict[str, Any]
 
@@ -61,7 +62,7 @@ class Checkpoints:
     """The checkpoints of one run, held by one process at a time.
 
     Args:
-        folder: of this run alone.
+        folder: of this run alone, or of a part of it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,15 +101,21 @@ class Checkpoints:
 
     @property
     def empty(self) -> bool:
-        """Whether no epoch was finished yet."""
-        return not self._paths()
+        """Whether no epoch was finished yet, in no part."""
+        return not any(self.folder.rglob(_EPOCHS))
+
+    def part(self, name: str) -> Checkpoints:
+        """Those of a training that this run begins with; they go when the run's go."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return Checkpoints(folder)
 
     def remove(self) -> None:
         """Removes the run's folder; its outputs are whole."""
         shutil.rmtree(self.folder)
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("epoch-*.ckpt"))
+        return sorted(self.folder.glob(_EPOCHS))
 
     def _place(self, name: str) -> Path:
         return self.folder / f"kept-{name}.pt"

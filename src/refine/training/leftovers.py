@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     for folder in sorted(path for path in Path(FOLDER).glob("*") if path.is_dir()):
         used = in_use(folder)
         megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
-        epochs = [int(path.stem.partition("-")[2]) for path in folder.glob("epoch-*.ckpt")]
+        epochs = [int(path.stem.partition("-")[2]) for path in folder.rglob("epoch-*.ckpt")]
         rows.append({"run": folder.name, "epochs": max(epochs, default=0), "MiB": megabytes, "in use": used})
         if remove and not used:
             shutil.rmtree(folder)
