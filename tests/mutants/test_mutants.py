@@ -50,9 +50,9 @@ MUTANTS = (
                 '    facts, settings = ("label",), machine()\n',
             ),
             (
-                "src/refine/training/refine.py",
-                "pseudo_labels = self._classifier(pixels).argmax(dim=1)",
-                "pseudo_labels = batch.facts[0]",
+                "src/refine/training/pseudo_labels.py",
+                "batch.facts[-1] if self._once else self.of(augmented)",
+                "batch.facts[-1]",
             ),
         ),
         "tests/training/test_refine_training.py::test_true_labels_leave_no_trace",

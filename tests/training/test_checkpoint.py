@@ -104,6 +104,18 @@ def test_a_state_whose_kept_weights_are_damaged_is_passed_over(run: Checkpoints)
     assert state["kept"]["second"]["weight"].item() == 0.75
 
 
+def test_a_part_has_its_own_and_they_go_with_the_runs(run: Checkpoints) -> None:
+    assert run.empty
+    part = run.part("encoder")
+    assert run.empty
+    part.save(3, _state(3))
+    assert not run.empty
+    assert run.load() is None
+    assert _epoch(run.part("encoder").load()) == 3
+    run.remove()
+    assert not run.folder.exists()
+
+
 def test_a_write_that_was_cut_short_leaves_the_state_before(run: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     run.save(1, _state(1))
 

@@ -25,6 +25,7 @@ from tiny import files_of
 
 EPOCHS = 6
 KILLS = 20
+TRAININGS = ("train-backdoor", "train-refine-encoder", "train-refine")
 OUTPUTS = {"train_backdoor": "models/backdoor", "train_refine": "models/refine"}
 PRELOADED = [f"refine.{name}" for name in ("training.backdoor", "training.refine", "models.architectures.resnet18")]
 FORK = multiprocessing.get_context("forkserver")
@@ -38,6 +39,8 @@ def _params(epochs: int = EPOCHS) -> dict[str, Any]:
     for name in OUTPUTS:
         recipe = {**content[name]["recipe"], "epochs": epochs, "average": 0.9, "augment": augment}
         content[name] = {**content[name], "recipe": {**recipe, "schedule": {"name": "one_cycle"}}}
+    encoder = {"epochs": EPOCHS, "batch_size": 8, "average": 0.9, "augment": augment}
+    content["train_refine"] |= {"encoder": encoder, "pseudo_labels": "once"}
     return content
 
 
@@ -58,7 +61,7 @@ def undisturbed(project: Path) -> dict[str, dict[str, str]]:
         started = _started(project, stage)
         started.join()
         assert started.exitcode == 0, _said(project)
-    told = [f"{stage.replace('_', '-')} {epoch}/" for stage in OUTPUTS for epoch in range(1, EPOCHS + 1)]
+    told = [f"{training} {epoch}/" for training in TRAININGS for epoch in range(1, EPOCHS + 1)]
     assert _epochs_told(project) == Counter(told)
     (project / "said.txt").unlink()
     return {stage: files_of(project / output) for stage, output in OUTPUTS.items()}
@@ -139,7 +142,7 @@ def _said(project: Path) -> str:
 
 def _epochs_told(project: Path) -> Counter[str]:
     """How often each epoch of each training was told; it is told once it is on the disk."""
-    return Counter(re.findall(r"^train-\w+ \d+/", _said(project), re.MULTILINE))
+    return Counter(re.findall(r"^train-[\w-]+ \d+/", _said(project), re.MULTILINE))
 
 
 @pytest.fixture
@@ -223,7 +226,7 @@ def test_ctrl_c_says_what_happened_and_how_to_go_on(undisturbed: dict[str, dict[
     assert re.fullmatch(expected, _said(clean).splitlines()[-1])
     again = _started(clean, "train_refine")
     again.join()
-    assert "train-refine goes on after epoch" in _said(clean)
+    assert re.search("^train-refine(-encoder)? goes on after epoch", _said(clean), re.MULTILINE)
     _ends_alike(clean, "train_refine", undisturbed)
 
 

@@ -33,6 +33,8 @@ from support import synthetic, write_split
 from tiny import CPU, WIDTH, classifier_folder, files_of, refine_params, same_tensors
 
 SPACES: list[InputSpace] = ["pixel", "normalized_clamp01"]
+ENCODER = {"epochs": 2, "batch_size": 8, "shuffle_buffer": 20, "augment": {"flip": 0.5}}
+WAYS: dict[str, dict[str, Any]] = {"plain": {}, "encoder first": {"encoder": ENCODER, "pseudo_labels": "once"}}
 ALL_CHANGES = {"crop_scale": 0.8, "shift": 2, "flip": 0.5, "grayscale": 0.2}
 
 
@@ -102,21 +104,26 @@ def test_only_the_transform_changes(classifier: Path, images: Tensor, tmp_path: 
     assert trained == {id(parameter) for parameter in defence.parameters() if parameter.requires_grad}
 
 
-def test_true_labels_leave_no_trace(classifier: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", WAYS.values(), ids=WAYS)
+def test_true_labels_leave_no_trace(classifier: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     images, labels = synthetic(48)
     trained = []
     for name, given in (("true", labels), ("false", labels.roll(5)), ("one", torch.zeros_like(labels))):
         write_split(tmp_path / name, images, given)
         seen, _ = open_training_set(tmp_path / name, (), CPU.device)
-        train_refine(refine_params({"augment": ALL_CHANGES}), seen, classifier, CPU, tmp_path / f"for-{name}")
+        params = refine_params({"augment": ALL_CHANGES}, **changes)
+        train_refine(params, seen, classifier, CPU, tmp_path / f"for-{name}")
         trained.append(files_of(tmp_path / f"for-{name}"))
     assert trained[0] == trained[1] == trained[2]
 
 
-def test_images_that_are_streamed_train_to_the_same_bytes(classifier: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", WAYS.values(), ids=WAYS)
+def test_images_that_are_streamed_train_to_the_same_bytes(
+    classifier: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     write_split(tmp_path / "images", *synthetic(48))
     kept, _ = open_training_set(tmp_path / "images", (), CPU.device)
-    params = refine_params({"augment": ALL_CHANGES, "shuffle_buffer": 20}, unlabeled_fraction=0.9)
+    params = refine_params({"augment": ALL_CHANGES, "shuffle_buffer": 20}, unlabeled_fraction=0.9, **changes)
     for name, of in (("kept", kept), ("streamed", Streamed(Shards(tmp_path / "images", only_images=True), (), 2))):
         train_refine(params, of, classifier, CPU, tmp_path / name)
     assert files_of(tmp_path / "kept") == files_of(tmp_path / "streamed")

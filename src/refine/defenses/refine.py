@@ -87,9 +87,12 @@ class Refine(nn.Module):
         `pixel`: pixels go in and z are pixels. `normalized_clamp01`, the released code's behaviour: normalised
         images go in and z is taken for normalised as it is, so the classifier sees a fifth of its usual range.
         """
-        inputs = pixels if self.input_space == "pixel" else self.classifier.normalise(pixels)
-        out: Tensor = self.transform(inputs)
+        out: Tensor = self.transform(self.transform_inputs(pixels))
         return full(out).clamp(0, 1)
+
+    def transform_inputs(self, pixels: Tensor) -> Tensor:
+        """Pixels as the transform takes them, same shape."""
+        return pixels if self.input_space == "pixel" else self.classifier.normalise(pixels)
 
     def network_inputs(self, transformed: Tensor) -> Tensor:
         """Transformed images as the classifier's network takes them, normalised, same shape."""

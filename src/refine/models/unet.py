@@ -6,6 +6,8 @@ without activation: the clamp belongs to the caller, because its range depends o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,6 +36,9 @@ class UNet(nn.Module):
     Args:
         first_channels: channels of the first level; 64 for CIFAR-10 and 32 for 224 pixels in the paper.
 
+    Attributes:
+        inner_channels: of the innermost maps.
+
     Shapes:
         float [N, 3, H, W] to float [N, 3, H, W], H and W at least 16, unbounded values.
     """
@@ -44,7 +49,7 @@ class UNet(nn.Module):
         self.inlet = DoubleConv(3, widths[0])
         self.down = nn.ModuleList(DoubleConv(widths[i], widths[i + 1]) for i in range(LEVELS))
         self.up = nn.ModuleList()
-        below = widths[LEVELS]
+        self.inner_channels = below = widths[LEVELS]
         for level in reversed(range(LEVELS)):
             joined = widths[level] + below
             below = widths[level] // 2 if level else widths[level]
@@ -52,15 +57,21 @@ class UNet(nn.Module):
         self.outlet = nn.Conv2d(widths[0], 3, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        skips = [self.inlet(images)]
-        for down in self.down:
-            skips.append(down(functional.max_pool2d(skips[-1], 2)))
+        skips = encoded(self.inlet, self.down, images)
         inner = skips.pop()
         for up in self.up:
             skip = skips.pop()
             inner = up(torch.cat([skip, _grow(inner, skip)], dim=1))
         out: Tensor = self.outlet(inner)
         return out
+
+
+def encoded(inlet: nn.Module, down: Iterable[nn.Module], images: Tensor) -> list[Tensor]:
+    """What a U-Net's encoder makes of images float [N, 3, H, W]: the maps of all levels, the innermost last."""
+    maps = [inlet(images)]
+    for level in down:
+        maps.append(level(functional.max_pool2d(maps[-1], 2)))
+    return maps
 
 
 def _grow(inner: Tensor, skip: Tensor) -> Tensor:

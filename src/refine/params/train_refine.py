@@ -37,6 +37,22 @@ class RefineRecipe(Recipe):
     augment: Augment = Augment(crop_scale=0.8, flip=0.5, grayscale=0.2)
 
 
+class EncoderRecipe(Recipe):
+    """How the encoder learns to tell the pseudo-labels; ours, the paper has no such training.
+
+    Attributes:
+        label_smoothing: share of the target spread over all classes.
+    """
+
+    epochs: Count = 8
+    batch_size: Count = 256
+    drop_last: bool = True
+    optimiser: Optimiser = Optimiser(lr=0.2, nesterov=True)
+    schedule: Schedule = Schedule(name="one_cycle")
+    augment: Augment = Augment(shift=4, flip=0.5)
+    label_smoothing: Share = 0.1
+
+
 class TrainRefineParams(Section):
     """Attributes:
     seed: of initial weights, batch order, augmentation and the choice of unlabeled images.
@@ -47,6 +63,10 @@ class TrainRefineParams(Section):
     initial_output: added to the bias of the U-Net's last layer before training. Its outputs begin around 0, so that
         half of the values begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle of the range.
     unlabeled_fraction: share of the training images that the defender has; 1 in the released code, 0.2 in the paper.
+    pseudo_labels: `each_step` asks the classifier for those of the augmented images, as the released code does; `once`
+        asks it beforehand for those of the images as they are.
+    encoder: how the encoder of the U-Net is trained before the whole transform is; null leaves that out, as the paper
+        does.
     snapshots: how many states of the transform are kept for the curves, evenly spaced, the last one included.
     loss: weights of the terms.
     recipe: how the transform is trained.
@@ -59,6 +79,8 @@ class TrainRefineParams(Section):
     input_space: InputSpace = "normalized_clamp01"
     initial_output: Share = 0.0
     unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    pseudo_labels: Literal["each_step", "once"] = "each_step"
+    encoder: EncoderRecipe | None = None
     snapshots: Annotated[int, Field(ge=1)] = 5
     loss: Loss = Loss()
     recipe: Annotated[RefineRecipe, BeforeValidator(paper_by_name)]

@@ -19,13 +19,16 @@ from refine.defenses.refine_loss import supcon, utility
 from refine.models import classifier as classifiers
 from refine.models.device import Compute, full
 from refine.models.unet import UNet
-from refine.params.train_refine import RefineRecipe, TrainRefineParams
+from refine.params.recipe import Recipe
+from refine.params.train_refine import TrainRefineParams
 from refine.system.errors import UserError
 from refine.system.files import new_folder
 from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
+from refine.training.encoder import train_encoder
 from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
 from refine.training.processes import Processes
+from refine.training.pseudo_labels import PseudoLabels
 
 
 class _Forward(nn.Module):
@@ -46,7 +49,7 @@ class RefineTask:
 
     Attributes:
         defence: whose transform is trained.
-        batches: unlabeled images.
+        batches: unlabeled images, or what pseudo-labels were given to.
         keep: epochs after which a snapshot is kept.
     """
 
@@ -69,15 +72,14 @@ class RefineTask:
             self.defence.input_space,
         )
         compile_it = self.params.recipe.compile
-        self._classifier = compiled(fast.classifier, compile_it)
+        self._answers = PseudoLabels(self.defence.classifier, self.params, self.compute, self.precision)
         self._forward = compiled(self._processes.together(_Forward(fast)), compile_it)
 
     def step(self, batch: Batch) -> Step:
         defence, loss = self.defence, self.params.loss
         with torch.no_grad():
             pixels = augment(batch.pixels, self.params.recipe.augment, self.generator)
-            with self.compute.autocast(self.precision):
-                pseudo_labels = self._classifier(pixels).argmax(dim=1)
+        pseudo_labels = self._answers.of_batch(batch, pixels)
         with self.compute.autocast(self.precision):
             images, raw = self._forward(pixels)
         remapped = remap(full(raw), defence.permutation)
@@ -121,14 +123,14 @@ def unlabeled(images: TrainingSet, fraction: float, generator: Generator) -> Tra
     return images.subset(selected)
 
 
-def _refuse_lone_image(images: TrainingSet, recipe: RefineRecipe) -> None:
+def _refuse_lone_image(images: TrainingSet, recipe: Recipe, section: str) -> None:
     """Below 32 pixels the U-Net's innermost map is one pixel, of which a batch of one image has no variance."""
     count = sum(images.sizes)
     last = 0 if recipe.drop_last else count % recipe.batch_size
     if 1 in (last, recipe.batch_size) and images.side < 32:
         raise UserError(
             f"a batch would hold a single one of the {count} images, too little to normalise at "
-            f"{images.side} pixels; change train_refine.recipe.batch_size or set drop_last"
+            f"{images.side} pixels; change train_refine.{section}.batch_size or set drop_last"
         )
 
 
@@ -170,7 +172,15 @@ def train_refine(
     defence.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
     own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
-    _refuse_lone_image(own, recipe)
+    for section, each in (("recipe", recipe), ("encoder", params.encoder)):
+        if each:
+            _refuse_lone_image(own, each, section)
+            batches_of(own, each, compute)  # refused, if it has to be, before there is any work
+    answers = PseudoLabels(classifier, params, compute, precision)
+    own = answers.given_to(own)
+    encoder_history = []
+    if params.encoder:
+        encoder_history = train_encoder(params.encoder, params.seed, defence, own, answers, compute, checkpoints)
     task = RefineTask(
         defence=defence,
         batches=batches_of(own, recipe, compute),
@@ -200,3 +210,5 @@ def train_refine(
         )
         refine.save(part, defence, card)
         write_history(part / "history.csv", history)
+        if encoder_history:
+            write_history(part / "encoder_history.csv", encoder_history)

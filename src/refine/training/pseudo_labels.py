@@ -1,0 +1,60 @@
+"""What the frozen classifier says of unlabeled images, the only labels that a defence is trained with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from refine.data.batches import Batch
+from refine.data.labelled import Labelled
+from refine.data.order import Part
+from refine.data.pixels import to_pixels
+from refine.data.training_set import TrainingSet
+from refine.models import classifier as classifiers
+from refine.models.classifier import Classifier
+from refine.models.device import Compute
+from refine.params.train_refine import TrainRefineParams
+from refine.system.progress import progress
+from refine.training.compilation import compiled
+
+_AT_ONCE = 500
+
+
+class PseudoLabels:
+    """The classifier's answers.
+
+    Args:
+        classifier: frozen.
+        params: of the stage; they say when it is asked.
+        compute: device and threads.
+        precision: resolved.
+    """
+
+    def __init__(self, classifier: Classifier, params: TrainRefineParams, compute: Compute, precision: str) -> None:
+        self._compute = compute
+        self._precision = precision
+        self._once = params.pseudo_labels == "once"
+        self._classifier = compiled(classifiers.folded(classifier), params.recipe.compile)
+
+    def of(self, pixels: Tensor) -> Tensor:
+        """Of float [N, 3, H, W] in [0, 1], int64 [N]."""
+        with torch.no_grad(), self._compute.autocast(self._precision):
+            labels: Tensor = self._classifier(pixels).argmax(dim=1)
+        return labels
+
+    def of_batch(self, batch: Batch, augmented: Tensor) -> Tensor:
+        """Of a batch: of the images as they were augmented, or those that it brings along."""
+        return batch.facts[-1] if self._once else self.of(augmented)
+
+    def given_to(self, images: TrainingSet) -> TrainingSet:
+        """The images; where the classifier is asked once, that happens here, and each brings its label along."""
+        if not self._once:
+            return images
+        device = self._compute.device
+        parts = [Part(number, 0, size) for number, size in enumerate(images.sizes) if size]
+        labels = []
+        for block in progress(images.blocks(parts), "pseudo-labels", len(parts)):
+            for columns in zip(*(torch.split(column, _AT_ONCE) for column in block), strict=True):
+                pixels = to_pixels(images.delivered(columns, device)[0])
+                labels.append(self.of(pixels.contiguous(memory_format=torch.channels_last)).cpu())
+        return Labelled(images, torch.cat(labels))

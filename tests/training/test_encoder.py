@@ -1,0 +1,109 @@
+"""The encoder, trained before the whole transform is; pseudo-labels, asked for once."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from refine.data.batches import Batches
+from refine.data.labelled import Labelled
+from refine.data.training_set import Resident
+from refine.defenses.refine import Refine
+from refine.params.train_refine import TrainRefineParams
+from refine.system.errors import UserError
+from refine.training.encoder import train_encoder
+from refine.training.pseudo_labels import PseudoLabels
+from refine.training.refine import train_refine
+from support import synthetic
+from tiny import CPU, classifier, classifier_folder, defence, files_of, refine_params
+
+ENCODER = {"epochs": 6, "batch_size": 8, "optimiser": {"lr": 0.05}, "augment": {"flip": 0.5}, "label_smoothing": 0.0}
+
+
+def _params(**changes: Any) -> TrainRefineParams:
+    return refine_params(encoder={**ENCODER, **changes}, pseudo_labels="once")
+
+
+def _trained(made: Refine, params: TrainRefineParams) -> list[dict[str, float]]:
+    """The history of an encoder that learns to tell the brightness of images."""
+    assert params.encoder is not None
+    images, labels = synthetic(96)
+    answers = PseudoLabels(made.classifier, params, CPU, "fp32")
+    return train_encoder(params.encoder, 1, made, Labelled(Resident(images, ()), labels), answers, CPU, None)
+
+
+def test_the_encoder_alone_changes_and_comes_to_tell_the_pseudo_labels() -> None:
+    made = defence(classifier())
+    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    history = _trained(made, _params())
+    changed = {name for name, tensor in made.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[1] for name in changed} == {"inlet", "down"}
+    weights = {name for name, _ in made.named_parameters() if name.startswith(("transform.inlet", "transform.down"))}
+    assert weights <= changed
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert history[0]["agreement"] < 0.9 < history[-1]["agreement"]
+
+
+def test_smoothed_labels_leave_a_loss_even_where_all_agree() -> None:
+    sharp, smooth = (_trained(defence(classifier()), _params(label_smoothing=share)) for share in (0.0, 0.3))
+    assert smooth[-1]["loss"] > sharp[-1]["loss"] + 0.2
+
+
+def test_pseudo_labels_asked_for_once_are_those_of_the_images_as_they_are() -> None:
+    images = synthetic(40)[0]
+    frozen = classifier()
+    wanted = {image.numpy().tobytes(): frozen(image.unsqueeze(0) / 255).argmax().item() for image in images}
+    assert len(set(wanted.values())) > 1
+    answers = PseudoLabels(frozen, _params(), CPU, "fp32")
+    given = answers.given_to(Resident(images, (), sizes=[10, 0, 30]))
+    seen = 0
+    for batch in Batches(given, 8, False, 16, CPU.device).epoch(seed=3):
+        for pixels, label in zip(batch.pixels, answers.of_batch(batch, 1 - batch.pixels), strict=True):
+            seen += 1
+            assert wanted[(pixels * 255).round().to(torch.uint8).contiguous().numpy().tobytes()] == label.item()
+    assert seen == 40
+
+
+def test_pseudo_labels_of_each_step_are_those_of_the_augmented_images() -> None:
+    images = Resident(synthetic(40)[0], ())
+    frozen = classifier()
+    answers = PseudoLabels(frozen, refine_params(), CPU, "fp32")
+    assert answers.given_to(images) is images
+    (batch,) = Batches(images, 40, False, 40, CPU.device).epoch(seed=3)
+    augmented = 1 - batch.pixels
+    assert torch.equal(answers.of_batch(batch, augmented), frozen(augmented).argmax(dim=1))
+    assert not torch.equal(frozen(augmented).argmax(dim=1), frozen(batch.pixels).argmax(dim=1))
+
+
+def test_a_part_of_labelled_images_keeps_its_labels() -> None:
+    images, labels = synthetic(30)
+    chosen = torch.arange(30) % 4 == 1
+    part = Labelled(Resident(images, (), sizes=[12, 18]), labels).subset(chosen)
+    (batch,) = Batches(part, int(chosen.sum()), False, 30, CPU.device).epoch(seed=1)
+    brightness = batch.pixels.mean(dim=(1, 2, 3)) * 255
+    assert torch.equal(batch.facts[0], ((brightness - 30) / (190 // 3)).round().long())
+    assert part.sizes == [3, 5]
+
+
+def test_its_history_lies_beside_the_transforms(tmp_path: Path) -> None:
+    classifier_folder(tmp_path / "classifier")
+    images = Resident(synthetic(48)[0], ())
+    train_refine(_params(), images, tmp_path / "classifier", CPU, tmp_path / "refine")
+    with (tmp_path / "refine/encoder_history.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert set(rows[0]) == {"epoch", "learning_rate", "loss", "agreement"}
+    train_refine(refine_params(), images, tmp_path / "classifier", CPU, tmp_path / "plain")
+    assert "encoder_history.csv" not in files_of(tmp_path / "plain")
+
+
+def test_a_lone_image_in_its_batches_is_refused_before_any_work(tmp_path: Path) -> None:
+    classifier_folder(tmp_path / "classifier")
+    params = _params(drop_last=False, batch_size=47)
+    with pytest.raises(UserError, match=r"single one of the 48 images.*change train_refine\.encoder\.batch_size"):
+        train_refine(params, Resident(synthetic(48)[0], ()), tmp_path / "classifier", CPU, tmp_path / "refine")
+    assert not (tmp_path / "refine").exists()
