@@ -14,7 +14,7 @@ from refine.data.pixels import in_batches
 from refine.data.reader import Split
 from refine.defenses import refine
 from refine.defenses.refine import Refine
-from refine.evaluation.held_out import HeldOut, one_of_each
+from refine.evaluation.held_out import Chosen, HeldOut, choose
 from refine.evaluation.metrics import Answers, Truth, measure
 from refine.evaluation.pictures import draw_features, draw_gallery
 from refine.evaluation.wasserstein import Both, distances, look
@@ -66,7 +66,8 @@ def evaluate(
     }
     if "attack_success_rate" in figures["no_defence"]:
         figures["attack_took"] = figures["no_defence"]["attack_success_rate"] >= params.least_asr
-    benign, attacked = _looks(tests, truth, defence, params, compute)
+    chosen = choose(truth, params.diagnostic_images)
+    benign, attacked = _looks(tests, truth, chosen, defence, params.batch_size, compute)
     figures["wasserstein"] = distances(benign, attacked, defence.permutation.cpu())
     with new_folder(plots) as part:
         classes = tests.clean.manifest.classes
@@ -75,24 +76,24 @@ def evaluate(
         rows = list(_snapshots(tests, models, figures["refine"], params.batch_size, compute))
         _write_csv(part / "snapshots.csv", list(rows[0]), [list(row.values()) for row in rows])
         draw_gallery(part / "gallery.png", tests, truth, defence, params.gallery_images, compute)
-        draw_features(part / "features.png", benign, attacked, tests, params.diagnostic_images)
+        draw_features(part / "features.png", benign, attacked[1] if attacked else None, chosen, classes)
         write_json(metrics, figures)
     return figures
 
 
 def _looks(
-    tests: HeldOut, truth: Truth, defence: Refine, params: EvaluateParams, compute: Compute
+    tests: HeldOut, truth: Truth, chosen: Chosen, defence: Refine, batch_size: int, compute: Compute
 ) -> tuple[Both, tuple[Both, Both] | None]:
     """What bare and defended classifier make of benign images, and of others without and with their trigger."""
 
     def both(images: Tensor) -> Both:
-        return look(defence, images, params.batch_size, compute)
+        return look(defence, images, batch_size, compute)
 
-    benign = both(tests.clean.images[one_of_each(truth.labels, 2 * params.diagnostic_images)])
+    benign = both(tests.clean.images[chosen.benign])
     if not len(truth.given):
         return benign, None
-    places = one_of_each(truth.labels[truth.clean_rows], params.diagnostic_images)
-    return benign, (both(tests.clean.images[truth.clean_rows[places]]), both(tests.triggered.images[places]))
+    clean = tests.clean.images[truth.clean_rows[chosen.triggered]]
+    return benign, (both(clean), both(tests.triggered.images[chosen.triggered]))
 
 
 System = Callable[[Tensor], Tensor]

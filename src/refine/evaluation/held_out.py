@@ -32,6 +32,31 @@ class HeldOut:
         return Truth(self.clean.labels, rows, self.triggered.labels)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The images that diagnostics look at, int64 each.
+
+    Attributes:
+        benign: places in the clean split.
+        triggered: places in the triggered split.
+        mapped_labels: true labels of as many of the benign ones as go on a map, the first ones.
+        triggered_labels: true labels of the triggered ones.
+    """
+
+    benign: Tensor
+    triggered: Tensor
+    mapped_labels: Tensor
+    triggered_labels: Tensor
+
+
+def choose(truth: Truth, count: int) -> Chosen:
+    """So many triggered images and twice as many benign ones, all classes in turn."""
+    benign = one_of_each(truth.labels, 2 * count)
+    behind = truth.labels[truth.clean_rows]
+    triggered = one_of_each(behind, count)
+    return Chosen(benign, triggered, truth.labels[benign[:count]], behind[triggered])
+
+
 def one_of_each(labels: Tensor, count: int) -> Tensor:
     """Places of the first image of each class, then of the second, and so on; int64 [at most count]."""
     turns: dict[int, int] = {}

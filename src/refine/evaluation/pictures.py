@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from refine.data.pixels import in_batches
 from refine.defenses.refine import Refine
-from refine.evaluation.held_out import HeldOut, one_of_each
+from refine.evaluation.held_out import Chosen, HeldOut, one_of_each
 from refine.evaluation.metrics import Truth
 from refine.evaluation.wasserstein import Both
 from refine.models.device import Compute
@@ -37,12 +38,12 @@ def draw_gallery(path: Path, tests: HeldOut, truth: Truth, defence: Refine, colu
     draw_grids(path, Grid(names, rows))
 
 
-def draw_features(path: Path, benign: Both, attacked: tuple[Both, Both] | None, tests: HeldOut, count: int) -> None:
+def draw_features(path: Path, benign: Both, triggered: Both | None, chosen: Chosen, classes: Sequence[str]) -> None:
     """Maps of the features before and after the defence (the idea of the paper's Figure 2)."""
-    labels = tests.clean.labels[one_of_each(tests.clean.labels, count)]
+    labels = chosen.mapped_labels, chosen.triggered_labels
     maps = []
     for title, system in (("features, no defence", "before"), ("features, REFINE", "after")):
-        own = getattr(benign, system).penultimate[:count]
-        triggered = getattr(attacked[1], system).penultimate if attacked else own[:0]
-        maps.append((title, own, triggered))
-    draw_maps(path, maps, labels, tests.clean.manifest.classes)
+        own = getattr(benign, system).penultimate[: len(chosen.mapped_labels)]
+        marked = getattr(triggered, system).penultimate if triggered else own[:0]
+        maps.append((title, own, marked))
+    draw_maps(path, maps, labels, classes)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
@@ -17,6 +19,9 @@ from refine.system.files import new_file
 
 _FEWEST = 8
 """Points that make a map; of fewer there is nothing to see."""
+_COLOURS = "tab10"
+_NAMED = 20
+"""Classes that the legend has room for."""
 
 
 def embedded(features: Tensor, seed: int = 0) -> NDArray[np.float64]:
@@ -27,13 +32,23 @@ def embedded(features: Tensor, seed: int = 0) -> NDArray[np.float64]:
     return np.asarray(places, dtype=np.float64)
 
 
-def draw_maps(path: Path, maps: Sequence[tuple[str, Tensor, Tensor]], labels: Tensor, classes: Sequence[str]) -> None:
-    """Writes a PNG with one map beside the other.
+def _colour(label: int) -> tuple[float, float, float, float]:
+    return mpl.colormaps[_COLOURS](label % mpl.colormaps[_COLOURS].N)
+
+
+def _colours(labels: Tensor) -> list[tuple[float, float, float, float]]:
+    return [_colour(label) for label in labels.tolist()]
+
+
+def draw_maps(
+    path: Path, maps: Sequence[tuple[str, Tensor, Tensor]], labels: tuple[Tensor, Tensor], classes: Sequence[str]
+) -> None:
+    """Writes a PNG with one map beside the other; a colour tells an image's true class, a cross that it is triggered.
 
     Args:
         path: of the picture.
         maps: a title, features of benign images float [n, d], and of triggered ones float [m, d], m may be 0.
-        labels: int64 [n], of the benign images.
+        labels: true ones, int64 [n] and [m].
         classes: names.
     """
     figure = Figure(figsize=(6.4 * len(maps), 5.6), dpi=90, layout="constrained")
@@ -44,14 +59,14 @@ def draw_maps(path: Path, maps: Sequence[tuple[str, Tensor, Tensor]], labels: Te
         axes.set_yticks([])
         if len(benign) + len(triggered) < _FEWEST:
             continue
-        places = embedded(benign.new_tensor(np.concatenate([benign.numpy(), triggered.numpy()])))
-        for label in sorted(set(labels.tolist())):
-            own = places[: len(benign)][(labels == label).numpy()]
-            axes.scatter(own[:, 0], own[:, 1], s=9, color=mpl.colormaps["tab20"](label % 20), label=classes[label])
-        if len(triggered):
-            marked = places[len(benign) :]
-            axes.scatter(marked[:, 0], marked[:, 1], s=26, marker="x", color="black", linewidths=0.9, label="triggered")
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles[-21:], names[-21:], loc="outside right center", frameon=False, markerscale=1.6)
+        places = embedded(torch.cat([benign, triggered]))
+        clean, marked = places[: len(benign)], places[len(benign) :]
+        axes.scatter(clean[:, 0], clean[:, 1], s=7, alpha=0.5, linewidths=0, color=_colours(labels[0]))
+        axes.scatter(marked[:, 0], marked[:, 1], s=30, marker="x", linewidths=1.2, color=_colours(labels[1]))
+    seen = sorted(set(torch.cat(labels).tolist()))[:_NAMED]
+    handles = [Line2D([], [], marker="o", linestyle="", color=_colour(label), label=classes[label]) for label in seen]
+    if len(labels[1]):
+        handles.append(Line2D([], [], marker="x", linestyle="", color="black", label="triggered"))
+    figure.legend(handles=handles, loc="outside right center", frameon=False)
     with new_file(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
