@@ -44,8 +44,14 @@ def spread(listed: Rows, project: Path) -> str:
 
 
 def results(listed: Rows, project: Path) -> str:
-    """Each run with its figures, what departs from the preset, and how long it took on what."""
-    return _table(listed, project, _result_line)
+    """Each run with its figures, what departs from the preset, and how long it took on what.
+
+    What all of them depart in is said once, above the table.
+    """
+    first, *others = (row.changes for row in listed.rows)
+    common = {name: value for name, value in first.items() if all((name, value) in other.items() for other in others)}
+    table = _table(listed, project, lambda row, done: _result_line(row, done, common))
+    return f"Every row departs from `{listed.preset}` in {_told(common)}.\n\n{table}" if common else table
 
 
 def _spread_line(row: Row, done: Run | None) -> dict[str, str]:
@@ -65,9 +71,13 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
     return cells
 
 
-def _result_line(row: Row, done: Run | None) -> dict[str, str]:
-    changes = ", ".join(f"`{name}: {value}`" for name, value in row.changes.items())
-    line = {"attack": f"`{row.attack}`", "variant": row.variant, "departs from the preset in": changes}
+def _told(changes: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}: {'null' if value is None else value}`" for name, value in changes.items())
+
+
+def _result_line(row: Row, done: Run | None, common: dict[str, Any]) -> dict[str, str]:
+    own = {name: value for name, value in row.changes.items() if name not in common}
+    line = {"attack": f"`{row.attack}`", "variant": row.variant, "departs from the preset in": _told(own)}
     line["seed"] = str(row.seed)
     if done is None:
         return {**line, "BA, no defence": NOT_YET}
