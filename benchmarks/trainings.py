@@ -25,6 +25,7 @@ from refine.params.train_backdoor import Network, TrainBackdoorParams
 from refine.params.train_refine import TrainRefineParams
 from refine.training.backdoor import BackdoorTask
 from refine.training.loop import Epochs, Run
+from refine.training.pseudo_labels import PseudoLabels
 from refine.training.refine import RefineTask
 
 Task = BackdoorTask | RefineTask
@@ -37,7 +38,7 @@ def default_params(path: Path = PROJECT / "params.yaml") -> tuple[TrainBackdoorP
 
 
 def paper_params() -> tuple[TrainBackdoorParams, TrainRefineParams]:
-    """Both trainings as published (1.7)."""
+    """Both trainings as published."""
     backdoor = {"seed": 1, "network": {"name": "resnet18", "width": 64}, "recipe": "paper"}
     return TrainBackdoorParams.model_validate(backdoor), TrainRefineParams.model_validate(
         {"seed": 1, "recipe": "paper"}
@@ -78,7 +79,8 @@ def refine_task(
 ) -> RefineTask:
     """The task of train-refine, as its stage builds it."""
     made = defence(params, network, compute).to(memory_format=torch.channels_last)
-    return RefineTask(made, batches, params, compute, precision, keep=[])
+    answers = PseudoLabels(made.classifier, params, compute, precision)
+    return RefineTask(made, batches, answers, params, compute, precision, keep=[])
 
 
 class Repeated:

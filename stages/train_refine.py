@@ -19,7 +19,7 @@ def train_refine() -> dict[str, Any]:
 
     with joined() as compute:
         precision = compute.precision(params.recipe.precision)
-        with checkpoints("train-refine", params.model_dump(), precision, compute) as kept:
+        with checkpoints("train-refine", refine.resolved(params, compute), precision, compute) as kept:
             images, _ = open_training_set(Path("data/raw/train"), (), compute.device)
             refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
     return {**compute.facts, "precision": precision}

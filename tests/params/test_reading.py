@@ -354,6 +354,15 @@ def test_recipe_paper_is_the_published_training_of_the_classifier(tmp_path: Path
     }
 
 
+@pytest.mark.parametrize(("written", "epochs"), [("", None), ("null", None), ("{}", 8), ("{epochs: 2}", 2)])
+def test_the_encoder_is_trained_first_where_there_is_a_mapping(
+    tmp_path: Path, written: str, epochs: int | None
+) -> None:
+    text = f"train_refine:\n  seed: 1\n  recipe: paper\n  encoder: {written}\n"
+    params = file(tmp_path, text).section("train_refine", TrainRefineParams)
+    assert (params.encoder and params.encoder.epochs) == epochs
+
+
 def test_recipe_paper_is_the_published_training_of_the_defence(tmp_path: Path) -> None:
     params = file(tmp_path, "train_refine: {seed: 1, recipe: paper}\n").section("train_refine", TrainRefineParams)
     assert params.permutation_seed == 666

@@ -88,6 +88,21 @@ def test_a_result_says_what_it_was_computed_on_or_that_it_came_from_the_cache(tm
         assert told in tables.results(listed, tmp_path)
 
 
+def test_what_all_rows_share_is_said_once_above_them() -> None:
+    shared = {"download.source": "cifar10", "train_refine.encoder": None}
+    listed = Rows(
+        preset="cpu",
+        rows=[
+            Row(attack="badnets", seed=998, changes=shared),
+            Row(attack="badnets", seed=999, changes={**shared, "train_refine.remap": False}),
+        ],
+    )
+    above, _, table = tables.results(listed, PROJECT).partition("\n")
+    assert above == "Every row departs from `cpu` in `download.source: cifar10`, `train_refine.encoder: null`."
+    assert "cifar10" not in table
+    assert table.count("`train_refine.remap: false`") == 1
+
+
 def test_only_the_marked_places_of_a_page_change(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(

@@ -289,12 +289,14 @@ def test_leftovers_are_listed_with_their_size_and_removed_on_demand(
     for seed in (1, 2):
         with contextlib.suppress(UserError), checkpoints("train-refine", {"seed": seed}, "fp32", CPU) as left:
             assert left is not None
+            left.part("encoder").save(9, _state(9))
             left.save(7, {**_state(7), "large": torch.zeros(2**18)})
             raise UserError("stopped")
     leftovers.main([])
     listed = capsys.readouterr().out.splitlines()
     assert listed[0].split() == ["run", "epochs", "MiB", "in", "use"]
-    assert [line.split()[1:] for line in listed[1:]] == [["7", "1.0", "False"]] * 2
+    assert [line.split()[1:] for line in listed[1:]] == [["7", "1.0", "False"], ["9", "0.0", "False"]] * 2
+    assert [line.split()[0].endswith("/encoder") for line in listed[1:]] == [False, True] * 2
     with checkpoints("train-refine", {"seed": 2}, "fp32", CPU) as used:
         leftovers.main(["--remove"])
         assert used is not None

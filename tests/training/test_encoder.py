@@ -12,7 +12,7 @@ import torch
 from refine.data.batches import Batches
 from refine.data.labelled import Labelled
 from refine.data.training_set import Resident
-from refine.defenses.refine import Refine
+from refine.defenses.refine import InputSpace, Refine
 from refine.params.train_refine import TrainRefineParams
 from refine.system.errors import UserError
 from refine.training.encoder import train_encoder
@@ -51,6 +51,12 @@ def test_the_encoder_alone_changes_and_comes_to_tell_the_pseudo_labels() -> None
 def test_smoothed_labels_leave_a_loss_even_where_all_agree() -> None:
     sharp, smooth = (_trained(defence(classifier()), _params(label_smoothing=share)) for share in (0.0, 0.3))
     assert smooth[-1]["loss"] > sharp[-1]["loss"] + 0.2
+
+
+def test_it_sees_what_the_transform_will_see() -> None:
+    spaces: tuple[InputSpace, InputSpace] = ("pixel", "normalized_clamp01")
+    pixel, normalised = (_trained(defence(classifier(), space=space), _params()) for space in spaces)
+    assert pixel[0]["loss"] != pytest.approx(normalised[0]["loss"], rel=1e-6)
 
 
 def test_pseudo_labels_asked_for_once_are_those_of_the_images_as_they_are() -> None:

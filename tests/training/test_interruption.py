@@ -104,6 +104,8 @@ class Point:
         setattr(holder, name, watched)
 
 
+BEFORE = {"refine.system.files:os.fsync": 2 * EPOCHS, "refine.training.loop:Run.train": 1}
+"""How often the encoder's training calls them before the transform's begins."""
 POINTS = {
     "inside a checkpoint's write": Point("refine.system.files:os.fsync", call=3),
     "between a checkpoint's new name and the next step": Point("refine.system.files:os.fsync", call=6, after=True),
@@ -204,7 +206,8 @@ def test_killed_at_a_critical_moment_it_ends_as_if_undisturbed(
 ) -> None:
     point = POINTS[moment]
     _forget(clean, stage)
-    killed = _started(clean, stage, Point(point.where.format(stage.removeprefix("train_")), point.call, point.after))
+    call = point.call + (BEFORE.get(point.where, 0) if stage == "train_refine" else 0)
+    killed = _started(clean, stage, Point(point.where.format(stage.removeprefix("train_")), call, point.after))
     killed.join()
     assert killed.exitcode == -signal.SIGKILL, f"the moment never came: {_said(clean)}"
     _forget(clean, stage)

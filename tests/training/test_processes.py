@@ -20,8 +20,10 @@ from torch import Tensor, distributed, nn
 from refine.data.batches import Batch
 from refine.data.training_time import TrainingTime
 from refine.training.backdoor import BackdoorTask
+from refine.training.encoder import EncoderTask
 from refine.training.optimiser import build
 from refine.training.processes import Processes
+from refine.training.pseudo_labels import PseudoLabels
 from refine.training.refine import RefineTask
 from support import TINY_PARAMS, environment, run, run_stage, synthetic, tiny_project, write_params
 from tiny import CPU, backdoor_params, classifier, defence, files_of, refine_params
@@ -31,15 +33,19 @@ PRELOADED = [f"refine.{name}" for name in ("training.backdoor", "training.refine
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(PRELOADED)
 
-Task = BackdoorTask | RefineTask
+Task = BackdoorTask | EncoderTask | RefineTask
 
 
 def _task(name: str, world: int = 1, rank: int = 0) -> Task:
     compute = replace(CPU, rank=rank, world=world)
-    if name == "refine":
-        params = refine_params({"augment": {}, "optimiser": {"lr": 0.01}})
+    if name in ("refine", "encoder"):
+        params = refine_params({"augment": {}, "optimiser": {"lr": 0.01}}, encoder={"augment": {}})
         whole = defence(classifier()).train().to(torch.get_default_dtype())
-        return RefineTask(whole, [], params, compute, "fp32", keep=[])
+        answers = PseudoLabels(whole.classifier, params, CPU, "fp32")
+        if name == "encoder":
+            assert params.encoder is not None
+            return EncoderTask(whole, [], answers, params.encoder, compute, "fp32")
+        return RefineTask(whole, [], answers, params, compute, "fp32", keep=[])
     trained = classifier(seed=1).train().requires_grad_(True).to(torch.get_default_dtype())
     return BackdoorTask(trained, [], backdoor_params(augment={}).recipe, TrainingTime(), compute, "fp32")
 
@@ -133,7 +139,7 @@ def _together(work: Callable[[str, int, int], Any], name: str, count: int, folde
 
 
 @pytest.mark.parametrize("count", [12, 11])
-@pytest.mark.parametrize("name", ["backdoor", "refine"])
+@pytest.mark.parametrize("name", ["backdoor", "encoder", "refine"])
 def test_gradients_are_those_of_one_process_with_the_whole_batch(name: str, count: int, tmp_path: Path) -> None:
     parallel = _together(_gradients_of, name, count, tmp_path)
     torch.set_default_dtype(torch.float64)
@@ -150,8 +156,10 @@ def test_gradients_are_those_of_one_process_with_the_whole_batch(name: str, coun
         assert worst / largest <= 1e-9
 
 
-@pytest.mark.parametrize("count", [12, 11])
-@pytest.mark.parametrize("name", ["backdoor", "refine"])
+@pytest.mark.parametrize(
+    ("name", "count"),  # normalising an encoder's innermost map, one pixel, over five images is chaotic
+    [("backdoor", 12), ("backdoor", 11), ("encoder", 12), ("refine", 12), ("refine", 11)],
+)
 def test_twenty_steps_lose_as_in_one_process(name: str, count: int, tmp_path: Path) -> None:
     parallel = _together(_losses_of, name, count, tmp_path)
     alone = _task(name)
@@ -174,8 +182,10 @@ def test_gathered_rows_are_those_of_all_and_gradients_stay_with_their_owner(tmp_
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose stages up to train-backdoor have run, the last one in two processes."""
     folder = tiny_project(tmp_path_factory.mktemp("project") / "project")
-    recipe = {**TINY_PARAMS["train_refine"]["recipe"], "epochs": 4}
-    write_params(folder, {**TINY_PARAMS, "train_refine": {**TINY_PARAMS["train_refine"], "recipe": recipe}})
+    tiny = TINY_PARAMS["train_refine"]
+    first = {"encoder": {"epochs": 2, "batch_size": 8}, "pseudo_labels": "once"}
+    defended = {**tiny, **first, "recipe": {**tiny["recipe"], "epochs": 4}}
+    write_params(folder, {**TINY_PARAMS, "train_refine": defended})
     for stage in ("download", "poison_dataset"):
         assert run_stage(folder, stage).returncode == 0
     trained = run_stage(folder, "train_backdoor", REFINE_PROCESSES="2")
@@ -225,7 +235,8 @@ class TestStage:
         assert not (project / "models/refine").exists()
         again = run_stage(project, "train_refine", REFINE_PROCESSES="2")
         assert again.returncode == 0, again.stderr
-        assert re.search(r"goes on after epoch [23] of 4", again.stderr)
+        assert "train-refine-encoder goes on after epoch 2 of 2" in again.stderr
+        assert re.search(r"train-refine goes on after epoch [23] of 4", again.stderr)
         assert files_of(project / "models/refine") == by_setting
 
     def test_a_batch_that_cannot_be_shared_is_one_sentence(self, project: Path) -> None:

@@ -34,7 +34,12 @@ from tiny import CPU, WIDTH, classifier_folder, files_of, refine_params, same_te
 
 SPACES: list[InputSpace] = ["pixel", "normalized_clamp01"]
 ENCODER = {"epochs": 2, "batch_size": 8, "shuffle_buffer": 20, "augment": {"flip": 0.5}}
-WAYS: dict[str, dict[str, Any]] = {"plain": {}, "encoder first": {"encoder": ENCODER, "pseudo_labels": "once"}}
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "asked once": {"pseudo_labels": "once"},
+    "encoder first": {"encoder": ENCODER},
+    "encoder first, asked once": {"encoder": ENCODER, "pseudo_labels": "once"},
+}
 ALL_CHANGES = {"crop_scale": 0.8, "shift": 2, "flip": 0.5, "grayscale": 0.2}
 
 

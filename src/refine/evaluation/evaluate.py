@@ -14,7 +14,7 @@ from refine.data.pixels import in_batches
 from refine.data.reader import Split
 from refine.defenses import refine
 from refine.defenses.refine import Refine
-from refine.evaluation.held_out import Chosen, HeldOut, choose
+from refine.evaluation.held_out import Diagnosed, HeldOut, choose
 from refine.evaluation.metrics import Answers, Truth, measure
 from refine.evaluation.pictures import draw_features, draw_gallery
 from refine.evaluation.wasserstein import Both, distances, look
@@ -82,7 +82,7 @@ def evaluate(
 
 
 def _looks(
-    tests: HeldOut, truth: Truth, chosen: Chosen, defence: Refine, batch_size: int, compute: Compute
+    tests: HeldOut, truth: Truth, chosen: Diagnosed, defence: Refine, batch_size: int, compute: Compute
 ) -> tuple[Both, tuple[Both, Both] | None]:
     """What bare and defended classifier make of benign images, and of others without and with their trigger."""
 

@@ -33,14 +33,14 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Diagnosed:
     """The images that diagnostics look at, int64 each.
 
     Attributes:
         benign: places in the clean split.
         triggered: places in the triggered split.
-        mapped_labels: true labels of as many of the benign ones as go on a map, the first ones.
-        triggered_labels: true labels of the triggered ones.
+        mapped_labels: true labels of the first ones of `benign`, which are drawn on a map.
+        triggered_labels: true labels of `triggered`.
     """
 
     benign: Tensor
@@ -49,12 +49,12 @@ class Chosen:
     triggered_labels: Tensor
 
 
-def choose(truth: Truth, count: int) -> Chosen:
+def choose(truth: Truth, count: int) -> Diagnosed:
     """So many triggered images and twice as many benign ones, all classes in turn."""
     benign = one_of_each(truth.labels, 2 * count)
     behind = truth.labels[truth.clean_rows]
     triggered = one_of_each(behind, count)
-    return Chosen(benign, triggered, truth.labels[benign[:count]], behind[triggered])
+    return Diagnosed(benign, triggered, truth.labels[benign[:count]], behind[triggered])
 
 
 def one_of_each(labels: Tensor, count: int) -> Tensor:

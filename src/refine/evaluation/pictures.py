@@ -10,7 +10,7 @@ from torch import Tensor
 
 from refine.data.pixels import in_batches
 from refine.defenses.refine import Refine
-from refine.evaluation.held_out import Chosen, HeldOut, one_of_each
+from refine.evaluation.held_out import Diagnosed, HeldOut, one_of_each
 from refine.evaluation.metrics import Truth
 from refine.evaluation.wasserstein import Both
 from refine.models.device import Compute
@@ -38,7 +38,7 @@ def draw_gallery(path: Path, tests: HeldOut, truth: Truth, defence: Refine, colu
     draw_grids(path, Grid(names, rows))
 
 
-def draw_features(path: Path, benign: Both, triggered: Both | None, chosen: Chosen, classes: Sequence[str]) -> None:
+def draw_features(path: Path, benign: Both, triggered: Both | None, chosen: Diagnosed, classes: Sequence[str]) -> None:
     """Maps of the features before and after the defence (the idea of the paper's Figure 2)."""
     labels = chosen.mapped_labels, chosen.triggered_labels
     maps = []

@@ -49,7 +49,7 @@ class EncoderRecipe(Recipe):
     drop_last: bool = True
     optimiser: Optimiser = Optimiser(lr=0.2, nesterov=True)
     schedule: Schedule = Schedule(name="one_cycle")
-    augment: Augment = Augment(shift=4, flip=0.5)
+    augment: Augment = Augment(shift=2)
     label_smoothing: Share = 0.1
 
 

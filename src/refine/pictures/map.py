@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import ColorType
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
@@ -19,9 +20,8 @@ from refine.system.files import new_file
 
 _FEWEST = 8
 """Points that make a map; of fewer there is nothing to see."""
-_COLOURS = "tab10"
 _NAMED = 20
-"""Classes that the legend has room for."""
+"""Classes that the legend has room for, and that have a colour each."""
 
 
 def embedded(features: Tensor, seed: int = 0) -> NDArray[np.float64]:
@@ -32,12 +32,10 @@ def embedded(features: Tensor, seed: int = 0) -> NDArray[np.float64]:
     return np.asarray(places, dtype=np.float64)
 
 
-def _colour(label: int) -> tuple[float, float, float, float]:
-    return mpl.colormaps[_COLOURS](label % mpl.colormaps[_COLOURS].N)
-
-
-def _colours(labels: Tensor) -> list[tuple[float, float, float, float]]:
-    return [_colour(label) for label in labels.tolist()]
+def _palette(classes: int) -> list[ColorType]:
+    """A colour for each class; from the 21st on they come again."""
+    colours = mpl.color_sequences["tab10" if classes <= 10 else "tab20"]
+    return [colours[label % len(colours)] for label in range(classes)]
 
 
 def draw_maps(
@@ -51,6 +49,7 @@ def draw_maps(
         labels: true ones, int64 [n] and [m].
         classes: names.
     """
+    palette = _palette(len(classes))
     figure = Figure(figsize=(6.4 * len(maps), 5.6), dpi=90, layout="constrained")
     for column, (title, benign, triggered) in enumerate(maps):
         axes = figure.add_subplot(1, len(maps), column + 1)
@@ -61,10 +60,24 @@ def draw_maps(
             continue
         places = embedded(torch.cat([benign, triggered]))
         clean, marked = places[: len(benign)], places[len(benign) :]
-        axes.scatter(clean[:, 0], clean[:, 1], s=7, alpha=0.5, linewidths=0, color=_colours(labels[0]))
-        axes.scatter(marked[:, 0], marked[:, 1], s=30, marker="x", linewidths=1.2, color=_colours(labels[1]))
+        axes.scatter(
+            clean[:, 0],
+            clean[:, 1],
+            s=7,
+            alpha=0.5,
+            linewidths=0,
+            color=[palette[label] for label in labels[0].tolist()],
+        )
+        axes.scatter(
+            marked[:, 0],
+            marked[:, 1],
+            s=16,
+            marker="x",
+            linewidths=0.8,
+            color=[palette[label] for label in labels[1].tolist()],
+        )
     seen = sorted(set(torch.cat(labels).tolist()))[:_NAMED]
-    handles = [Line2D([], [], marker="o", linestyle="", color=_colour(label), label=classes[label]) for label in seen]
+    handles = [Line2D([], [], marker="o", linestyle="", color=palette[label], label=classes[label]) for label in seen]
     if len(labels[1]):
         handles.append(Line2D([], [], marker="x", linestyle="", color="black", label="triggered"))
     figure.legend(handles=handles, loc="outside right center", frameon=False)

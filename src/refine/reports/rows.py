@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from dvc.repo import Repo
@@ -64,7 +64,7 @@ class Rows(Section):
     """
 
     preset: str
-    rows: list[Row]
+    rows: Annotated[list[Row], Field(min_length=1)]
 
     def params(self, row: Row, preset: dict[str, Any]) -> dict[str, Any]:
         """The parameters of a run.

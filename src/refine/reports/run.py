@@ -28,6 +28,7 @@ _WORD = r"[a-z0-9_.]+"
 SEEDED = ("poison_dataset", "train_backdoor", "train_refine")
 SYSTEMS = {"no_defence": "no defence", "refine": "REFINE"}
 PICTURES = ("data/poisoned/preview.png", "metrics/plots/gallery.png", "metrics/plots/features.png")
+_ABSENT = object()
 TOLD_BY_THE_NAME = {"poison_dataset.attack.name", *(f"{section}.seed" for section in SEEDED)}
 
 
@@ -104,19 +105,19 @@ def name_of(params: dict[str, Any], preset: str, variant: str) -> Name:
         ) from None
 
 
-def changes(preset: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+def changes(preset: dict[str, Any], params: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Parameters that differ, by their dotted names; None for those that only the preset has."""
-    before, after = flat(preset), flat(params)
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return {name: after.get(name) for name in names}
-
-
-def flat(params: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` to `{"a.b": 1}`; an empty mapping has no entry."""
-    entries: dict[str, Any] = {}
-    for name, value in params.items():
-        entries |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
-    return entries
+    found: dict[str, Any] = {}
+    for key in sorted(preset.keys() | params.keys()):
+        name, before, after = f"{above}{key}", preset.get(key, _ABSENT), params.get(key, _ABSENT)
+        if before == after:
+            continue
+        there = [each for each in (before, after) if each is not _ABSENT]
+        if all(isinstance(each, dict) for each in there) and any(there):
+            found |= changes(preset.get(key, {}), params.get(key, {}), f"{name}.")
+        else:
+            found[name] = None if after is _ABSENT else after
+    return found
 
 
 def write(project: Path, home: Path, facts: Facts) -> Path:
@@ -127,7 +128,7 @@ def write(project: Path, home: Path, facts: Facts) -> Path:
         shutil.copy(project / "metrics/evaluate.json", part)
         for picture in PICTURES:
             with Image.open(project / picture) as drawn:
-                drawn.convert("RGB").quantize(64).save(part / Path(picture).name, optimize=True)
+                drawn.convert("RGB").quantize(256).save(part / Path(picture).name, optimize=True)
         write_json(part / "run.json", facts.model_dump())
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,10 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
 
 
 def _told(changes: dict[str, Any]) -> str:
-    return ", ".join(f"`{name}: {'null' if value is None else value}`" for name, value in changes.items())
+    """Parameters as somebody would type them."""
+    return ", ".join(
+        f"`{name}: {value if isinstance(value, str) else json.dumps(value)}`" for name, value in changes.items()
+    )
 
 
 def _result_line(row: Row, done: Run | None, common: dict[str, Any]) -> dict[str, str]:
@@ -99,8 +103,9 @@ def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
     line["poisoned"] = _poisoned(done)
     line |= _figures(done.figures)
     changes = {_short(name): value for name, value in done.facts.changes.items() if name not in run.TOLD_BY_THE_NAME}
-    told = [f"`{name}: {value}`" for name, value in changes.items() if not name.startswith("source.")]
-    trained_otherwise = ["`source`"] if len(told) < len(changes) else []
+    own = {name: value for name, value in changes.items() if not name.startswith("source.")}
+    told = [_told(own)] if own else []
+    trained_otherwise = ["`source`"] if len(own) < len(changes) else []
     reason = f": {row.why}" if row.why else ""
     line["aim"] = _aim(done.figures)
     line["departs from the defaults in"] = ", ".join(told + trained_otherwise) + reason

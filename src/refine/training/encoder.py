@@ -28,7 +28,7 @@ from refine.training.processes import Processes
 from refine.training.pseudo_labels import PseudoLabels
 
 
-class Told(nn.Module):
+class EncoderWithHead(nn.Module):
     """A U-Net's encoder under a linear head: what the U-Net takes, float [N, 3, H, W], to logits float [N, K]."""
 
     def __init__(self, transform: UNet, num_classes: int) -> None:
@@ -60,7 +60,7 @@ class EncoderTask:
     kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.module = Told(self.defence.transform, len(self.defence.permutation)).to(self.compute.device)
+        self.module = EncoderWithHead(self.defence.transform, len(self.defence.permutation)).to(self.compute.device)
         self.generator = Generator(self.compute.device)
         self._forward = compiled(Processes(self.compute).together(self.module), self.recipe.compile)
 

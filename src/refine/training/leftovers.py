@@ -25,9 +25,11 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for folder in sorted(path for path in Path(FOLDER).glob("*") if path.is_dir()):
         used = in_use(folder)
-        megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
-        epochs = [int(path.stem.partition("-")[2]) for path in folder.rglob("epoch-*.ckpt")]
-        rows.append({"run": folder.name, "epochs": max(epochs, default=0), "MiB": megabytes, "in use": used})
+        for part in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
+            name = str(part.relative_to(FOLDER))
+            megabytes = sum(file.stat().st_size for file in part.iterdir() if file.is_file()) / 2**20
+            epochs = [int(path.stem.partition("-")[2]) for path in part.glob("epoch-*.ckpt")]
+            rows.append({"run": name, "epochs": max(epochs, default=0), "MiB": megabytes, "in use": used})
         if remove and not used:
             shutil.rmtree(folder)
     table = pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format) if rows else "nothing is left over"

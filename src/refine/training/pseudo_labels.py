@@ -17,7 +17,8 @@ from refine.params.train_refine import TrainRefineParams
 from refine.system.progress import progress
 from refine.training.compilation import compiled
 
-_AT_ONCE = 500
+_AT_MOST = 500
+"""Images that the classifier is asked of at a time, where it is asked beforehand."""
 
 
 class PseudoLabels:
@@ -34,6 +35,7 @@ class PseudoLabels:
         self._compute = compute
         self._precision = precision
         self._once = params.pseudo_labels == "once"
+        self._at_once = min(_AT_MOST, params.recipe.batch_size)
         self._classifier = compiled(classifiers.folded(classifier), params.recipe.compile)
 
     def of(self, pixels: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ class PseudoLabels:
         parts = [Part(number, 0, size) for number, size in enumerate(images.sizes) if size]
         labels = []
         for block in progress(images.blocks(parts), "pseudo-labels", len(parts)):
-            for columns in zip(*(torch.split(column, _AT_ONCE) for column in block), strict=True):
+            for columns in zip(*(torch.split(column, self._at_once) for column in block), strict=True):
                 pixels = to_pixels(images.delivered(columns, device)[0])
                 labels.append(self.of(pixels.contiguous(memory_format=torch.channels_last)).cpu())
         return Labelled(images, torch.cat(labels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -49,12 +50,14 @@ class RefineTask:
 
     Attributes:
         defence: whose transform is trained.
-        batches: unlabeled images, or what pseudo-labels were given to.
+        batches: of what `answers` was given to.
+        answers: of the defence's classifier.
         keep: epochs after which a snapshot is kept.
     """
 
     defence: Refine
     batches: Epochs
+    answers: PseudoLabels
     params: TrainRefineParams
     compute: Compute
     precision: str
@@ -72,14 +75,13 @@ class RefineTask:
             self.defence.input_space,
         )
         compile_it = self.params.recipe.compile
-        self._answers = PseudoLabels(self.defence.classifier, self.params, self.compute, self.precision)
         self._forward = compiled(self._processes.together(_Forward(fast)), compile_it)
 
     def step(self, batch: Batch) -> Step:
         defence, loss = self.defence, self.params.loss
         with torch.no_grad():
             pixels = augment(batch.pixels, self.params.recipe.augment, self.generator)
-        pseudo_labels = self._answers.of_batch(batch, pixels)
+        pseudo_labels = self.answers.of_batch(batch, pixels)
         with self.compute.autocast(self.precision):
             images, raw = self._forward(pixels)
         remapped = remap(full(raw), defence.permutation)
@@ -134,6 +136,14 @@ def _refuse_lone_image(images: TrainingSet, recipe: Recipe, section: str) -> Non
         )
 
 
+def resolved(params: TrainRefineParams, compute: Compute) -> dict[str, Any]:
+    """All parameters, with the encoder's precision as it is on this machine."""
+    told = params.model_dump()
+    if params.encoder:
+        told["encoder"]["precision"] = compute.precision(params.encoder.precision)
+    return told
+
+
 def train_refine(
     params: TrainRefineParams,
     images: TrainingSet,
@@ -149,7 +159,7 @@ def train_refine(
         images: benign and unlabeled.
         classifier_folder: of anybody's classifier.
         compute: device and threads.
-        folder: takes weights, card, snapshots and history.
+        folder: takes weights, card, snapshots and the history, and that of the encoder's training if there is one.
         checkpoints: of this run.
 
     Raises:
@@ -175,7 +185,7 @@ def train_refine(
     for section, each in (("recipe", recipe), ("encoder", params.encoder)):
         if each:
             _refuse_lone_image(own, each, section)
-            batches_of(own, each, compute)  # refused, if it has to be, before there is any work
+            batches_of(own, each, compute)  # what cannot be shuffled is refused before hours of work, and unwrapped
     answers = PseudoLabels(classifier, params, compute, precision)
     own = answers.given_to(own)
     encoder_history = []
@@ -184,6 +194,7 @@ def train_refine(
     task = RefineTask(
         defence=defence,
         batches=batches_of(own, recipe, compute),
+        answers=answers,
         params=params,
         compute=compute,
         precision=precision,
@@ -206,7 +217,7 @@ def train_refine(
             num_classes=len(classifier_card.classes),
             classifier_sha256=classifier_card.weights_sha256,
             snapshots=snapshots,
-            training={**params.model_dump(), "precision": precision},
+            training={**resolved(params, compute), "precision": precision},
         )
         refine.save(part, defence, card)
         write_history(part / "history.csv", history)
