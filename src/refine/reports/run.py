@@ -128,7 +128,9 @@ def write(project: Path, home: Path, facts: Facts) -> Path:
         shutil.copy(project / "metrics/evaluate.json", part)
         for picture in PICTURES:
             with Image.open(project / picture) as drawn:
-                drawn.convert("RGB").quantize(256).save(part / Path(picture).name, optimize=True)
+                drawn.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
+                    part / Path(picture).name, optimize=True
+                )
         write_json(part / "run.json", facts.model_dump())
     return folder
 
