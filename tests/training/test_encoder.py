@@ -8,18 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from refine.data.batches import Batches
 from refine.data.labelled import Labelled
 from refine.data.training_set import Resident
+from refine.defenses import refine
 from refine.defenses.refine import InputSpace, Refine
 from refine.params.train_refine import TrainRefineParams
 from refine.system.errors import UserError
+from refine.training import refine as training
 from refine.training.encoder import train_encoder
 from refine.training.pseudo_labels import PseudoLabels
 from refine.training.refine import train_refine
 from support import synthetic
-from tiny import CPU, classifier, classifier_folder, defence, files_of, refine_params
+from tiny import CPU, classifier, classifier_folder, defence, files_of, refine_params, same_tensors
 
 ENCODER = {"epochs": 6, "batch_size": 8, "optimiser": {"lr": 0.05}, "augment": {"flip": 0.5}, "label_smoothing": 0.0}
 
@@ -93,6 +96,35 @@ def test_a_part_of_labelled_images_keeps_its_labels() -> None:
     brightness = batch.pixels.mean(dim=(1, 2, 3)) * 255
     assert torch.equal(batch.facts[0], ((brightness - 30) / (190 // 3)).round().long())
     assert part.sizes == [3, 5]
+
+
+def _encoder_after(folder: Path, images: Resident, **changes: Any) -> dict[str, Tensor]:
+    params = _params(**changes)
+    train_refine(params, images, folder.parent / "classifier", CPU, folder)
+    tensors = refine.load(folder, folder.parent / "classifier").transform.state_dict()
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(("inlet", "down"))}
+
+
+def test_frozen_it_stays_as_it_was_trained_and_the_decoder_learns(tmp_path: Path) -> None:
+    classifier_folder(tmp_path / "classifier")
+    images = Resident(synthetic(48)[0], ())
+    trained: list[dict[str, Tensor]] = []
+
+    def watched(*given: Any) -> Any:
+        history = train_encoder(*given)
+        trained.append({name: tensor.clone() for name, tensor in given[2].transform.state_dict().items()})
+        return history
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_encoder", watched)
+        frozen = _encoder_after(tmp_path / "frozen", images, frozen=True)
+        free = _encoder_after(tmp_path / "free", images)
+    assert same_tensors(frozen, {name: trained[0][name] for name in frozen})
+    assert all(not torch.equal(free[name], trained[1][name]) for name in free)
+    made = refine.load(tmp_path / "frozen", tmp_path / "classifier").transform
+    decoder = {name for name, _ in made.named_parameters()} - set(frozen)
+    assert decoder
+    assert all(not torch.equal(made.get_parameter(name), trained[0][name]) for name in decoder)
 
 
 def test_its_history_lies_beside_the_transforms(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ without activation: the clamp belongs to the caller, because its range depends o
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,22 @@ class UNet(nn.Module):
             below = widths[level] // 2 if level else widths[level]
             self.up.append(DoubleConv(joined, below, middle=joined // 2))
         self.outlet = nn.Conv2d(widths[0], 3, 1)
+        self._encoder_frozen = False
+
+    def freeze_encoder(self) -> None:
+        """From now on the encoder stays as it is, its batch statistics included; the decoder goes on learning."""
+        for part in (self.inlet, self.down):
+            part.requires_grad_(False)
+        self._encoder_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; a frozen encoder stays in eval mode whatever happens."""
+        super().train(mode)
+        if self._encoder_frozen:
+            for part in (self.inlet, self.down):
+                part.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         skips = encoded(self.inlet, self.down, images)

@@ -42,6 +42,7 @@ class EncoderRecipe(Recipe):
 
     Attributes:
         label_smoothing: share of the target spread over all classes.
+        frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
     """
 
     epochs: Count = 8
@@ -51,6 +52,7 @@ class EncoderRecipe(Recipe):
     schedule: Schedule = Schedule(name="one_cycle")
     augment: Augment = Augment(shift=2)
     label_smoothing: Share = 0.1
+    frozen: bool = False
 
 
 class TrainRefineParams(Section):

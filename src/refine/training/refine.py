@@ -191,6 +191,8 @@ def train_refine(
     encoder_history = []
     if params.encoder:
         encoder_history = train_encoder(params.encoder, params.seed, defence, own, answers, compute, checkpoints)
+        if params.encoder.frozen:
+            transform.freeze_encoder()
     task = RefineTask(
         defence=defence,
         batches=batches_of(own, recipe, compute),
