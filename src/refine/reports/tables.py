@@ -52,7 +52,7 @@ def results(listed: Rows, project: Path) -> str:
     first, *others = (row.changes for row in listed.rows)
     common = {name: value for name, value in first.items() if all((name, value) in other.items() for other in others)}
     table = _table(listed, project, lambda row, done: _result_line(row, done, common))
-    return f"Every row departs from `{listed.preset}` in {_told(common)}.\n\n{table}" if common else table
+    return f"Every row departs from `{listed.preset}` in {', '.join(_told(common))}.\n\n{table}" if common else table
 
 
 def _spread_line(row: Row, done: Run | None) -> dict[str, str]:
@@ -72,16 +72,14 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
     return cells
 
 
-def _told(changes: dict[str, Any]) -> str:
+def _told(changes: dict[str, Any]) -> list[str]:
     """Parameters as somebody would type them."""
-    return ", ".join(
-        f"`{name}: {value if isinstance(value, str) else json.dumps(value)}`" for name, value in changes.items()
-    )
+    return [f"`{name}: {value if isinstance(value, str) else json.dumps(value)}`" for name, value in changes.items()]
 
 
 def _result_line(row: Row, done: Run | None, common: dict[str, Any]) -> dict[str, str]:
     own = {name: value for name, value in row.changes.items() if name not in common}
-    line = {"attack": f"`{row.attack}`", "variant": row.variant, "departs from the preset in": _told(own)}
+    line = {"attack": f"`{row.attack}`", "variant": row.variant, "departs from the preset in": ", ".join(_told(own))}
     line["seed"] = str(row.seed)
     if done is None:
         return {**line, "BA, no defence": NOT_YET}
@@ -104,11 +102,10 @@ def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
     line |= _figures(done.figures)
     changes = {_short(name): value for name, value in done.facts.changes.items() if name not in run.TOLD_BY_THE_NAME}
     own = {name: value for name, value in changes.items() if not name.startswith("source.")}
-    told = [_told(own)] if own else []
     trained_otherwise = ["`source`"] if len(own) < len(changes) else []
     reason = f": {row.why}" if row.why else ""
     line["aim"] = _aim(done.figures)
-    line["departs from the defaults in"] = ", ".join(told + trained_otherwise) + reason
+    line["departs from the defaults in"] = ", ".join(_told(own) + trained_otherwise) + reason
     return line
 
 
