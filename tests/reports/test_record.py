@@ -12,9 +12,8 @@ import yaml
 from refine.reports import rows
 from refine.reports.record import record
 from refine.reports.rows import Row, Rows, read_rows
-from refine.reports.run import HOME, Name, read_all
+from refine.reports.run import HOME, read_all
 from refine.system.errors import UserError
-from refine.system.stage import RECORDS
 from repositories import ok
 from support import environment, is_one_sentence, run
 
@@ -89,16 +88,6 @@ def test_a_list_is_computed_in_a_clone_once_and_committed(preset: Path, monkeypa
 
     monkeypatch.setattr(rows, "_repro", lambda _: pytest.fail("a recorded run was computed again"))
     rows.compute(listed, ["badnets"], commit=True, project=preset)
-
-
-def test_records_of_an_interrupted_run_stay_and_those_of_another_go(tmp_path: Path) -> None:
-    this, other = (Name(dataset="folder", preset="quick", attack="badnets", seed=seed) for seed in (1, 2))
-    told = tmp_path / RECORDS / "train-backdoor.json"
-    for name, stays in ((this, False), (this, True), (other, False), (this, False)):
-        told.parent.mkdir(parents=True, exist_ok=True)
-        told.write_text("{}", encoding="utf-8")
-        rows._begin(tmp_path, name)
-        assert told.exists() == stays
 
 
 def test_a_row_departs_from_its_preset_where_it_says() -> None:

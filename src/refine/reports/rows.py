@@ -13,7 +13,6 @@ import argparse
 import copy
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +29,6 @@ from refine.reports import run
 from refine.reports.record import git, preset_file, record
 from refine.reports.run import HOME, Name
 from refine.system.errors import UserError, command
-from refine.system.stage import RECORDS
 
 CLONE = Path(".rows")
 
@@ -151,7 +149,6 @@ def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
             continue
         log.info("%s", name)
         (clone / "params.yaml").write_text(params, encoding="utf-8")
-        _begin(clone, name)
         _repro(clone)
         folder = record(clone, project / HOME, rows.preset, row.variant)
         if commit:
@@ -171,15 +168,6 @@ def _clone(project: Path) -> Path:
         cache = repo.cache.local_cache_dir
     (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
     return clone
-
-
-def _begin(clone: Path, name: Name) -> None:
-    """Removes the records of how another run was computed; those of this one, interrupted, are still true."""
-    begun = clone / RECORDS / "begun"
-    if not begun.is_file() or begun.read_text(encoding="utf-8") != str(name):
-        shutil.rmtree(clone / RECORDS, ignore_errors=True)
-        begun.parent.mkdir(parents=True)
-        begun.write_text(str(name), encoding="utf-8")
 
 
 def _repro(clone: Path) -> None:

@@ -57,7 +57,8 @@ class Facts(BaseModel):
         cover: how many carry it, or a part of it, and keep their label.
         rate_of_dataset: poisoned share of the training set.
         rate_of_classes: poisoned share of the classes that poisoned images come from; None without any.
-        runtime: the record of each stage that was computed for this run and not taken from the cache.
+        runtime: for each stage the record of the computation that its output comes from; none where another project
+            computed it. Rows of a list that share an attack share its record.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
