@@ -23,7 +23,8 @@ def train_backdoor() -> dict[str, Any]:
             poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FACTS, compute.device)
             attack = Path("data/poisoned/attack/training")
             backdoor.train_backdoor(params, poisoned, attack, compute, Path("models/backdoor"), kept)
-    return {**compute.facts, "precision": precision}
+    earlier = kept.clock.earlier if kept else 0.0
+    return {**compute.facts, "precision": precision, "earlier_seconds": earlier}
 
 
 if __name__ == "__main__":

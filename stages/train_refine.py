@@ -22,7 +22,8 @@ def train_refine() -> dict[str, Any]:
         with checkpoints("train-refine", refine.resolved(params, compute), precision, compute) as kept:
             images, _ = open_training_set(Path("data/raw/train"), (), compute.device)
             refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
-    return {**compute.facts, "precision": precision}
+    earlier = kept.clock.earlier if kept else 0.0
+    return {**compute.facts, "precision": precision, "earlier_seconds": earlier}
 
 
 if __name__ == "__main__":

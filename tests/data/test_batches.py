@@ -91,7 +91,7 @@ def test_torchs_global_random_state_is_neither_read_nor_changed() -> None:
 def test_a_batch_that_no_epoch_can_fill_is_refused() -> None:
     with pytest.raises(UserError) as refused:
         batches(7, 8, drop_last=True)
-    assert str(refused.value) == "a batch of 8 images cannot be cut from 7; lower recipe.batch_size"
+    assert str(refused.value) == "a batch of 8 images cannot be cut from 7; lower batch_size"
     assert len(batches(8, 8, drop_last=True)) == 1
 
 

@@ -145,5 +145,5 @@ def test_a_last_batch_that_not_all_processes_could_share_joins_the_one_before_it
 
 
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
-    with pytest.raises(UserError, match="a batch of 10 images cannot be shared by 3 processes; make recipe"):
+    with pytest.raises(UserError, match="a batch of 10 images cannot be shared by 3 processes; make batch_size"):
         Sharing(100, 10, False, 0, 3)

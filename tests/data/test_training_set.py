@@ -14,6 +14,7 @@ from torch import Tensor
 
 from refine.data.batches import Batches
 from refine.data.format.writer import Sample, write_shards
+from refine.data.labelled import Labelled
 from refine.data.order import Part
 from refine.data.reader import Shards, read_split
 from refine.data.training_set import Resident, Streamed, TrainingSet, open_training_set
@@ -192,5 +193,5 @@ def test_the_budget_decides_where_images_are_kept(
     assert caplog.records[-1].getMessage() == f"600 images, 2 MiB: {told}"
     if kind is Streamed:
         with pytest.raises(UserError, match=r"a shuffle buffer of 600 images takes 2 MiB, more than REFINE_MEMORY"):
-            Batches(of, 10, False, 65536, CPU)
+            Batches(Labelled(of, torch.zeros(600, dtype=torch.int64)), 10, False, 65536, CPU)
         assert len(Batches(of, 10, False, 300, CPU)) == 60

@@ -17,10 +17,11 @@ def _points(count: int, dimension: int, seed: int) -> Tensor:
     return torch.rand(count, dimension, generator=Generator().manual_seed(seed))
 
 
-def _both(shift: float, seed: int) -> Both:
-    before = Seen(_points(8, 5, seed), _points(8, 3, seed + 1).softmax(dim=1))
-    moved = remap(before.softmax, derangement(3, 666).argsort())
-    return Both(before, Seen(before.penultimate + shift, moved))
+def _both(after: float, seed: int, before: float = 0.0) -> Both:
+    """Points in the unit cube, moved so far along each of its five axes."""
+    points, answers = _points(8, 5, seed), _points(8, 3, seed + 1).softmax(dim=1)
+    moved = remap(answers, derangement(3, 666).argsort())
+    return Both(Seen(points + before, answers), Seen(points + after, moved))
 
 
 def test_it_is_the_cheapest_of_all_assignments() -> None:
@@ -49,11 +50,14 @@ def test_probabilities_are_no_farther_than_the_corners_of_the_simplex() -> None:
 
 def test_the_figures_tell_what_moved_and_what_did_not() -> None:
     permutation = derangement(3, 666)
-    told = distances(_both(2.0, 1), (_both(0.0, 1), _both(0.0, 1)), permutation)
+    told = distances(_both(2.0, 1), (_both(2.0, 3), _both(5.0, 3, before=1.0)), permutation)
     assert told["softmax"]["utility"] == pytest.approx(0, abs=1e-4)
     assert told["penultimate"]["moved_benign"] <= told["penultimate"]["paired"] == pytest.approx(2 * sqrt(5), rel=1e-4)
-    assert told["penultimate"]["trigger_before"] == told["penultimate"]["trigger_after"] == 0
-    assert told["penultimate"]["null"] > 0
+    expected = {"trigger_before": 1, "trigger_after": 3, "moved_triggered": 4}
+    for figure, shift in expected.items():
+        assert told["penultimate"][figure] == pytest.approx(shift * sqrt(5), rel=1e-4)
+    assert told["softmax"]["trigger_before"] == told["softmax"]["trigger_after"] == 0
+    assert 0 < told["penultimate"]["null"] < sqrt(5)
 
 
 def test_without_an_attack_there_is_nothing_to_say_of_its_trigger() -> None:

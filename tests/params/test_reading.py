@@ -393,6 +393,7 @@ def test_a_recipe_that_names_some_values_keeps_the_papers_others(tmp_path: Path)
     text = "train_refine: {seed: 1, recipe: {epochs: 3, augment: {shift: 2}}}\n"
     recipe = file(tmp_path, text).section("train_refine", TrainRefineParams).recipe
     assert (recipe.epochs, recipe.batch_size, recipe.schedule.factor) == (3, 256, 0.8)
+    assert (recipe.augment.shift, recipe.augment.crop_scale, recipe.augment.flip) == (2, 1.0, 0.0)  # a group is whole
 
 
 @pytest.mark.parametrize("recipe", ["papers", "[1]", "3"])

@@ -90,6 +90,17 @@ def test_a_list_is_computed_in_a_clone_once_and_committed(preset: Path, monkeypa
     rows.compute(listed, ["badnets"], commit=True, project=preset)
 
 
+def test_a_recorded_run_does_not_stand_for_other_parameters(preset: Path) -> None:
+    folder = record(preset, preset / HOME, "quick", "default")
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    params["attacks"]["sig"] = {"rate": 0.5}
+    rows.refuse_other(folder, params)
+    params["train_refine"]["recipe"]["epochs"] += 1
+    with pytest.raises(UserError, match=r"recorded with other parameters \(train_refine\.recipe\.epochs\); remove it"):
+        rows.refuse_other(folder, params)
+    rows.refuse_other(folder.with_name("another"), params)
+
+
 def test_a_row_departs_from_its_preset_where_it_says() -> None:
     preset = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     row = Row(attack="sig", seed=3, changes={"attacks.sig.rate": 0.5, "train_refine.recipe.epochs": 2})

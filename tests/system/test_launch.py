@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -94,9 +95,30 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_launcher_or_the_group_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+def _started(folder: Path) -> list[int]:
+    """Process ids of both, once they are there."""
+    names = [folder / f"{rank}.pid" for rank in range(2)]
+    deadline = time.monotonic() + 30
+    while not all(name.is_file() and name.read_text() for name in names):
+        assert time.monotonic() < deadline, "the processes never started"
+        time.sleep(0.02)
+    return [int(name.read_text()) for name in names]
+
+
+def _gone(pids: list[int]) -> bool:
+    """Whether they have ended, or do so soon."""
+    deadline = time.monotonic() + 10
+    while any(map(_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(map(_alive, pids))
+
+
+PROC = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+
+
+@PROC
+@pytest.mark.parametrize("sent", ["SIGTERM to the launcher", "SIGINT to the launcher", "SIGINT to the group"])
+def test_a_signal_to_the_launcher_or_the_group_leaves_no_process(tmp_path: Path, sent: str) -> None:
     command, env = _command(tmp_path, "time.sleep(50)")
     with subprocess.Popen(
         command,
@@ -106,18 +128,28 @@ def test_a_signal_to_the_launcher_or_the_group_leaves_no_process(tmp_path: Path,
         stderr=subprocess.PIPE,
         preexec_fn=_heed_interrupts,
     ) as launcher:
-        names = [tmp_path / f"{rank}.pid" for rank in range(2)]
-        deadline = time.monotonic() + 30
-        while not all(name.is_file() and name.read_text() for name in names):
-            assert time.monotonic() < deadline, "the processes never started"
-            time.sleep(0.02)
-        pids = [int(name.read_text()) for name in names]
-        if number == signal.SIGINT:
+        pids = _started(tmp_path)
+        number = signal.Signals[sent.split()[0]]
+        if sent.endswith("group"):
             os.killpg(launcher.pid, number)
         else:
-            launcher.terminate()
+            launcher.send_signal(number)
         assert launcher.wait(20) in (130, 128 + 15)
-        deadline = time.monotonic() + 10
-        while any(map(_alive, pids)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not any(map(_alive, pids))
+        assert _gone(pids)
+
+
+@PROC
+def test_processes_of_a_stage_that_nobody_waits_for_are_ended_before_they_finish(tmp_path: Path) -> None:
+    command, env = _command(tmp_path, "time.sleep(3)\n    Path('finished').touch()")
+    said = tmp_path / "said"
+    with subprocess.Popen(
+        ["sh", "-c", f"{shlex.join(command)} 2> {said}; true"], env=env, cwd=tmp_path, start_new_session=True
+    ) as waiting:
+        pids = _started(tmp_path)
+        waiting.kill()
+    assert _gone(pids)
+    deadline = time.monotonic() + 10
+    while not said.read_text().endswith("\n") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert said.read_text().startswith("error: some-stage: the process that started this stage is gone; `dvc repro`")
+    assert not (tmp_path / "finished").exists()

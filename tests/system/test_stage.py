@@ -64,10 +64,17 @@ def test_a_user_error_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str
     assert not Path("metrics").exists()
 
 
+def test_the_time_of_interrupted_runs_that_it_went_on_from_counts() -> None:
+    assert status(lambda: {"earlier_seconds": 1000.0}) == 0
+    record = json.loads(Path("metrics/runtime/some-stage.json").read_text())
+    assert 1000 <= record["seconds"] < 1060
+    assert "earlier_seconds" not in record
+
+
 def test_an_interrupt_gives_status_130_and_no_record(capsys: pytest.CaptureFixture[str]) -> None:
     assert status(raising(KeyboardInterrupt())) == 130
     told = capsys.readouterr().err
-    assert told.startswith("error: some-stage: interrupted, nothing was recorded")
+    assert told.startswith("error: some-stage: interrupted, nothing more was recorded")
     assert told.count("\n") == 1
     assert not Path("metrics").exists()
 

@@ -55,6 +55,21 @@ def test_the_newest_state_comes_back(run: Checkpoints) -> None:
     assert loaded["module"]["weight"].tolist() == [3.0] * 3
 
 
+def test_a_run_that_is_gone_on_with_knows_how_long_it_took_before(run: Checkpoints, tmp_path: Path) -> None:
+    run.clock.earlier = 500.0
+    part = run.part("first")
+    part.save(1, _state(1))
+    again = Checkpoints(tmp_path)
+    assert again.clock.earlier == 0
+    again.part("first").load()
+    assert 500 < again.clock.earlier < 560
+    run.clock.earlier = 800.0
+    run.save(1, _state(1))
+    again.load()
+    again.part("first").load()
+    assert 800 < again.clock.earlier < again.clock.seconds < 860
+
+
 def test_the_last_two_stay(run: Checkpoints) -> None:
     for epoch in range(1, 12):
         run.save(epoch, _state(epoch))

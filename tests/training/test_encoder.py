@@ -142,6 +142,6 @@ def test_its_history_lies_beside_the_transforms(tmp_path: Path) -> None:
 def test_a_lone_image_in_its_batches_is_refused_before_any_work(tmp_path: Path) -> None:
     classifier_folder(tmp_path / "classifier")
     params = _params(drop_last=False, batch_size=47)
-    with pytest.raises(UserError, match=r"single one of the 48 images.*change train_refine\.encoder\.batch_size"):
+    with pytest.raises(UserError, match=r"^train_refine\.encoder: .*single one of the 48 images.*raise batch_size"):
         train_refine(params, Resident(synthetic(48)[0], ()), tmp_path / "classifier", CPU, tmp_path / "refine")
     assert not (tmp_path / "refine").exists()

@@ -225,8 +225,8 @@ def test_ctrl_c_says_what_happened_and_how_to_go_on(undisturbed: dict[str, dict[
     os.kill(process.pid, signal.SIGINT)
     process.join()
     assert process.exitcode == 130
-    expected = rf"error: train-refine: interrupted after \d of {EPOCHS} epochs; type `dvc repro` to go on"
-    assert re.fullmatch(expected, _said(clean).splitlines()[-1])
+    told = rf"interrupted after \d of {EPOCHS} epochs of train-refine(-encoder)?; type `dvc repro` to go on"
+    assert re.fullmatch(f"error: train-refine: {told}", _said(clean).splitlines()[-1])
     again = _started(clean, "train_refine")
     again.join()
     assert re.search("^train-refine(-encoder)? goes on after epoch", _said(clean), re.MULTILINE)

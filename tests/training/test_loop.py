@@ -95,7 +95,9 @@ def test_gradients_of_a_step_do_not_reach_the_next() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_step(value: float) -> None:
-    with pytest.raises(UserError, match=r"the loss became (nan|inf) in step 2 of epoch 2 of train-test; lower recipe"):
+    with pytest.raises(
+        UserError, match=r"the loss became (nan|inf) in step 2 of epoch 2 of train-test; lower train_backdoor\.recipe"
+    ):
         train(Line({(2, 2): value}), _recipe(epochs=3), "train-test")
 
 
@@ -128,7 +130,7 @@ def test_a_seed_gives_each_epoch_an_order_and_draws_of_its_own() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("later", [0.5, math.nan, math.inf])
 def test_the_first_infinite_loss_is_told_however_late_somebody_looks(value: float, later: float) -> None:
-    guard = Guard("epoch 4 of a test")
+    guard = Guard("epoch 4 of a test", "lr")
     for number in range(1, 101):
         guard.note(torch.tensor(value if number == 3 else later if number > 3 else 1.0), number)
     with pytest.raises(UserError, match=rf"the loss became {value} in step 3 of epoch 4 of a test"):
@@ -156,7 +158,7 @@ def test_a_training_names_the_step_although_it_looks_now_and_then(epoch: int, st
 
 
 def test_finite_losses_pass() -> None:
-    guard = Guard("a test")
+    guard = Guard("a test", "lr")
     for number in range(1, 5):
         guard.note(torch.tensor(1e30), number)
         guard.look()
@@ -205,7 +207,8 @@ def test_a_compiler_that_is_not_there_is_one_sentence(monkeypatch: pytest.Monkey
         raise RuntimeError("no compiler found\nand much more")
 
     monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(UserError, match=r"torch cannot compile here \(no compiler found\); install a C\+\+ compiler"):
-        compiled(nn.Identity(), wanted=True)
+    expected = r"^train_backdoor\.recipe\.compile is on, but torch cannot compile here \(no compiler found\); install"
+    with pytest.raises(UserError, match=expected):
+        compiled(nn.Identity(), _recipe(compile=True))
     module = nn.Identity()
-    assert compiled(module, wanted=False) is module
+    assert compiled(module, _recipe(compile=False)) is module

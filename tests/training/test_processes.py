@@ -19,6 +19,8 @@ from torch import Tensor, distributed, nn
 
 from refine.data.batches import Batch
 from refine.data.training_time import TrainingTime
+from refine.system.errors import UserError
+from refine.training import processes
 from refine.training.backdoor import BackdoorTask
 from refine.training.encoder import EncoderTask
 from refine.training.optimiser import build
@@ -244,7 +246,26 @@ class TestStage:
         assert result.returncode == 1
         errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
         assert errors == [
-            "error: train-refine: a batch of 8 images cannot be shared by 3 processes; "
-            "make recipe.batch_size a multiple of them"
+            "error: train-refine: train_refine.recipe: a batch of 8 images cannot be shared by 3 processes; "
+            "make batch_size a multiple of them"
         ]
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("cuda", "each process takes a GPU of its own, and there are 1; set REFINE_PROCESSES to 1"),
+        ("cuda:1", "REFINE_DEVICE is cuda:1, but each process takes a GPU of its own; set it to cuda"),
+    ],
+)
+def test_processes_that_have_no_gpu_of_their_own_are_refused(
+    device: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(processes, "compute", lambda: replace(CPU, device=torch.device(device)))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError) as refused, processes.joined():
+        pass
+    assert str(refused.value) == told

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from refine.system.errors import UserError
 from refine.system.files import sha256_of
 from refine.training import refine as training
 from refine.training.loop import Run
-from refine.training.refine import RefineTask, snapshot_epochs, train_refine, unlabeled
+from refine.training.refine import RefineTask, _refuse_lone_image, snapshot_epochs, train_refine, unlabeled
 from support import synthetic, write_split
 from tiny import CPU, WIDTH, classifier_folder, files_of, refine_params, same_tensors
 
@@ -349,10 +351,20 @@ def test_a_damaged_classifier_is_refused(classifier: Path, images: Tensor, tmp_p
 def test_a_lone_image_at_the_end_of_an_epoch_is_a_sentence_where_the_transform_cannot_normalise_it(
     classifier: Path, images: Tensor, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"change train_refine\.recipe\.batch_size or set drop_last"):
+    with pytest.raises(UserError, match=r"^train_refine\.recipe: .*raise batch_size or set drop_last"):
         _train(tmp_path / "refine", classifier, images[:17], {"drop_last": False})
     _train(tmp_path / "dropped", classifier, images[:17], {"drop_last": True})
     _train(tmp_path / "two", classifier, images[:18], {"drop_last": False})
+
+
+def test_a_lone_image_of_one_of_several_processes_is_refused(images: Tensor) -> None:
+    recipe = refine_params({"drop_last": False}).recipe
+    two = replace(CPU, world=2)
+    for count, refused in ((17, False), (18, True), (19, True), (20, False)):
+        kept = Resident(images[:count], ())
+        with pytest.raises(UserError, match="a process would") if refused else contextlib.nullcontext():
+            _refuse_lone_image(kept, recipe, two)
+        _refuse_lone_image(kept, recipe, replace(two, device=torch.device("cuda")))
 
 
 def test_a_lone_image_of_32_pixels_trains(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -28,6 +28,12 @@ class Perturbation(Section):
     random_start: bool
 
 
+class SourceRecipe(BackdoorRecipe):
+    """That of the attacked classifier, in another place."""
+
+    place: ClassVar[str] = "attacks.*.source.recipe"
+
+
 class SourceModel(Section):
     """The benign classifier that d misleads.
 
@@ -42,7 +48,7 @@ class SourceModel(Section):
 
     folder: str | None = None
     network: Network = Network(name="resnet18")
-    recipe: Annotated[BackdoorRecipe, BeforeValidator(paper_by_name)] = BackdoorRecipe()
+    recipe: Annotated[SourceRecipe, BeforeValidator(paper_by_name)] = SourceRecipe()
     robust_steps: Annotated[int, Field(ge=0)] = 0
 
 

@@ -16,7 +16,7 @@ has its own cell of the image, and no print or camera stands between E and D.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -36,6 +36,8 @@ _PIXELS = 2**18  # in one pass of the encoder in double precision; bounds its me
 
 class EncoderRecipe(Recipe):
     """Our own; no published values exist for this network."""
+
+    place: ClassVar[str] = "attacks.ssba.recipe"
 
     epochs: Count = 10
     batch_size: Count = 64

@@ -23,6 +23,7 @@ class Labelled:
     def __init__(self, images: TrainingSet, labels: Tensor) -> None:
         self.side = images.side
         self.sizes = images.sizes
+        self.streamed = images.streamed
         self._images = images
         self._labels = labels
         self._starts = [0, *accumulate(images.sizes)]

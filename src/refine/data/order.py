@@ -52,12 +52,10 @@ class Sharing:
         if self.batch_size % self.world:
             raise UserError(
                 f"a batch of {self.batch_size} images cannot be shared by {self.world} processes; "
-                "make recipe.batch_size a multiple of them"
+                "make batch_size a multiple of them"
             )
         if self.steps == 0 or self.samples < self.world:
-            raise UserError(
-                f"a batch of {self.batch_size} images cannot be cut from {self.samples}; lower recipe.batch_size"
-            )
+            raise UserError(f"a batch of {self.batch_size} images cannot be cut from {self.samples}; lower batch_size")
 
     @property
     def steps(self) -> int:

@@ -33,10 +33,12 @@ class TrainingSet(Protocol):
     Attributes:
         side: height and width of the images.
         sizes: samples of each shard.
+        streamed: whether it is read again in every epoch.
     """
 
     side: int
     sizes: list[int]
+    streamed: bool
 
     def subset(self, selected: Tensor) -> TrainingSet:
         """The samples where bool [N] is true, N counting all samples in the order of the shards."""
@@ -57,6 +59,8 @@ class Resident:
         sizes: samples of each shard; one shard where this is None.
         device: where they are kept.
     """
+
+    streamed = False
 
     def __init__(
         self, images: Tensor, facts: Columns, device: torch.device | str = "cpu", sizes: list[int] | None = None
@@ -93,6 +97,8 @@ class Streamed:
         workers: processes that decode.
         selected: bool [N], the samples to give; all where this is None.
     """
+
+    streamed = True
 
     def __init__(self, shards: Shards, facts: tuple[str, ...], workers: int, selected: Tensor | None = None) -> None:
         manifest = shards.manifest
@@ -176,8 +182,8 @@ def refuse_large_buffer(training_set: TrainingSet, buffer: int) -> None:
     """
     buffer = min(buffer, sum(training_set.sizes))
     size = buffer * 3 * training_set.side**2
-    if isinstance(training_set, Streamed) and size > machine().memory:
+    if training_set.streamed and size > machine().memory:
         raise UserError(
             f"a shuffle buffer of {buffer:,} images takes {_told(size)}, more than REFINE_MEMORY; "
-            "raise that, or lower recipe.shuffle_buffer"
+            "raise that, or lower shuffle_buffer"
         )

@@ -31,7 +31,7 @@ class Snapshot(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     epoch: Annotated[int, Field(ge=1)]
-    file: Annotated[str, Field(pattern=r"^snapshots/epoch-\d{4}\.safetensors$")]
+    file: Annotated[str, Field(pattern=r"^snapshots/epoch-\d{4,}\.safetensors$")]
     sha256: Sha256
 
 

@@ -50,7 +50,8 @@ class Diagnosed:
 
 
 def choose(truth: Truth, count: int) -> Diagnosed:
-    """So many triggered images and twice as many benign ones, all classes in turn."""
+    """So many triggered images and twice as many benign ones, all classes in turn; fewer of both where one runs out."""
+    count = min(count, len(truth.labels) // 2, len(truth.clean_rows) or count)
     benign = one_of_each(truth.labels, 2 * count)
     behind = truth.labels[truth.clean_rows]
     triggered = one_of_each(behind, count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -58,7 +58,11 @@ class Schedule(Section):
 class Recipe(Section):
     """A whole training recipe; each stage gives the paper's values as its defaults.
 
+    A group that is named, such as `augment`, is taken as a whole: what it leaves out has the default of the group and
+    not of the recipe.
+
     Attributes:
+        place: where the user finds it, for messages.
         epochs: passes over the training images.
         batch_size: images per step.
         drop_last: leave out the last, smaller batch of an epoch.
@@ -69,6 +73,8 @@ class Recipe(Section):
             larger one shard by shard and through a buffer of this size, which is all that a streamed one keeps.
         average: decay of the moving average of the weights, which then counts instead of the last ones; 0 is off.
     """
+
+    place: ClassVar[str]
 
     epochs: Count
     batch_size: Count

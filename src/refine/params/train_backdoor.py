@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -27,6 +27,8 @@ class BackdoorRecipe(Recipe):
     Attributes:
         label_smoothing: share of the target spread over all classes; 0 in the paper.
     """
+
+    place: ClassVar[str] = "train_backdoor.recipe"
 
     epochs: Count = 150
     batch_size: Count = 128

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -29,6 +29,8 @@ class Loss(Section):
 class RefineRecipe(Recipe):
     """The paper trains 150 epochs by SGD with crops, flips and grey images."""
 
+    place: ClassVar[str] = "train_refine.recipe"
+
     epochs: Count = 150
     batch_size: Count = 256
     drop_last: bool = True
@@ -44,6 +46,8 @@ class EncoderRecipe(Recipe):
         label_smoothing: share of the target spread over all classes.
         frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
     """
+
+    place: ClassVar[str] = "train_refine.encoder"
 
     epochs: Count = 8
     batch_size: Count = 256

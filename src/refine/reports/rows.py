@@ -119,9 +119,12 @@ def checked(rows: Rows, project: Path) -> list[tuple[Name, str]]:
     """Name and parameters file of each run, in order.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first thing that is wrong, a run that was recorded with other parameters included.
     """
-    files = [(name, yaml.safe_dump(params, sort_keys=False)) for name, params in _planned(rows, project)]
+    planned = _planned(rows, project)
+    for name, params in planned:
+        refuse_other(project / HOME / str(name), params)
+    files = [(name, yaml.safe_dump(params, sort_keys=False)) for name, params in planned]
     with TemporaryDirectory() as folder:
         for row, (_, text) in zip(rows.rows, files, strict=True):
             path = Path(folder) / f"{row.attack}, variant {row.variant}"
@@ -154,6 +157,27 @@ def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
         if commit:
             git(project, "add", str(folder.relative_to(project)))
             git(project, "commit", "--quiet", "-m", f"The run {name}", "--", str(folder.relative_to(project)))
+
+
+def refuse_other(folder: Path, params: dict[str, Any]) -> None:
+    """A recorded run stands for these parameters; settings of what is not chosen may have changed.
+
+    Raises:
+        UserError: there is one, and it does not.
+    """
+    if not folder.is_dir():
+        return
+    chosen = {"sources": params["download"]["source"], "attacks": params["poison_dataset"]["attack"]["name"]}
+    recorded, wanted = (
+        {name: content.get(chosen[name]) if name in chosen else content for name, content in of.items()}
+        for of in (run.whole(folder / "params.yaml"), params)
+    )
+    changed = run.changes(recorded, wanted)
+    if changed:
+        raise UserError(
+            f"{folder} was recorded with other parameters ({', '.join(changed)}); remove it by `git rm -r` if it is "
+            "outdated, or give the row another variant"
+        )
 
 
 def _clone(project: Path) -> Path:

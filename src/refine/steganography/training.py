@@ -38,7 +38,7 @@ class HidingTask:
 
     def __post_init__(self) -> None:
         self.generator = Generator(self.compute.device)
-        self._forward = compiled(self.module, self.recipe.compile)
+        self._forward = compiled(self.module, self.recipe)
         self._ramp = 0.0
 
     def step(self, batch: Batch) -> Step:

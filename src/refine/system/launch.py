@@ -42,7 +42,7 @@ def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None
     Raises:
         Ended: several processes did it, or one of them failed.
     """
-    count = machine().processes
+    count, parent = machine().processes, os.getppid()
     if count == 1 or "RANK" in os.environ:
         return work()
     with socket.socket() as free:
@@ -61,19 +61,23 @@ def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None
         quiet = heard[-1] if number else None
         started.append(subprocess.Popen([sys.executable, *sys.argv], env=environment, stderr=quiet))  # noqa: S603
     try:
-        status = _first_failure(started)
+        status = _first_failure(started, parent)
     except KeyboardInterrupt:
-        for process in started:
-            process.wait()
+        _interrupt(started)
         raise Ended(130) from None
     if status and not _explained(started, heard):
         raise Ended(status, "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)")
     raise Ended(status)
 
 
-def _first_failure(started: list[subprocess.Popen[bytes]]) -> int:
-    """Waits until one process fails, 0 when all of them end well."""
-    while True:
+def _first_failure(started: list[subprocess.Popen[bytes]], parent: int) -> int:
+    """Waits until one process fails, 0 when all of them end well.
+
+    Raises:
+        Ended: the process that started this one is gone, so that nobody would record what they make. They are ended,
+            for at their end they would remove the checkpoints from which the stage can go on.
+    """
+    while os.getppid() == parent:
         states = [process.poll() for process in started]
         failed = [state for state in states if state]
         if failed:
@@ -81,6 +85,21 @@ def _first_failure(started: list[subprocess.Popen[bytes]]) -> int:
         if all(state == 0 for state in states):
             return 0
         time.sleep(0.05)
+    for process in started:
+        process.kill()
+    raise Ended(129, "the process that started this stage is gone; `dvc repro` runs it again, from its last checkpoint")
+
+
+def _interrupt(started: list[subprocess.Popen[bytes]]) -> None:
+    """Waits for processes that a Ctrl-C reached too, and hands it on to those that it did not."""
+    deadline = time.monotonic() + _GRACE
+    for process in started:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+    for process in started:
+        process.wait()
 
 
 def _explained(started: list[subprocess.Popen[bytes]], heard: list[IO[bytes]]) -> bool:

@@ -39,7 +39,8 @@ def run(
 
     Exit status 0 means that every output is whole. What the work returns (device, threads, speeds) goes with
     times and versions into `metrics/runtime/NAME.json`, which nothing depends on; so do path and sha256 of `result`,
-    an output by which this run is known from others whose outputs may take its place later.
+    an output by which this run is known from others whose outputs may take its place later. `earlier_seconds` among
+    them, those of an interrupted run that was gone on from, count as this one's.
     """
     level = logging.WARNING if launch.rank() else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
@@ -59,7 +60,7 @@ def _guarded(name: str, work: Callable[[], dict[str, Any] | None], result: Path 
     except launch.Ended as ended:
         return _say(f"{name}: {ended}", ended.status) if str(ended) else ended.status
     except KeyboardInterrupt as interrupt:
-        told = str(interrupt) or "interrupted, nothing was recorded; `dvc repro` starts this stage again"
+        told = str(interrupt) or "interrupted, nothing more was recorded; `dvc repro` runs this stage again"
         return _say(f"{name}: {told}", status=130)
     except OSError as error:
         if error.errno not in _DISK_FULL:
@@ -76,11 +77,12 @@ def _say(sentence: str, status: int = 1) -> int:
 
 
 def _record(name: str, started: float, facts: dict[str, Any]) -> None:
+    earlier = facts.pop("earlier_seconds", 0.0)
     versions = {name: version(name) for module, name in _PACKAGES.items() if module in sys.modules}
     record = {
         "stage": name,
         "started_unix": round(started, 1),
-        "seconds": round(time.time() - started, 2),
+        "seconds": round(earlier + time.time() - started, 2),
         "python": platform.python_version(),
         "processor": platform.machine(),
         "versions": versions,

@@ -52,7 +52,7 @@ class BackdoorTask:
     def __post_init__(self) -> None:
         self.module = self.classifier.network
         self.generator = Generator(self.compute.device)
-        self._forward = compiled(Processes(self.compute).together(self.classifier), self.recipe.compile)
+        self._forward = compiled(Processes(self.compute).together(self.classifier), self.recipe)
 
     def step(self, batch: Batch) -> Step:
         labels, poisoned = batch.facts

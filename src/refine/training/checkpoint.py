@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,15 +59,34 @@ def run_key(stage: str, params: dict[str, Any], facts: dict[str, Any], project: 
     return digest.hexdigest()[:16]
 
 
+class Clock:
+    """How long a run has been computed, by this process and those that were interrupted.
+
+    Attributes:
+        earlier: seconds of the others, up to the newest checkpoint that was read.
+    """
+
+    def __init__(self) -> None:
+        self.earlier = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds until now."""
+        return self.earlier + time.monotonic() - self._began
+
+
 class Checkpoints:
     """The checkpoints of one run, held by one process at a time.
 
     Args:
         folder: of this run alone, or of a part of it.
+        clock: of the run that this is a part of.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.folder = folder
+        self.clock = clock or Clock()
         self._aside: dict[str, str] = {}
 
     def save(self, epoch: int, state: State) -> None:
@@ -79,7 +99,7 @@ class Checkpoints:
             content = _packed(state["kept"][name])
             write_durably(self._place(name), content)
             self._aside[name] = hashlib.sha256(content).hexdigest()
-        content = _packed({**state, "kept": self._aside})
+        content = _packed({**state, "kept": self._aside, "seconds": self.clock.seconds})
         digest = hashlib.sha256(content).hexdigest().encode()
         write_durably(self.folder / f"epoch-{epoch:06d}.ckpt", digest + content)
         for old in self._paths()[:-KEPT]:
@@ -91,6 +111,7 @@ class Checkpoints:
             try:
                 state: State = _unpacked(*_halves(path.read_bytes()))
                 self._aside = state["kept"]
+                self.clock.earlier = max(self.clock.earlier, state.pop("seconds"))
                 state["kept"] = {name: self._kept(name, digest) for name, digest in self._aside.items()}
             except ValueError as error:
                 log.warning("checkpoint %s is damaged (%s); the one before it is used", path, error)
@@ -104,11 +125,16 @@ class Checkpoints:
         """Whether no epoch was finished yet, in no part."""
         return not any(self.folder.rglob(_EPOCHS))
 
+    @property
+    def epochs(self) -> int:
+        """Finished epochs that could be gone on from."""
+        return max((int(path.stem.partition("-")[2]) for path in self._paths()), default=0)
+
     def part(self, name: str) -> Checkpoints:
         """Those of a training that this run begins with; they go when the run's go."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        return Checkpoints(folder)
+        return Checkpoints(folder, self.clock)
 
     def remove(self) -> None:
         """Removes the run's folder; its outputs are whole."""

@@ -7,22 +7,24 @@ from typing import cast
 import torch
 from torch import nn
 
+from refine.params.recipe import Recipe
 from refine.system.errors import UserError
 
 
-def compiled(module: nn.Module, wanted: bool) -> nn.Module:
-    """The module compiled at its first use, or as it is.
+def compiled(module: nn.Module, recipe: Recipe) -> nn.Module:
+    """The module compiled at its first use where the recipe says so, or as it is.
 
     Raises:
-        UserError: it is wanted and cannot be done here.
+        UserError: it cannot be done here.
     """
-    if not wanted:
+    if not recipe.compile:
         return module
     try:
         torch.compile(lambda x: (x * 2).sin())(torch.ones(8))
     except Exception as error:  # noqa: BLE001 (the compiler's own classes differ from version to version)
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"recipe.compile is on, but torch cannot compile here ({reason}); install a C++ compiler or set it to false"
+            f"{recipe.place}.compile is on, but torch cannot compile here ({reason}); "
+            "install a C++ compiler or set it to false"
         ) from None
     return cast(nn.Module, torch.compile(module))

@@ -62,7 +62,7 @@ class EncoderTask:
     def __post_init__(self) -> None:
         self.module = EncoderWithHead(self.defence.transform, len(self.defence.permutation)).to(self.compute.device)
         self.generator = Generator(self.compute.device)
-        self._forward = compiled(Processes(self.compute).together(self.module), self.recipe.compile)
+        self._forward = compiled(Processes(self.compute).together(self.module), self.recipe)
 
     def step(self, batch: Batch) -> Step:
         with torch.no_grad():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from refine.training.checkpoint import FOLDER, LOCK
+from refine.training.checkpoint import FOLDER, LOCK, Checkpoints
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,8 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         for part in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
             name = str(part.relative_to(FOLDER))
             megabytes = sum(file.stat().st_size for file in part.iterdir() if file.is_file()) / 2**20
-            epochs = [int(path.stem.partition("-")[2]) for path in part.glob("epoch-*.ckpt")]
-            rows.append({"run": name, "epochs": max(epochs, default=0), "MiB": megabytes, "in use": used})
+            rows.append({"run": name, "epochs": Checkpoints(part).epochs, "MiB": megabytes, "in use": used})
         if remove and not used:
             shutil.rmtree(folder)
     table = pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format) if rows else "nothing is left over"

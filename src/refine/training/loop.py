@@ -129,7 +129,8 @@ class Run:
                 self._tell(epoch)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"interrupted after {len(self._history)} of {self._recipe.epochs} epochs; type `dvc repro` to go on"
+                f"interrupted after {len(self._history)} of {self._recipe.epochs} epochs of {self._name}; "
+                "type `dvc repro` to go on"
                 if self._checkpoints
                 else ""
             ) from None
@@ -146,7 +147,7 @@ class Run:
         sums: dict[str, Tensor] = {}
         seen = 0
         rate = 0.0
-        guard = Guard(f"epoch {epoch} of {self._name}")
+        guard = Guard(f"epoch {epoch} of {self._name}", f"{self._recipe.place}.optimiser.lr")
         total = len(task.batches)
         shown = f"{self._name} {epoch}/{self._recipe.epochs}"
         for number, batch in enumerate(progress(task.batches.epoch(order), shown, total), 1):
@@ -204,8 +205,9 @@ class Run:
 class Guard:
     """Notices a loss that is not finite, without waiting for the device at every step."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, remedy: str) -> None:
         self._where = where
+        self._remedy = remedy
         self._first = torch.zeros(2)
 
     def note(self, loss: Tensor, number: int) -> None:
@@ -222,16 +224,20 @@ class Guard:
         """
         value, number = self._first.tolist()
         if not math.isfinite(value):
-            raise UserError(
-                f"the loss became {value} in step {number:.0f} of {self._where}; lower recipe.optimiser.lr "
-                "(the epochs before it are kept)"
-            )
+            raise UserError(f"the loss became {value} in step {number:.0f} of {self._where}; lower {self._remedy}")
 
 
 def batches_of(training_set: TrainingSet, recipe: Recipe, compute: Compute) -> Batches:
-    """Batches as the recipe wants them, for this process."""
-    process = compute.rank, compute.world
-    return Batches(training_set, recipe.batch_size, recipe.drop_last, recipe.shuffle_buffer, compute.device, process)
+    """Batches as the recipe wants them, for this process.
+
+    Raises:
+        UserError: the images cannot be cut or shuffled so.
+    """
+    cut = recipe.batch_size, recipe.drop_last, recipe.shuffle_buffer
+    try:
+        return Batches(training_set, *cut, compute.device, (compute.rank, compute.world))
+    except UserError as error:
+        raise UserError(f"{recipe.place}: {error}") from None
 
 
 def write_history(path: Path, history: list[Row]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from refine.models.device import Compute, compute
+from refine.system.errors import UserError
 
 T = TypeVar("T")
 
@@ -27,7 +28,11 @@ _LEFT_ALONE = 20.0
 
 @contextmanager
 def joined() -> Iterator[Compute]:
-    """This process among those that train together, as torchrun's environment tells of them; alone without it."""
+    """This process among those that train together, as torchrun's environment tells of them; alone without it.
+
+    Raises:
+        UserError: there is no GPU for each of them.
+    """
     alone = compute()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -35,7 +40,7 @@ def joined() -> Iterator[Compute]:
         return
     device = alone.device
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = _own_gpu(device, int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -47,6 +52,15 @@ def joined() -> Iterator[Compute]:
         raise
     finally:
         distributed.destroy_process_group()
+
+
+def _own_gpu(wanted: torch.device, number: int) -> torch.device:
+    there = torch.cuda.device_count()
+    if wanted.index is not None:
+        raise UserError(f"REFINE_DEVICE is {wanted}, but each process takes a GPU of its own; set it to cuda")
+    if number >= there:
+        raise UserError(f"each process takes a GPU of its own, and there are {there}; set REFINE_PROCESSES to {there}")
+    return torch.device("cuda", number)
 
 
 class Processes:

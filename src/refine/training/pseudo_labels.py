@@ -29,6 +29,9 @@ class PseudoLabels:
         params: of the stage; they say when it is asked.
         compute: device and threads.
         precision: resolved.
+
+    Attributes:
+        classifier: folded, see `models.classifier.folded`.
     """
 
     def __init__(self, classifier: Classifier, params: TrainRefineParams, compute: Compute, precision: str) -> None:
@@ -36,12 +39,13 @@ class PseudoLabels:
         self._precision = precision
         self._once = params.pseudo_labels == "once"
         self._at_once = min(_AT_MOST, params.recipe.batch_size)
-        self._classifier = compiled(classifiers.folded(classifier), params.recipe.compile)
+        self.classifier = classifiers.folded(classifier)
+        self._asked = compiled(self.classifier, params.recipe)
 
     def of(self, pixels: Tensor) -> Tensor:
         """Of float [N, 3, H, W] in [0, 1], int64 [N]."""
         with torch.no_grad(), self._compute.autocast(self._precision):
-            labels: Tensor = self._classifier(pixels).argmax(dim=1)
+            labels: Tensor = self._asked(pixels).argmax(dim=1)
         return labels
 
     def of_batch(self, batch: Batch, augmented: Tensor) -> Tensor:

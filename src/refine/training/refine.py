@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from refine.data.augment import augment
 from refine.data.batches import Batch
+from refine.data.order import Sharing
 from refine.data.tensors import save_tensors
 from refine.data.training_set import TrainingSet
 from refine.defenses import refine
@@ -68,14 +69,9 @@ class RefineTask:
         self.module = self.defence.transform
         self.generator = Generator(self.compute.device)
         self._processes = Processes(self.compute)
-        fast = Refine(
-            classifiers.folded(self.defence.classifier),
-            self.defence.transform,
-            self.defence.permutation,
-            self.defence.input_space,
-        )
-        compile_it = self.params.recipe.compile
-        self._forward = compiled(self._processes.together(_Forward(fast)), compile_it)
+        defence = self.defence
+        fast = Refine(self.answers.classifier, defence.transform, defence.permutation, defence.input_space)
+        self._forward = compiled(self._processes.together(_Forward(fast)), self.params.recipe)
 
     def step(self, batch: Batch) -> Step:
         defence, loss = self.defence, self.params.loss
@@ -125,14 +121,19 @@ def unlabeled(images: TrainingSet, fraction: float, generator: Generator) -> Tra
     return images.subset(selected)
 
 
-def _refuse_lone_image(images: TrainingSet, recipe: Recipe, section: str) -> None:
-    """Below 32 pixels the U-Net's innermost map is one pixel, of which a batch of one image has no variance."""
-    count = sum(images.sizes)
-    last = 0 if recipe.drop_last else count % recipe.batch_size
-    if 1 in (last, recipe.batch_size) and images.side < 32:
+def _refuse_lone_image(images: TrainingSet, recipe: Recipe, compute: Compute) -> None:
+    """Below 32 pixels the U-Net's innermost map is one pixel, of which a single image has no variance.
+
+    GPUs normalise the parts of a batch together, processors each its own.
+    """
+    count, world = sum(images.sizes), compute.world
+    parts = [Sharing(count, recipe.batch_size, recipe.drop_last, rank, world).sizes for rank in range(world)]
+    if compute.device.type == "cuda":
+        parts = [[sum(step) for step in zip(*parts, strict=True)]]
+    if images.side < 32 and any(1 in sizes for sizes in parts):
         raise UserError(
-            f"a batch would hold a single one of the {count} images, too little to normalise at "
-            f"{images.side} pixels; change train_refine.{section}.batch_size or set drop_last"
+            f"{recipe.place}: a process would normalise a single one of the {count} images, too little at "
+            f"{images.side} pixels; raise batch_size or set drop_last"
         )
 
 
@@ -182,10 +183,10 @@ def train_refine(
     defence.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
     own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
-    for section, each in (("recipe", recipe), ("encoder", params.encoder)):
+    for each in (recipe, params.encoder):
         if each:
-            _refuse_lone_image(own, each, section)
-            batches_of(own, each, compute)  # what cannot be shuffled is refused before hours of work, and unwrapped
+            batches_of(own, each, compute)  # what cannot be cut or shuffled is refused before any work
+            _refuse_lone_image(own, each, compute)
     answers = PseudoLabels(classifier, params, compute, precision)
     own = answers.given_to(own)
     encoder_history = []
