@@ -14,7 +14,7 @@ def train_backdoor() -> dict[str, Any]:
 
     from refine.data.training_set import open_training_set
     from refine.training import backdoor
-    from refine.training.checkpoint import checkpoints
+    from refine.training.checkpoint import checkpoints, facts
     from refine.training.processes import joined
 
     with joined() as compute:
@@ -23,8 +23,7 @@ def train_backdoor() -> dict[str, Any]:
             poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FACTS, compute.device)
             attack = Path("data/poisoned/attack/training")
             backdoor.train_backdoor(params, poisoned, attack, compute, Path("models/backdoor"), kept)
-    earlier = kept.clock.earlier if kept else 0.0
-    return {**compute.facts, "precision": precision, "earlier_seconds": earlier}
+    return facts(compute, precision, kept)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def train_refine() -> dict[str, Any]:
 
     from refine.data.training_set import open_training_set
     from refine.training import refine
-    from refine.training.checkpoint import checkpoints
+    from refine.training.checkpoint import checkpoints, facts
     from refine.training.processes import joined
 
     with joined() as compute:
@@ -22,8 +22,7 @@ def train_refine() -> dict[str, Any]:
         with checkpoints("train-refine", refine.resolved(params, compute), precision, compute) as kept:
             images, _ = open_training_set(Path("data/raw/train"), (), compute.device)
             refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
-    earlier = kept.clock.earlier if kept else 0.0
-    return {**compute.facts, "precision": precision, "earlier_seconds": earlier}
+    return facts(compute, precision, kept)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from refine.data.batches import Batch
+from refine.models.convolution import Convolution
 from refine.params.train_backdoor import BackdoorRecipe
 from refine.system.errors import UserError
 from refine.training.compilation import compiled
@@ -212,3 +213,12 @@ def test_a_compiler_that_is_not_there_is_one_sentence(monkeypatch: pytest.Monkey
         compiled(nn.Identity(), _recipe(compile=True))
     module = nn.Identity()
     assert compiled(module, _recipe(compile=False)) is module
+
+
+@pytest.mark.parametrize(("compiles", "kind"), [(False, Convolution), (True, nn.Conv2d)])
+def test_wide_convolutions_learn_the_quick_way_unless_a_compiler_writes_them(compiles: bool, kind: type) -> None:
+    task = Line()
+    wide = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1))
+    task.module = wide  # type: ignore[assignment]
+    Run(task, _recipe(compile=compiles), "test", 1, CPU, None)
+    assert type(wide[0]) is kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -32,10 +32,10 @@ def embedded(features: Tensor, seed: int = 0) -> NDArray[np.float64]:
     return np.asarray(places, dtype=np.float64)
 
 
-def _palette(classes: int) -> list[ColorType]:
-    """A colour for each class; from the 21st on they come again."""
-    colours = mpl.color_sequences["tab10" if classes <= 10 else "tab20"]
-    return [colours[label % len(colours)] for label in range(classes)]
+def _colours(labels: Iterable[int], classes: int) -> list[ColorType]:
+    """A colour for each label, one for each of so many classes; from the 21st on they come again."""
+    known = mpl.color_sequences["tab10" if classes <= 10 else "tab20"]
+    return [known[label % len(known)] for label in labels]
 
 
 def draw_maps(
@@ -49,7 +49,7 @@ def draw_maps(
         labels: true ones, int64 [n] and [m].
         classes: names.
     """
-    palette = _palette(len(classes))
+    clean_colours, marked_colours = (_colours(each.tolist(), len(classes)) for each in labels)
     figure = Figure(figsize=(6.4 * len(maps), 5.6), dpi=90, layout="constrained")
     for column, (title, benign, triggered) in enumerate(maps):
         axes = figure.add_subplot(1, len(maps), column + 1)
@@ -60,24 +60,13 @@ def draw_maps(
             continue
         places = embedded(torch.cat([benign, triggered]))
         clean, marked = places[: len(benign)], places[len(benign) :]
-        axes.scatter(
-            clean[:, 0],
-            clean[:, 1],
-            s=7,
-            alpha=0.5,
-            linewidths=0,
-            color=[palette[label] for label in labels[0].tolist()],
-        )
-        axes.scatter(
-            marked[:, 0],
-            marked[:, 1],
-            s=16,
-            marker="x",
-            linewidths=0.8,
-            color=[palette[label] for label in labels[1].tolist()],
-        )
+        axes.scatter(clean[:, 0], clean[:, 1], s=7, alpha=0.5, linewidths=0, color=clean_colours)
+        axes.scatter(marked[:, 0], marked[:, 1], s=16, marker="x", linewidths=0.8, color=marked_colours)
     seen = sorted(set(torch.cat(labels).tolist()))[:_NAMED]
-    handles = [Line2D([], [], marker="o", linestyle="", color=palette[label], label=classes[label]) for label in seen]
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=colour, label=classes[label])
+        for label, colour in zip(seen, _colours(seen, len(classes)), strict=True)
+    ]
     if len(labels[1]):
         handles.append(Line2D([], [], marker="x", linestyle="", color="black", label="triggered"))
     figure.legend(handles=handles, loc="outside right center", frameon=False)

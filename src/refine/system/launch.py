@@ -65,17 +65,20 @@ def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None
     except KeyboardInterrupt:
         _interrupt(started)
         raise Ended(130) from None
+    if status is None:  # at their end they would remove the checkpoints from which the stage can go on
+        _kill(started)
+        told = "the process that started this stage is gone; `dvc repro` runs it again, from its last checkpoint"
+        raise Ended(129, told)
     if status and not _explained(started, heard):
         raise Ended(status, "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)")
     raise Ended(status)
 
 
-def _first_failure(started: list[subprocess.Popen[bytes]], parent: int) -> int:
+def _first_failure(started: list[subprocess.Popen[bytes]], parent: int) -> int | None:
     """Waits until one process fails, 0 when all of them end well.
 
-    Raises:
-        Ended: the process that started this one is gone, so that nobody would record what they make. They are ended,
-            for at their end they would remove the checkpoints from which the stage can go on.
+    Returns:
+        The status, or None where the process that started this one is gone, so that nobody would record what they make.
     """
     while os.getppid() == parent:
         states = [process.poll() for process in started]
@@ -85,9 +88,7 @@ def _first_failure(started: list[subprocess.Popen[bytes]], parent: int) -> int:
         if all(state == 0 for state in states):
             return 0
         time.sleep(0.05)
-    for process in started:
-        process.kill()
-    raise Ended(129, "the process that started this stage is gone; `dvc repro` runs it again, from its last checkpoint")
+    return None
 
 
 def _interrupt(started: list[subprocess.Popen[bytes]]) -> None:
@@ -122,7 +123,11 @@ def _explained(started: list[subprocess.Popen[bytes]], heard: list[IO[bytes]]) -
     return spoken
 
 
-def _stop(started: list[subprocess.Popen[bytes]], status: int) -> NoReturn:
+def _kill(started: list[subprocess.Popen[bytes]]) -> None:
     for process in started:
         process.kill()
+
+
+def _stop(started: list[subprocess.Popen[bytes]], status: int) -> NoReturn:
+    _kill(started)
     os._exit(status)

@@ -189,8 +189,8 @@ def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Com
     if compute.rank:
         yield None
         return
-    facts = {"precision": precision, "device": compute.device.type, "processes": compute.world}
-    key = run_key(stage, params, facts)
+    deciding = {"precision": precision, "device": compute.device.type, "processes": compute.world}
+    key = run_key(stage, params, deciding)
     root = Path(os.environ.get("DVC_ROOT", "")) / FOLDER
     run = Checkpoints(root / f"{stage}-{key}")
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -217,3 +217,8 @@ def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Com
             raise
         if os.getppid() == parent:
             run.remove()
+
+
+def facts(compute: Compute, precision: str, kept: Checkpoints | None) -> dict[str, Any]:
+    """What a training stage tells for its runtime record, the seconds of interrupted processes before it included."""
+    return {**compute.facts, "precision": precision, "earlier_seconds": kept.clock.earlier if kept else 0.0}

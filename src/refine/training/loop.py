@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from refine.data.batches import Batch, Batches
 from refine.data.training_set import TrainingSet
+from refine.models.convolution import quicken
 from refine.models.device import Compute
 from refine.params.recipe import Recipe
 from refine.system.errors import UserError
@@ -106,6 +107,8 @@ class Run:
         self._name = name
         self._processes = Processes(compute)
         self._checkpoints = checkpoints
+        if not recipe.compile:  # the compiler has its own ways
+            quicken(task.module)
         self._optimiser, self._schedule = build(task.module.parameters(), recipe, len(task.batches))
         self._average = Average(task.module, recipe.average)
         self._random = Generator().manual_seed(seed)

@@ -126,11 +126,13 @@ def _refuse_lone_image(images: TrainingSet, recipe: Recipe, compute: Compute) ->
 
     GPUs normalise the parts of a batch together, processors each its own.
     """
+    if images.side >= 32:
+        return
     count, world = sum(images.sizes), compute.world
     parts = [Sharing(count, recipe.batch_size, recipe.drop_last, rank, world).sizes for rank in range(world)]
     if compute.device.type == "cuda":
         parts = [[sum(step) for step in zip(*parts, strict=True)]]
-    if images.side < 32 and any(1 in sizes for sizes in parts):
+    if any(1 in sizes for sizes in parts):
         raise UserError(
             f"{recipe.place}: a process would normalise a single one of the {count} images, too little at "
             f"{images.side} pixels; raise batch_size or set drop_last"
