@@ -42,10 +42,12 @@ def test_value_and_gradients_are_torchs(batch: int, side: int, bias: bool) -> No
         torch.testing.assert_close(got.double() / scale, expected / scale, rtol=0, atol=1e-5)
 
 
-def test_weight_gradient_in_float64_to_the_last_digits() -> None:
+@pytest.mark.parametrize("size", [(1000, 9, 5), (2, 200, 300)], ids=["images in parts", "rows in parts"])
+def test_weight_gradient_in_float64_to_the_last_digits(size: tuple[int, int, int]) -> None:
+    images, height, width = size
     generator = torch.Generator().manual_seed(0)
-    maps = torch.randn(300, 3, 9, 5, dtype=torch.float64, generator=generator)  # written in several parts
-    gradient = torch.randn(300, 4, 9, 5, dtype=torch.float64, generator=generator)
+    maps = torch.randn(images, 3, height, width, dtype=torch.float64, generator=generator)
+    gradient = torch.randn(images, 4, height, width, dtype=torch.float64, generator=generator)
     weight = torch.zeros(4, 3, 3, 3, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(nn.functional.conv2d(maps, weight, padding=1), weight, gradient)
     torch.testing.assert_close(weight_gradient(maps, gradient), expected, rtol=1e-12, atol=1e-12)

@@ -52,12 +52,14 @@ def weight_gradient(maps: Tensor, gradient: Tensor) -> Tensor:
     Returns:
         float [K, C, 3, 3], in channels-last memory order.
     """
-    channels, pixels = maps.shape[1], maps.shape[2] * maps.shape[3]
-    images = max(1, _AT_ONCE // (9 * channels * pixels))
+    channels, height, width = maps.shape[1:]
+    rows = min(height, max(1, _AT_ONCE // (9 * channels * width)))
+    images = max(1, _AT_ONCE // (9 * channels * width * rows))
     bordered = functional.pad(maps.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     shifts = bordered.unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 1, 2, 4, 5, 3)
     total = maps.new_zeros(9 * channels, gradient.shape[1])  # this way round the product is faster
-    parts = (torch.split(each, images) for each in (shifts, gradient.permute(0, 2, 3, 1)))
+    both = shifts, gradient.permute(0, 2, 3, 1)
+    parts = ((part for some in torch.split(each, images) for part in torch.split(some, rows, dim=1)) for each in both)
     for shifted, given in zip(*parts, strict=True):
         total.addmm_(shifted.reshape(-1, 9 * channels).T, given.flatten(0, 2))
     weight = total.view(3, 3, channels, -1).permute(3, 2, 0, 1)
@@ -98,7 +100,6 @@ def _in_float32_on_a_processor(maps: Tensor) -> bool:
 
 
 def _fits(layer: nn.Conv2d) -> bool:
-    same = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1, device="meta")
-    settings = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-    alike = all(getattr(layer, setting) == getattr(same, setting) for setting in settings)
+    settings = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode
+    alike = settings == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
     return alike and layer.in_channels >= LEAST_INPUTS and layer.out_channels >= LEAST_OUTPUTS
