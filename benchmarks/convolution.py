@@ -2,8 +2,8 @@
 
     python -m benchmarks.convolution
 
-It tells from how many channels on `refine.models.convolution` pays. Channels-last, float32; an operation has two FLOP
-for each multiply-accumulate of the convolution, borders counted like the rest.
+The layers tell from how many channels on `refine.models.convolution` pays. Channels-last, float32; an operation has
+two FLOP for each multiply-accumulate of the convolution, borders counted like the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from refine.models.convolution import weight_gradient
 from refine.system.errors import command
 
 LAYERS = [
-    *((8, 8, 32), (16, 16, 16), (32, 32, 8), (64, 64, 4)),
+    *((8, 8, 32), (16, 16, 16), (32, 32, 8), (32, 64, 8), (64, 64, 4)),
     *((24, 24, 32), (48, 48, 16), (48, 192, 15), (96, 96, 8), (192, 192, 7), (192, 192, 4)),
     *((64, 64, 32), (128, 64, 32), (128, 128, 16), (256, 128, 16)),
     *((256, 256, 8), (512, 256, 8), (512, 512, 4), (1024, 512, 4), (512, 512, 2)),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from refine.models import convolution
 from refine.models.architectures import resnet18
-from refine.models.convolution import LEAST_INPUTS, LEAST_OUTPUTS, LEAST_WORK, Convolution, quicken, weight_gradient
+from refine.models.convolution import LEAST_INPUTS, LEAST_OUTPUTS, LEAST_WORK, Convolution, quickened, weight_gradient
 from refine.models.unet import UNet
 
 WIDE = LEAST_OUTPUTS
@@ -74,20 +74,29 @@ def test_only_what_fits_is_replaced() -> None:
         deep,
     ]
     network = nn.Sequential(*layers)
-    quicken(network)
-    assert [index for index, layer in enumerate(network) if type(layer) is Convolution] == [0]
-    assert type(deep[0]) is Convolution
+    with quickened(network):
+        assert [index for index, layer in enumerate(network) if type(layer) is Convolution] == [0]
+        assert type(deep[0]) is Convolution
+    assert list(network) == layers
+    assert type(deep[0]) is nn.Conv2d
 
 
 @pytest.mark.parametrize("build", [lambda: UNet(64), lambda: resnet18.build(10, 64)])
 def test_parameters_keep_their_names_and_are_the_same(build: object) -> None:
     network = build()  # type: ignore[operator]
     before = dict(network.named_parameters())
-    quicken(network)
-    after = dict(network.named_parameters())
+    with quickened(network):
+        after = dict(network.named_parameters())
+        assert sum(type(module) is Convolution for module in network.modules()) > 10
     assert list(after) == list(before)
     assert all(after[name] is before[name] for name in before)
-    assert sum(type(module) is Convolution for module in network.modules()) > 10
+
+
+def test_what_was_replaced_comes_back_after_an_error() -> None:
+    network = nn.Sequential(nn.Conv2d(WIDE, WIDE, 3, padding=1))
+    with pytest.raises(KeyboardInterrupt), quickened(network):
+        raise KeyboardInterrupt
+    assert type(network[0]) is nn.Conv2d
 
 
 @pytest.fixture

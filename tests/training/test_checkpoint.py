@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -290,6 +291,27 @@ def test_a_second_run_is_refused_with_the_process_of_the_first(here: Path) -> No
     holder.wait()
     with _held() as run:
         assert run is not None
+
+
+def test_the_lock_of_a_run_that_has_just_ended_is_not_taken_for_this_ones(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = fcntl.flock
+    seen = []
+
+    def late(*given: Any) -> None:
+        if not seen:  # the run before removes its folder between opening and locking
+            seen.extend(here.iterdir())
+            shutil.rmtree(seen[0])
+        plain(*given)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with _held() as run:
+        monkeypatch.setattr(fcntl, "flock", plain)
+        assert run.folder.resolve() == seen[0].resolve()
+        assert (run.folder / checkpoint.LOCK).read_text() == str(os.getpid())
+        with (run.folder / checkpoint.LOCK).open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_of_several_processes_the_first_alone_has_checkpoints(here: Path) -> None:

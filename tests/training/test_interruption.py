@@ -302,3 +302,9 @@ class TestUnderDvc:
         assert "train-refine goes on after epoch" in more
         assert "train-refine goes on after epoch" in last.stderr
         assert list((repository / ".scratch").iterdir()) == []
+        ended = files_of(repository / "models/refine")
+        shutil.rmtree(repository / "models/refine")
+        undisturbed = run_stage(repository, "train_refine")
+        assert undisturbed.returncode == 0, undisturbed.stderr
+        assert "goes on" not in undisturbed.stderr
+        assert files_of(repository / "models/refine") == ended

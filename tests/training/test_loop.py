@@ -17,6 +17,7 @@ from refine.data.batches import Batch
 from refine.models.convolution import Convolution
 from refine.params.train_backdoor import BackdoorRecipe
 from refine.system.errors import UserError
+from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
 from refine.training.loop import Guard, Row, Run, Step, Weights, write_history
 from tiny import CPU
@@ -215,10 +216,64 @@ def test_a_compiler_that_is_not_there_is_one_sentence(monkeypatch: pytest.Monkey
     assert compiled(module, _recipe(compile=False)) is module
 
 
+class Wide(Line):
+    """A convolution that is wide enough for the quick way, and what it was at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1))
+        self.module = self.network  # type: ignore[assignment]
+        self.kinds: list[type] = []
+
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        draws = torch.Generator().manual_seed(seed)
+        for _ in range(2):
+            yield Batch(torch.rand(8, 64, 32, 32, generator=draws), ())
+
+    def step(self, batch: Batch) -> Step:
+        self.kinds.append(type(self.network[0]))
+        loss = self.network(batch.pixels).square().mean()
+        return Step(loss, {"loss": loss.detach()})
+
+
 @pytest.mark.parametrize(("compiles", "kind"), [(False, Convolution), (True, nn.Conv2d)])
 def test_wide_convolutions_learn_the_quick_way_unless_a_compiler_writes_them(compiles: bool, kind: type) -> None:
-    task = Line()
-    wide = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1))
-    task.module = wide  # type: ignore[assignment]
-    Run(task, _recipe(compile=compiles), "test", 1, CPU, None)
-    assert type(wide[0]) is kind
+    task = Wide()
+    train(task, _recipe(compile=compiles, epochs=1), "test")
+    assert task.kinds == [kind] * 2
+    assert type(task.network[0]) is nn.Conv2d
+
+
+def test_the_quick_way_gives_the_same_bytes_after_an_interruption(tmp_path: Path) -> None:
+    recipe = _recipe(epochs=3)
+    whole, first, second = Wide(), Wide(), Wide()
+    train(whole, recipe, "test")
+    kept = Checkpoints(tmp_path)
+    interrupted = Run(first, recipe, "test", 1, CPU, kept)
+
+    def after_two(epoch: int, weights: Weights) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    first.after_epoch = after_two  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt, match="interrupted after 2 of 3 epochs"):
+        interrupted.train()
+    Run(second, recipe, "test", 1, CPU, kept).train()
+    assert len(second.kinds) == 2
+    assert torch.equal(second.network[0].weight, whole.network[0].weight)  # type: ignore[arg-type]
+
+
+def test_infinite_weights_are_not_saved_though_the_loss_was_finite(tmp_path: Path) -> None:
+    class Overflow(Line):
+        def step(self, batch: Batch) -> Step:
+            loss = super().step(batch).loss
+            zero = self.module.weight.sum() - self.module.weight.detach().sum()  # whose square root is vertical
+            last = (len(self.seeds), self.number) == (2, 2)
+            return Step(loss + zero.sqrt() if last else loss, {"loss": loss.detach()})
+
+    kept = Checkpoints(tmp_path)
+    where = "last step of epoch 2 of test left infinite weights; lower train_backdoor.recipe.optimiser.lr"
+    with pytest.raises(UserError, match=where):
+        Run(Overflow(), _recipe(epochs=3), "test", 1, CPU, kept).train()
+    assert kept.epochs == 1

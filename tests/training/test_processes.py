@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 
 from refine.data.batches import Batch
 from refine.data.training_time import TrainingTime
-from refine.models.convolution import Convolution, quicken
+from refine.models.convolution import Convolution, quickened
 from refine.system.errors import UserError
 from refine.training import processes
 from refine.training.backdoor import BackdoorTask
@@ -187,9 +187,9 @@ def _wide_of(_: str, rank: int, count: int) -> dict[str, Tensor]:
     network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1)).to(memory_format=torch.channels_last)
     maps = torch.randn(count, 64, 32, 32)[_part(rank, WORLD, count)[0]]
     together = Processes(replace(CPU, rank=rank, world=WORLD)).together(network)
-    quicken(network)
-    assert type(network[0]) is Convolution
-    together(maps.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+    with quickened(network):
+        assert type(network[0]) is Convolution
+        together(maps.contiguous(memory_format=torch.channels_last)).square().sum().backward()
     return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
 
 

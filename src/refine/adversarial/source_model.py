@@ -94,9 +94,12 @@ class SourceTask(BackdoorTask):
     def step(self, batch: Batch) -> Step:
         if self.source.robust_steps:
             settings = self.perturbation.model_copy(update={"steps": self.source.robust_steps, "random_start": False})
-            self.module.eval()
+            learned = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+            self.module.eval().requires_grad_(False)  # the pixels' gradient is the only one that is wanted
             pixels = ascend(self.classifier, batch.pixels, batch.facts[0], settings, self.generator)
             self.module.train()
+            for parameter in learned:
+                parameter.requires_grad_()
             batch = replace(batch, pixels=pixels)
         return super().step(batch)
 

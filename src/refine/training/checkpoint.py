@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import yaml
@@ -169,6 +169,34 @@ def _unpacked(digest: str, content: bytes) -> State:
 
 
 @contextmanager
+def _held(folder: Path) -> Iterator[IO[str]]:
+    """The lock of a run's folder, which is made if it is not there.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    path = folder / LOCK
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = path.open("a+", encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise UserError(
+                    f"process {lock.read().strip() or '(starting)'} is training this very run; "
+                    "wait until it ends, or stop it and type the command again"
+                ) from None
+            if os.fstat(lock.fileno()).st_nlink:  # 0 where the run before has just ended and removed it
+                yield lock
+                return
+
+
+@contextmanager
 def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Compute) -> Iterator[Checkpoints | None]:
     """Takes hold of a run's checkpoints, and removes them when the block ends without an error.
 
@@ -193,17 +221,7 @@ def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Com
     key = run_key(stage, params, deciding)
     root = Path(os.environ.get("DVC_ROOT", "")) / FOLDER
     run = Checkpoints(root / f"{stage}-{key}")
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / LOCK).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise UserError(
-                f"process {lock.read().strip() or '(starting)'} is training this very run; "
-                "wait until it ends, or stop it and type the command again"
-            ) from None
-        run.folder.mkdir(exist_ok=True)  # the run before may just have ended and removed it
+    with _held(run.folder) as lock:
         lock.seek(0)
         lock.truncate()
         lock.write(str(os.getpid()))

@@ -6,6 +6,7 @@ import csv
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from refine.data.batches import Batch, Batches
 from refine.data.training_set import TrainingSet
-from refine.models.convolution import quicken
+from refine.models.convolution import quickened
 from refine.models.device import Compute
 from refine.params.recipe import Recipe
 from refine.system.errors import UserError
@@ -107,8 +108,6 @@ class Run:
         self._name = name
         self._processes = Processes(compute)
         self._checkpoints = checkpoints
-        if not recipe.compile:  # the compiler has its own ways
-            quicken(task.module)
         self._optimiser, self._schedule = build(task.module.parameters(), recipe, len(task.batches))
         self._average = Average(task.module, recipe.average)
         self._random = Generator().manual_seed(seed)
@@ -121,18 +120,20 @@ class Run:
             One row per epoch: `epoch` from 1, `learning_rate` of its last step, and the mean of each figure.
 
         Raises:
-            UserError: the loss is no longer finite.
+            UserError: the loss or the weights are no longer finite.
         """
         self._go_on()
+        ways = nullcontext() if self._recipe.compile else quickened(self._task.module)  # a compiler has its own
         try:
-            for epoch in range(len(self._history) + 1, self._recipe.epochs + 1):
-                self._history.append(self._epoch(epoch))
-                self._task.after_epoch(epoch, self._average.weights())
-                self._save(epoch)
-                self._tell(epoch)
+            with ways:
+                for epoch in range(len(self._history) + 1, self._recipe.epochs + 1):
+                    self._history.append(self._epoch(epoch))
+                    self._task.after_epoch(epoch, self._average.weights())
+                    self._save(epoch)
+                    self._tell(epoch)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"interrupted after {len(self._history)} of {self._recipe.epochs} epochs of {self._name}; "
+                f"interrupted after {self._checkpoints.epochs} of {self._recipe.epochs} epochs of {self._name}; "
                 "type `dvc repro` to go on"
                 if self._checkpoints
                 else ""
@@ -150,7 +151,8 @@ class Run:
         sums: dict[str, Tensor] = {}
         seen = 0
         rate = 0.0
-        guard = Guard(f"epoch {epoch} of {self._name}", f"{self._recipe.place}.optimiser.lr")
+        remedy = f"lower {self._recipe.place}.optimiser.lr"
+        guard = Guard(f"epoch {epoch} of {self._name}", remedy)
         total = len(task.batches)
         shown = f"{self._name} {epoch}/{self._recipe.epochs}"
         for number, batch in enumerate(progress(task.batches.epoch(order), shown, total), 1):
@@ -167,6 +169,8 @@ class Run:
             guard.note(step.loss, number)
             if number % LOOKED_AT == 0 or number == total:
                 guard.look()
+        if not all(parameter.isfinite().all() for parameter in task.module.parameters()):
+            raise UserError(f"the last step of epoch {epoch} of {self._name} left infinite weights; {remedy}")
         means = self._processes.mean({**sums, "seen": torch.tensor(float(seen))})
         count = means.pop("seen")
         return {"epoch": epoch, "learning_rate": rate, **{term: value / count for term, value in means.items()}}
@@ -227,7 +231,7 @@ class Guard:
         """
         value, number = self._first.tolist()
         if not math.isfinite(value):
-            raise UserError(f"the loss became {value} in step {number:.0f} of {self._where}; lower {self._remedy}")
+            raise UserError(f"the loss became {value} in step {number:.0f} of {self._where}; {self._remedy}")
 
 
 def batches_of(training_set: TrainingSet, recipe: Recipe, compute: Compute) -> Batches:
