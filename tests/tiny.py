@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -36,6 +37,8 @@ from support import synthetic, write_split
 
 CPU = Compute(torch.device("cpu"), 1)
 WIDTH = 8
+ALL_CHANGES = {"crop_scale": 0.8, "shift": 2, "flip": 0.5, "grayscale": 0.2}
+"""Of an augmentation."""
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 
 
@@ -202,6 +205,12 @@ def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split],
     return Poisoned(*clean, read_split(outputs.train), read_split(outputs.test), outputs, record)
 
 
+def badnets(folder: Path) -> Poisoned:
+    """48 training images of three classes, a quarter of them poisoned."""
+    clean = raw(folder / "raw", images=48)
+    return poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0], rate=0.25), clean)
+
+
 def training_set(split: Split) -> tuple[Resident, Manifest]:
     """A poisoned split as train-backdoor takes it."""
     facts = (split.labels, split.flags("poisoned").long())
@@ -233,3 +242,9 @@ def files_of(folder: Path) -> dict[str, str]:
 def same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     """Whether two states hold the same names and the very same values."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """Rows of a training's history."""
+    with (folder / "history.csv").open(encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

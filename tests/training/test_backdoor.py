@@ -29,15 +29,13 @@ from refine.training import backdoor
 from refine.training.backdoor import BackdoorTask, train_backdoor
 from refine.training.loop import batches_of
 from support import synthetic
-from tiny import CPU, WIDTH, Poisoned, attack, backdoor_params, files_of, poisoned, raw, training_set
+from tiny import CPU, WIDTH, Poisoned, attack, backdoor_params, badnets, files_of, poisoned, raw, training_set
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
     """48 training images of three classes, a quarter of them poisoned."""
-    folder = tmp_path_factory.mktemp("data")
-    clean = raw(folder / "raw", images=48)
-    return poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0], rate=0.25), clean)
+    return badnets(tmp_path_factory.mktemp("data"))
 
 
 def _train(data: Poisoned, folder: Path, part: Path | None = None, seed: int = 1, **recipe: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
@@ -17,9 +16,7 @@ from refine.training.backdoor import train_backdoor
 from refine.training.checkpoint import Checkpoints
 from refine.training.refine import RefineTask, train_refine
 from support import synthetic
-from tiny import Poisoned, attack, backdoor_params, poisoned, raw, refine_params
-
-ALL_CHANGES = {"crop_scale": 0.8, "shift": 2, "flip": 0.5, "grayscale": 0.2}
+from tiny import ALL_CHANGES, Poisoned, backdoor_params, badnets, history, refine_params
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -33,9 +30,7 @@ def compute(request: pytest.FixtureRequest) -> Compute:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
     """48 training images of three classes, a quarter of them poisoned."""
-    folder = tmp_path_factory.mktemp("data")
-    clean = raw(folder / "raw", images=48)
-    return poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0], rate=0.25), clean)
+    return badnets(tmp_path_factory.mktemp("data"))
 
 
 def _attacked(data: Poisoned, folder: Path, compute: Compute, precision: str) -> Path:
@@ -53,8 +48,7 @@ def _defended(
     encoder = {"epochs": 2, "batch_size": 8, "precision": precision, "frozen": True}
     params = refine_params(recipe, encoder=encoder, pseudo_labels="once")
     train_refine(params, images, classifier, compute, classifier.parent / "refine", checkpoints)
-    with (classifier.parent / "refine/history.csv").open() as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return history(classifier.parent / "refine")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -62,9 +56,9 @@ def test_what_was_trained_is_the_same_on_the_processor(
     data: Poisoned, compute: Compute, precision: str, tmp_path: Path
 ) -> None:
     classifier = _attacked(data, tmp_path, compute, precision)
-    history = _defended(data, classifier, compute, precision)
-    assert [row["epoch"] for row in history] == [1, 2]
-    assert all(math.isfinite(value) for row in history for value in row.values())
+    rows = _defended(data, classifier, compute, precision)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
     pixels = synthetic(12)[0] / 255
     here, there = (refine.load(tmp_path / "refine", classifier).to(device) for device in ("cpu", compute.device))
     with torch.inference_mode():

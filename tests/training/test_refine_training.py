@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import math
 import shutil
@@ -32,7 +31,7 @@ from refine.training import refine as training
 from refine.training.loop import Run
 from refine.training.refine import RefineTask, _refuse_lone_image, snapshot_epochs, train_refine, unlabeled
 from support import synthetic, write_split
-from tiny import CPU, WIDTH, classifier_folder, files_of, refine_params, same_tensors
+from tiny import ALL_CHANGES, CPU, WIDTH, classifier_folder, files_of, history, refine_params, same_tensors
 
 SPACES: list[InputSpace] = ["pixel", "normalized_clamp01"]
 ENCODER = {"epochs": 2, "batch_size": 8, "shuffle_buffer": 20, "augment": {"flip": 0.5}}
@@ -42,7 +41,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "encoder first": {"encoder": ENCODER},
     "encoder first, asked once": {"encoder": ENCODER, "pseudo_labels": "once"},
 }
-ALL_CHANGES = {"crop_scale": 0.8, "shift": 2, "flip": 0.5, "grayscale": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +69,6 @@ def task(monkeypatch: pytest.MonkeyPatch) -> list[RefineTask]:
 
     monkeypatch.setattr(training, "Run", Watched)
     return tasks
-
-
-def _history(folder: Path) -> list[dict[str, float]]:
-    with (folder / "history.csv").open(encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def _train(
@@ -190,7 +183,7 @@ def test_the_first_loss_is_the_one_of_the_definition(
     one_step = {"epochs": 1, "batch_size": 24, "augment": {}, "drop_last": False}
     loss = {"supcon_weight": weight, "supcon_temperature": temperature}
     _train(tmp_path / "refine", classifier, images[:24], one_step, input_space=space, snapshots=1, loss=loss)
-    (row,) = _history(tmp_path / "refine")
+    (row,) = history(tmp_path / "refine")
     loaded, _ = classifiers.load(classifier)
     torch.manual_seed(1)
     fresh = Refine(loaded, UNet(WIDTH), derangement(3, 666), space).train()
@@ -205,7 +198,7 @@ def test_the_first_loss_is_the_one_of_the_definition(
 def test_both_input_spaces_learn(classifier: Path, images: Tensor, tmp_path: Path, space: InputSpace) -> None:
     recipe = {"epochs": 10, "augment": {}, "optimiser": {"name": "adamw", "lr": 0.003, "weight_decay": 0.01}}
     _train(tmp_path / "refine", classifier, images, recipe, input_space=space)
-    rows = _history(tmp_path / "refine")
+    rows = history(tmp_path / "refine")
     assert rows[-1]["utility"] < 0.6 * rows[0]["utility"]
     assert rows[-1]["agreement"] > rows[0]["agreement"]
     assert refine.load(tmp_path / "refine", classifier).input_space == space
@@ -304,7 +297,7 @@ def test_the_form_of_the_utility_is_what_the_parameters_say(classifier: Path, im
     for form in ("binary", "categorical"):
         loss = {"utility": form, "supcon_weight": 0.0}
         _train(tmp_path / form, classifier, images, {"epochs": 1, "optimiser": {"lr": 1e-9}}, loss=loss)
-        first[form] = _history(tmp_path / form)[0]
+        first[form] = history(tmp_path / form)[0]
     assert first["categorical"]["utility"] > 1.5 * first["binary"]["utility"]  # three classes, one of them wanted
     assert first["categorical"]["agreement"] == first["binary"]["agreement"]
 
@@ -314,13 +307,13 @@ def test_the_output_begins_where_it_is_asked_to(classifier: Path, images: Tensor
     for begin in (0.0, 0.5):
         recipe = {"epochs": 1, "optimiser": {"lr": 1e-9}}
         _train(tmp_path / str(begin), classifier, images, recipe, initial_output=begin)
-        low[begin] = _history(tmp_path / str(begin))[0]["clamped_low"]
+        low[begin] = history(tmp_path / str(begin))[0]["clamped_low"]
     assert low[0.5] < 0.5 * low[0.0]
 
 
 def test_without_the_contrastive_term_the_loss_is_the_utility(classifier: Path, images: Tensor, tmp_path: Path) -> None:
     _train(tmp_path / "refine", classifier, images, loss={"supcon_weight": 0.0})
-    for row in _history(tmp_path / "refine"):
+    for row in history(tmp_path / "refine"):
         assert "supcon" not in row
         assert row["loss"] == row["utility"]
 
@@ -332,7 +325,7 @@ def test_bfloat16_trains_and_leaves_float32_weights(classifier: Path, images: Te
     assert card["training"]["precision"] == "bf16"
     tensors = load_tensors(tmp_path / "refine/weights.safetensors", card["weights_sha256"], "")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32, torch.int64}
-    assert all(math.isfinite(value) for row in _history(tmp_path / "refine") for value in row.values())
+    assert all(math.isfinite(value) for row in history(tmp_path / "refine") for value in row.values())
 
 
 def test_images_of_another_size_than_the_classifiers_are_refused(classifier: Path, tmp_path: Path) -> None:
@@ -372,7 +365,7 @@ def test_a_lone_image_of_32_pixels_trains(tmp_path: Path) -> None:
     _train(
         tmp_path / "refine", tmp_path / "classifier", synthetic(5, side=32)[0], {"drop_last": False, "batch_size": 4}
     )
-    assert len(_history(tmp_path / "refine")) == 2
+    assert len(history(tmp_path / "refine")) == 2
 
 
 def test_another_permutation_seed_gives_another_label_map(tmp_path: Path) -> None:
