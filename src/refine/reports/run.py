@@ -155,6 +155,25 @@ def read_all(home: Path) -> dict[str, Run]:
     return runs
 
 
+def of_experiment(runs: dict[str, Run], params: dict[str, Any]) -> list[Run]:
+    """The runs among them that have these parameters, a whole file, but for their seed."""
+    wanted = _experiment(params)
+    return [each for each in runs.values() if _experiment(whole(each.folder / "params.yaml")) == wanted]
+
+
+def effective(params: dict[str, Any]) -> dict[str, Any]:
+    """What a run depends on of a whole parameters file: settings of sources and attacks not chosen are left out."""
+    chosen = {"sources": params["download"]["source"], "attacks": params["poison_dataset"]["attack"]["name"]}
+    return {name: section.get(chosen[name]) if name in chosen else section for name, section in params.items()}
+
+
+def _experiment(params: dict[str, Any]) -> dict[str, Any]:
+    content = effective(params)
+    for section in SEEDED:
+        content[section] = {**content[section], "seed": None}
+    return content
+
+
 def whole(path: Path) -> dict[str, Any]:
     """All sections of a parameters file, by the rules that the stages read it by."""
     return dict(ParamsFile(path).content)
