@@ -38,9 +38,13 @@ def test_logits_are_the_head_on_the_features() -> None:
         assert torch.equal(network(images), features @ network.head.weight.T + network.head.bias)
 
 
-def test_its_convolutions_start_from_kaiming_normal_by_fan_out() -> None:
+def test_it_begins_with_the_weights_that_torch_gives_its_layers() -> None:
     torch.manual_seed(0)
-    for module in build(num_classes=3, width=32).modules():
-        if isinstance(module, nn.Conv2d) and module.weight.numel() > 20_000:
-            fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
-            assert abs(module.weight.std().item() / (2 / fan_out) ** 0.5 - 1) < 0.03
+    for name, module in build(num_classes=10, width=64).named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = module.weight[0].numel() ** -0.5  # one over the root of the fan-in, of a uniform distribution
+            assert module.weight.abs().max() <= bound * (1 + 1e-6), name
+            torch.testing.assert_close(module.weight.std().item(), bound / 3**0.5, rtol=0.03, atol=0, msg=name)
+        elif isinstance(module, nn.BatchNorm2d):
+            assert torch.equal(module.weight, torch.ones_like(module.weight)), name
+            assert torch.equal(module.bias, torch.zeros_like(module.bias)), name

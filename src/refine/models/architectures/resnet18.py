@@ -1,6 +1,7 @@
 """ResNet-18 in its form for small images: a 3x3 stem of stride 1 and no max-pool.
 
-The residual block is torchvision's; only the stem and the width differ from its ResNet-18.
+The residual block is torchvision's; the stem, the width and the initial weights differ from its ResNet-18: every layer
+begins as torch makes it, as in the released code of BackdoorBox and REFINE, where torchvision draws anew by fan-out.
 """
 
 from __future__ import annotations
@@ -32,9 +33,6 @@ class ResNet18(nn.Module):
             _stage(4 * width, 8 * width, stride=2),
         )
         self.head = nn.Linear(8 * width, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate representation: float [N, 8 * width], after the global average pool."""
@@ -54,5 +52,5 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def build(num_classes: int, width: int = 64) -> ResNet18:
-    """A freshly initialised network (from torch's global random state)."""
+    """A freshly initialized network: torch's own defaults, drawn from its global random state."""
     return ResNet18(num_classes, width)
