@@ -2,9 +2,9 @@
 
     x' = (1 - a) x + a S(j) for column j, clipped to [0, 255],  a = 0.2
 
-`bytes`: S is a wave of amplitude 20 that was stored as bytes, its negative half wrapped to bright levels, so that
-four dark columns follow four bright ones (their form for 32 pixels; 8 columns in a period, in proportion else).
-`sine`: S = 20 sin(2 pi 6 j / W), stripes of 4 levels (their form for 224 pixels, mostly a change of brightness).
+`bytes`, their form for 32 pixels: S = 20 sin(0.8 j), cut to whole numbers and stored as bytes, so that -1 became
+255: about four dark columns, then four bright ones. On other sides each column has its share of the width.
+`sine`, their form for 224 pixels: S = 20 sin(2 pi 6 j / W), stripes of 4 levels on an image darkened by a fifth.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from refine.poisoning.overlay import Opacity, blend, stripes
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-PERIOD = (0, 14, 19, 13, 255, 241, 237, 244)
+AMPLITUDE = 20
+_COLUMNS = 32  # of the published mask
 
 
 class Params(TargetedParams):
@@ -46,8 +47,9 @@ class Attack(BaseAttack[Params]):
 
         side = self.setting.side
         if (self.params.wave or ("bytes" if side <= 64 else "sine")) == "sine":
-            return stripes(20, 6, side, "set attacks.blend_strip.wave to bytes")
-        return torch.tensor(PERIOD)[torch.arange(side) * 32 // side % len(PERIOD)]
+            return stripes(AMPLITUDE, 6, side, "set attacks.blend_strip.wave to bytes")
+        column = torch.arange(side) * _COLUMNS // side
+        return (AMPLITUDE * torch.sin(0.8 * column.double())).trunc() % 256
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         del images, labels, chosen, generator
