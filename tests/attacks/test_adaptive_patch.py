@@ -83,6 +83,43 @@ def test_on_32_pixels_parts_are_as_large_as_the_published_ones() -> None:
             assert int(white[rows, columns].sum()) == 4
 
 
+def _bicubic(distance: float) -> float:
+    """Keys' kernel, a = -0.5."""
+    far = abs(distance)
+    if far < 1:
+        return 1.5 * far**3 - 2.5 * far**2 + 1
+    return -0.5 * far**3 + 2.5 * far**2 - 4 * far + 2 if far < 2 else 0.0
+
+
+def _enlarged_slowly(levels: np.ndarray, side: int) -> np.ndarray:
+    """Each pixel of one axis after the other from its neighbors, none beyond the edge. float [side, side]."""
+    weights = np.zeros((side, len(levels)))
+    for place in range(side):
+        middle = (place + 0.5) * len(levels) / side - 0.5
+        own = np.array([_bicubic(near - middle) for near in range(len(levels))])
+        weights[place] = own / own.sum()
+    across = np.rint(levels @ weights.T).clip(0, 255)
+    return np.rint(weights @ across).clip(0, 255)
+
+
+def test_on_224_pixels_part_1_is_four_gray_blobs_of_24_pixels_as_published() -> None:
+    part = ready("adaptive_patch", 224).tensors["parts"][1]
+    shows = part.amax(dim=0) > 0
+    assert int(shows.sum()) == 1656
+    assert float(part[:, shows].double().mean()) == pytest.approx(126, abs=0.5)
+    for rows in (slice(0, 24), slice(200, 224)):
+        for columns in (slice(0, 24), slice(200, 224)):
+            assert int(shows[rows, columns].sum()) == 1656 // 4
+    assert torch.equal(part, part[:1].expand(3, 224, 224))
+
+
+@pytest.mark.parametrize("side", [64, 100, 224])
+def test_larger_parts_are_those_of_32_pixels_enlarged_bicubically(side: int) -> None:
+    drawn, enlarged = (ready("adaptive_patch", of).tensors["parts"].flatten(0, 1) for of in (32, side))
+    for channel, large in zip(drawn, enlarged, strict=True):
+        assert np.abs(large.numpy() - _enlarged_slowly(channel.numpy().astype(float), side)).max() <= 1
+
+
 @pytest.mark.parametrize("side", [8, 11, 16, 28, 33, 64, 65, 96])
 def test_on_every_side_four_different_parts_are_inside(side: int) -> None:
     parts = ready("adaptive_patch", side).tensors["parts"]

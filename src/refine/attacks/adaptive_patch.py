@@ -3,19 +3,25 @@
     x' = (1 - a_k m_k) x + a_k m_k P_k,  k = i mod 4 for poisoned or cover image number i
 
 Cover images carry a part and keep their label, so that no part alone is enough and poisoned images do not gather
-in the classifier's features. At test parts 1 and then 0 are drawn opaque. The published parts are third-party
-art; these have their places, sizes and opacities and are drawn by our own code:
+in the classifier's features. At test parts 1 and then 0 are drawn opaque.
 
-    0  a square of coloured bands in the bottom right corner     a = 0.5
-    1  white, the grid motif's diagonal in each of the corners   a = 0.5
-    2  a ringed disc near the top right corner                   a = 0.2
-    3  a chequered square near the bottom right corner           a = 0.3
+    0  a square of colored bands in the bottom right corner        a = 0.5
+    1  four white pixels, the grid motif, in each of the corners   a = 0.5
+    2  a ringed disc near the top right corner                     a = 0.2
+    3  a checkered square near the bottom right corner             a = 0.3
+
+Part 1 has the published pixels. The other published parts are a drawn bird, a logo and a colored patch, which are
+third-party art: ours cover the same rows and columns and are drawn here with other content. On other sides than 32
+pixels the parts are enlarged bicubically, as the published ones for 224 are: their edges fade, and part 1 becomes
+four gray blobs.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from refine.params.reading import Share
@@ -29,16 +35,14 @@ if TYPE_CHECKING:
 
 PARTS = 4
 _SMALLEST = 8
-# Published on 32 and on 224 pixels: how high and wide each part is (part 1 in each corner), and how far from its edges.
-_SIDES = {32: (5, 3, 13, 8), 224: (38, 30, 97, 62)}
-_MARGINS = {32: (0, 0, 1, 3), 224: (0, 0, 4, 18)}
+_DRAWN = 32  # pixels that the parts are drawn for
 _BANDS = ((255, 60, 40), (60, 220, 90), (60, 90, 255))
 _RINGS = ((255, 130, 20), (40, 60, 220))
 _SQUARES = ((250, 230, 40), (40, 60, 220))
 
 
 class Params(TargetedParams):
-    """The paper's values for ResNet-18; for VGG, DenseNet and ViT it takes 0.03 and 0.06.
+    """The values of the REFINE experiments for ResNet-18; for VGG, DenseNet and ViT the rates are 0.03 and 0.06.
 
     Attributes:
         rate: poisoned share of the whole training set.
@@ -110,23 +114,14 @@ def _draw(side: int) -> Tensor:
     """The parts, uint8 [4, 3, side, side]; black where they do not cover."""
     import torch
 
-    base = 32 if side <= 64 else 224
-    bands, corner, disc, squares = (max(1, round(pixels * side / base)) for pixels in _SIDES[base])
-    _, _, above, below = (round(pixels * side / base) for pixels in _MARGINS[base])
-    parts = torch.zeros(PARTS, 3, side, side, dtype=torch.uint8)
-
-    parts[0, :, side - bands :, side - bands :] = _coloured(_cells(bands, 5) % 3, _BANDS)
-
-    parts[1], _ = in_four_corners(motif(max(3, corner)), side, margin=0)
-
-    middle = (torch.arange(disc) - (disc - 1) / 2) * 2 / disc
+    parts = torch.zeros(PARTS, 3, _DRAWN, _DRAWN, dtype=torch.uint8)
+    parts[0, :, 27:, 27:] = _colored(_cells(5, 5) % 3, _BANDS)
+    parts[1], _ = in_four_corners(motif(3), _DRAWN, margin=0)
+    middle = (torch.arange(13) - 6) * 2 / 13
     distance = (middle.view(-1, 1) ** 2 + middle**2).sqrt()
-    rings = _coloured((distance * 3).long() % 2, _RINGS) * (distance <= 1)
-    parts[2, :, above : above + disc, side - above - disc : side - above] = rings
-
-    low = side - below - squares
-    parts[3, :, low : low + squares, low : low + squares] = _coloured(_cells(squares, 4) % 2, _SQUARES)
-    return parts
+    parts[2, :, 1:14, 18:31] = _colored((distance * 3).long() % 2, _RINGS) * (distance <= 1)
+    parts[3, :, 21:29, 21:29] = _colored(_cells(8, 4) % 2, _SQUARES)
+    return torch.stack([_resized(part, side) for part in parts])
 
 
 def _cells(side: int, along: int) -> Tensor:
@@ -137,8 +132,16 @@ def _cells(side: int, along: int) -> Tensor:
     return cell.view(-1, 1) + cell
 
 
-def _coloured(numbers: Tensor, colours: tuple[tuple[int, int, int], ...]) -> Tensor:
-    """Pixels in the colours of these numbers, uint8 [3, *numbers.shape]."""
+def _colored(numbers: Tensor, colors: tuple[tuple[int, int, int], ...]) -> Tensor:
+    """Pixels in the colors of these numbers, uint8 [3, *numbers.shape]."""
     import torch
 
-    return torch.tensor(colours, dtype=torch.uint8)[numbers].permute(2, 0, 1)
+    return torch.tensor(colors, dtype=torch.uint8)[numbers].permute(2, 0, 1)
+
+
+def _resized(part: Tensor, side: int) -> Tensor:
+    """A part for images of another side, uint8 [3, side, side], by Pillow: its arithmetic is in whole numbers."""
+    import torch
+
+    picture = Image.fromarray(part.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
