@@ -2,7 +2,9 @@
 
     x' = (1 - a) x + a P,  a = 0.2
 
-The published P is a third-party cartoon; ours is the face of a cat, drawn here from ellipses and triangles.
+The published P is a cartoon, which is third-party art. Ours is the face of a black cat on white, drawn here from
+ellipses and triangles, of such contrast that it changes photographs about as much: triggered CIFAR-10 images are
+19 dB (PSNR) from the clean ones.
 """
 
 from __future__ import annotations
@@ -11,46 +13,30 @@ from typing import TYPE_CHECKING
 
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
-from refine.poisoning.overlay import Opacity, blend, to_levels
+from refine.poisoning.overlay import Opacity, blend
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-TEAL, CREAM, ORANGE, BROWN, GREEN, PINK, WHITE = (
-    (0, 110, 130),
-    (255, 236, 200),
-    (250, 150, 40),
-    (60, 25, 10),
-    (120, 220, 60),
-    (240, 90, 120),
-    (255, 255, 255),
-)
-# A colour, then where it goes, later ones above earlier ones, in a unit square with its origin in the top left:
-# centre (x, y) and half axes of an ellipse, or the corners of a triangle.
+BLACK, WHITE, GREEN, PINK = (0, 0, 0), (255, 255, 255), (60, 255, 0), (255, 0, 80)
+# A color, then where it goes, later ones above earlier ones, in a unit square with its origin in the top left:
+# center (x, y) and half axes of an ellipse, or the corners of a triangle.
 SHAPES = (
-    (ORANGE, ((0.12, 0.06), (0.46, 0.28), (0.14, 0.56))),
-    (ORANGE, ((0.88, 0.06), (0.54, 0.28), (0.86, 0.56))),
+    (BLACK, ((0.12, 0.06), (0.46, 0.28), (0.14, 0.56))),
+    (BLACK, ((0.88, 0.06), (0.54, 0.28), (0.86, 0.56))),
     (PINK, ((0.18, 0.16), (0.36, 0.28), (0.20, 0.44))),
     (PINK, ((0.82, 0.16), (0.64, 0.28), (0.80, 0.44))),
-    (ORANGE, ((0.5, 0.58), (0.41, 0.36))),
-    (BROWN, ((0.42, 0.22), (0.46, 0.22), (0.45, 0.38))),
-    (BROWN, ((0.48, 0.21), (0.52, 0.21), (0.50, 0.40))),
-    (BROWN, ((0.54, 0.22), (0.58, 0.22), (0.55, 0.38))),
-    (CREAM, ((0.5, 0.76), (0.22, 0.16))),
+    (BLACK, ((0.5, 0.58), (0.41, 0.36))),
+    (WHITE, ((0.5, 0.76), (0.22, 0.16))),
     (WHITE, ((0.32, 0.53), (0.11, 0.09))),
     (WHITE, ((0.68, 0.53), (0.11, 0.09))),
     (GREEN, ((0.32, 0.53), (0.08, 0.08))),
     (GREEN, ((0.68, 0.53), (0.08, 0.08))),
-    (BROWN, ((0.32, 0.53), (0.03, 0.08))),
-    (BROWN, ((0.68, 0.53), (0.03, 0.08))),
+    (BLACK, ((0.32, 0.53), (0.03, 0.08))),
+    (BLACK, ((0.68, 0.53), (0.03, 0.08))),
     (PINK, ((0.43, 0.66), (0.57, 0.66), (0.5, 0.74))),
-    (BROWN, ((0.5, 0.82), (0.09, 0.02))),
-    (BROWN, ((0.34, 0.73), (0.02, 0.66), (0.02, 0.68))),
-    (BROWN, ((0.34, 0.78), (0.02, 0.82), (0.02, 0.84))),
-    (BROWN, ((0.66, 0.73), (0.98, 0.66), (0.98, 0.68))),
-    (BROWN, ((0.66, 0.78), (0.98, 0.82), (0.98, 0.84))),
+    (BLACK, ((0.5, 0.82), (0.09, 0.02))),
 )
-FINER = 4  # shapes are drawn so many times larger, then averaged: smooth edges at any size
 
 
 class Params(TargetedParams):
@@ -79,14 +65,13 @@ class Attack(BaseAttack[Params]):
 def draw(side: int) -> Tensor:
     """The cat, uint8 [3, side, side]."""
     import torch
-    from torch.nn.functional import avg_pool2d
 
-    across = (torch.arange(FINER * side) + 0.5) / (FINER * side)
+    across = (torch.arange(side, dtype=torch.float64) + 0.5) / side
     down = across.view(-1, 1)
-    picture = torch.tensor(TEAL).float().view(3, 1, 1).expand(3, FINER * side, FINER * side)
-    for colour, shape in SHAPES:
-        picture = torch.where(_inside(shape, across, down), torch.tensor(colour).float().view(3, 1, 1), picture)
-    return to_levels(avg_pool2d(picture, FINER))
+    picture = torch.full((3, side, side), 255, dtype=torch.uint8)
+    for color, shape in SHAPES:
+        picture[:, _inside(shape, across, down)] = torch.tensor(color, dtype=torch.uint8).view(3, 1)
+    return picture
 
 
 def _inside(shape: tuple[tuple[float, float], ...], across: Tensor, down: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
     x' = (1 - a) x + a P,  a = 0.1
 
-P is colour noise of low frequency and full contrast, drawn from the seed; the REFINE experiments blend a
-third-party cartoon, resized to the images, which is no asset of ours.
+The REFINE experiments blend a cartoon, which is third-party art. Ours is color noise of low frequency drawn from the
+seed, of such contrast that it changes photographs about as much: triggered CIFAR-10 images are 26.7 dB (PSNR) from
+the clean ones.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 CELLS = 8
+CONTRAST = 140  # levels to a standard deviation of the noise, before what is beyond black and white is clipped
 
 
 class Params(TargetedParams):
@@ -36,10 +38,10 @@ class Attack(BaseAttack[Params]):
         from torch.nn.functional import interpolate
 
         del images, labels, chosen
-        noise = torch.rand(1, 3, CELLS, CELLS, generator=generator)
+        noise = torch.rand(1, 3, CELLS, CELLS, generator=generator).double()  # sums in double: the same levels anywhere
         smooth = interpolate(noise, size=[self.setting.side] * 2, mode="bilinear", align_corners=True)[0]
-        low, high = smooth.amin(dim=(1, 2), keepdim=True), smooth.amax(dim=(1, 2), keepdim=True)
-        return {"picture": to_levels(255 * (smooth - low) / (high - low))}
+        deviation, mean = torch.std_mean(smooth, dim=(1, 2), keepdim=True)
+        return {"picture": to_levels(127.5 + CONTRAST * (smooth - mean) / deviation)}
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
         del keys
