@@ -84,6 +84,12 @@ def test_a_texture_that_was_not_published_depends_on_the_seed_alone() -> None:
     assert first.shape == (3, 6, 6)
 
 
+def test_a_texture_that_was_not_published_is_gray_as_the_published_one() -> None:
+    pattern = _attack(224).tensors["pattern"]
+    assert torch.equal(pattern, pattern[:1].expand(3, 20, 20))
+    assert len(pattern.unique()) > 200
+
+
 def test_a_tenth_of_all_images_is_poisoned_from_every_class() -> None:
     labels = torch.arange(50_000) % 10
     chosen = _attack(32).choose(labels, torch.Generator().manual_seed(1))

@@ -2,8 +2,8 @@
 
     x' = x * (1 - m) + p * m,  m = 1 on the patch
 
-On 32 pixels the patch is the fixed grey 3x3 texture of the REFINE experiments; on other sides it is a seeded
-random texture of the given size (20 pixels at 224 in the paper, whose texture was not published).
+On 32 pixels the patch is the gray 3x3 texture of the REFINE experiments. Patches of other sizes are gray noise drawn
+from the seed: at 224 pixels the experiments have one of 20 pixels, whose texture was not published.
 """
 
 from __future__ import annotations

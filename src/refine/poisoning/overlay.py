@@ -64,12 +64,14 @@ def in_proportion(pixels: int, side: int) -> int:
 
 
 def texture(side: int, generator: Generator) -> Tensor:
-    """The grey 3x3 texture of the REFINE experiments; of other sizes a random one. uint8 [3, side, side]."""
+    """The gray 3x3 texture of the REFINE experiments; of other sizes a random gray one. uint8 [3, side, side]."""
     import torch
 
     if side == len(TEXTURE):
-        return torch.tensor(TEXTURE, dtype=torch.uint8).expand(3, side, side).contiguous()
-    return torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
+        levels = torch.tensor(TEXTURE, dtype=torch.uint8)
+    else:
+        levels = torch.randint(0, 256, (side, side), generator=generator, dtype=torch.uint8)
+    return levels.expand(3, side, side).contiguous()
 
 
 def texture_side(side: int) -> int:
