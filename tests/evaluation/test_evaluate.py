@@ -79,7 +79,7 @@ def test_figures_curves_and_pictures_are_written(trained: Path, tests: HeldOut, 
     metrics, plots = tmp_path / "metrics/evaluate.json", tmp_path / "metrics/plots"
     figures = evaluate(EvaluateParams(batch_size=16, gallery_images=3), tests, _models(trained), CPU, metrics, plots)
     assert json.loads(metrics.read_text(encoding="utf-8")) == figures
-    assert set(figures) == {"images", "no_defence", "refine", "attack_took", "wasserstein"}
+    assert set(figures) == {"images", "no_defence", "refine", "attack_took", "misread", "wasserstein"}
     assert figures["attack_took"] == (figures["no_defence"]["attack_success_rate"] >= 0.5)
     assert figures["images"] == {"benign": 24, "triggered": 16}
     curve = list(csv.DictReader((plots / "snapshots.csv").open(encoding="utf-8")))

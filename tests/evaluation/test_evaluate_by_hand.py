@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ def test_the_outputs_are_these_files_and_no_others(data: Poisoned, models: tuple
         "evaluate.json",
         "plots/confusion_no_defence.csv",
         "plots/confusion_refine.csv",
+        "plots/confusion_triggered_no_defence.csv",
+        "plots/confusion_triggered_refine.csv",
         "plots/features.png",
         "plots/gallery.png",
         "plots/snapshots.csv",
@@ -127,6 +130,23 @@ def test_confusions_hold_a_row_for_every_test_image(data: Poisoned, models: tupl
         assert [row["actual"] for row in rows] == [f"class-{label}" for label in data.test.labels.tolist()]
         right = sum(row["actual"] == row["predicted"] for row in rows)
         assert right / 30 == pytest.approx(figures[system]["benign_accuracy"], abs=1e-6)
+
+
+def test_misreadings_are_counted_where_neither_the_true_nor_the_given_label_is_answered(
+    data: Poisoned, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    figures = _evaluate(data, models, tmp_path)
+    for system in ("no_defence", "refine"):
+        rows = _table(tmp_path / f"plots/confusion_triggered_{system}.csv")
+        behind = [f"class-{info['original_label']}" for info in data.triggered_test.infos]
+        assert [row["actual"] for row in rows] == behind
+        wrong = Counter(row["predicted"] for row in rows if row["predicted"] not in (row["actual"], "class-0"))
+        told = figures["misread"][system]
+        assert {each["as"]: each["share"] for each in told} == {name: count / 25 for name, count in wrong.items()}
+        assert [each["share"] for each in told] == sorted((each["share"] for each in told), reverse=True)
+        rest = 1 - figures[system]["robust_accuracy"] - figures[system]["attack_success_rate"]
+        assert sum(wrong.values()) / 25 == pytest.approx(rest)
+    assert figures["misread"]["no_defence"]
 
 
 def test_the_curve_holds_every_snapshot_and_ends_with_the_defence_itself(
@@ -170,6 +190,7 @@ def test_without_an_attack_nothing_is_said_about_triggers(models: tuple[Path, Pa
     benign = poisoned(tmp_path / "poisoned", "none", attack("none", clean[0]), clean)
     figures = _evaluate(benign, models, tmp_path / "out")
     assert figures["images"] == {"benign": 30, "triggered": 0}
+    assert "misread" not in figures
     for system in ("no_defence", "refine"):
         assert set(figures[system]) == {"benign_accuracy", "benign_nll", "top5_accuracy"}
     assert list(_table(tmp_path / "out/plots/snapshots.csv")[0]) == ["epoch", "benign_accuracy"]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from refine.evaluation.metrics import Answers, Truth, measure
+from refine.evaluation.metrics import Answers, Truth, measure, misread
 
 TRIGGERED = {"attack_success_rate", "asr_floor", "robust_accuracy", "raw_target_hit"}
 
@@ -140,3 +140,13 @@ def test_an_impossible_label_costs_the_floor_and_not_infinity() -> None:
 
 def test_certainty_costs_nothing_and_is_not_written_as_minus_zero() -> None:
     assert str(_nll(1.0)) == "0.0"
+
+
+def test_misreadings_name_the_five_most_frequent_classes_and_leave_out_right_answers_and_hits() -> None:
+    behind, given = 1, 0
+    said = torch.tensor([behind] * 3 + [given] * 4 + [7] * 2 + [2] * 5 + [3, 4, 5, 6])
+    truth = Truth(torch.tensor([given, behind]), torch.ones(len(said), dtype=torch.int64), torch.full_like(said, given))
+    told = misread(said, truth, [f"class {label}" for label in range(10)])
+    assert told[:2] == [{"as": "class 2", "share": round(5 / 18, 6)}, {"as": "class 7", "share": round(2 / 18, 6)}]
+    assert [each["as"] for each in told[2:]] == ["class 3", "class 4", "class 5"]
+    assert misread(said[:7], Truth(truth.labels, truth.clean_rows[:7], truth.given[:7]), ["a", "b"]) == []

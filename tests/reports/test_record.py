@@ -13,6 +13,7 @@ from refine.reports import rows
 from refine.reports.record import record
 from refine.reports.rows import Row, Rows, read_rows
 from refine.reports.run import HOME, read_all
+from refine.reports.run import name_of as run_name
 from refine.system.errors import UserError
 from repositories import ok
 from support import environment, is_one_sentence, run
@@ -41,7 +42,27 @@ def test_a_finished_run_is_recorded_by_the_command(preset: Path) -> None:
     assert found.facts.poisoned == 10
     assert set(found.facts.runtime) == {"download", "poison-dataset", "train-backdoor", "train-refine", "evaluate"}
     assert found.facts.runtime["train-refine"]["device"] == "cpu"
+    assert set(found.facts.outputs) == {"data/raw/train", "data/raw/test", "models/backdoor", "models/refine"}
+    assert found.facts.clean is None
+    assert "asr_floor_triggered is left out: no run of the attack none" in result.stderr
     assert found.figures == json.loads((preset / "metrics/evaluate.json").read_text(encoding="utf-8"))
+
+
+def test_a_recorded_run_without_attack_gives_the_floor_of_the_others(
+    preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = run_name(yaml.safe_load((preset / "params.yaml").read_text(encoding="utf-8")), "quick", "default")
+    with monkeypatch.context() as patch:  # the models of this run in the place of clean ones
+        patch.setattr("refine.reports.run.name_of", lambda *_: name.model_copy(update={"attack": "none"}))
+        record(preset, preset / HOME, "quick", "default")
+    record(preset, preset / HOME, "quick", "default")
+    runs = read_all(preset / HOME)
+    benign, attacked = (runs[f"folder-quick-{attack}-default-s1"] for attack in ("none", "badnets"))
+    assert benign.facts.clean is None
+    assert attacked.facts.clean is not None
+    assert attacked.facts.clean.run == "folder-quick-none-default-s1"
+    asr = attacked.figures["no_defence"]["attack_success_rate"]
+    assert attacked.facts.clean.no_defence.asr_floor_triggered == asr
 
 
 def test_a_stage_whose_outputs_are_another_run_s_has_no_record_of_its_time(preset: Path) -> None:

@@ -15,7 +15,7 @@ from refine.data.reader import Split
 from refine.defenses import refine
 from refine.defenses.refine import Refine
 from refine.evaluation.held_out import Diagnosed, HeldOut, choose
-from refine.evaluation.metrics import Answers, Truth, measure
+from refine.evaluation.metrics import Answers, Truth, measure, misread
 from refine.evaluation.pictures import draw_features, draw_gallery
 from refine.evaluation.wasserstein import Both, distances, look
 from refine.models.card import read_card
@@ -57,22 +57,25 @@ def evaluate(
             f"{classifier_folder} knows {known} classes, the data set has {there}; "
             "train the classifier on this data set"
         )
-    before = bare_answers(defence.classifier, tests, params.batch_size, compute)
-    after = defended_answers(defence, tests, params.batch_size, compute)
-    figures: dict[str, Any] = {
-        "images": {"benign": len(truth.labels), "triggered": len(truth.given)},
-        "no_defence": measure(before, truth),
-        "refine": measure(after, truth),
+    answered = {
+        "no_defence": bare_answers(defence.classifier, tests, params.batch_size, compute),
+        "refine": defended_answers(defence, tests, params.batch_size, compute),
     }
-    if "attack_success_rate" in figures["no_defence"]:
+    classes = tests.clean.manifest.classes
+    figures: dict[str, Any] = {"images": {"benign": len(truth.labels), "triggered": len(truth.given)}}
+    figures |= {system: measure(answers, truth) for system, answers in answered.items()}
+    if len(truth.given):
         figures["attack_took"] = figures["no_defence"]["attack_success_rate"] >= params.least_asr
+        figures["misread"] = {
+            system: misread(answers.triggered.argmax(dim=1), truth, classes) for system, answers in answered.items()
+        }
     chosen = choose(truth, params.diagnostic_images)
     benign, attacked = _looks(tests, truth, chosen, defence, params.batch_size, compute)
     figures["wasserstein"] = distances(benign, attacked, defence.permutation.cpu())
     with new_folder(plots) as part:
-        classes = tests.clean.manifest.classes
-        _write_confusion(part / "confusion_no_defence.csv", before.benign, truth.labels, classes)
-        _write_confusion(part / "confusion_refine.csv", after.benign, truth.labels, classes)
+        for system, answers in answered.items():
+            _write_confusion(part / f"confusion_{system}.csv", answers.benign, truth.labels, classes)
+            _write_confusion(part / f"confusion_triggered_{system}.csv", answers.triggered, truth.behind, classes)
         rows = list(_snapshots(tests, models, figures["refine"], params.batch_size, compute))
         _write_csv(part / "snapshots.csv", list(rows[0]), [list(row.values()) for row in rows])
         draw_gallery(part / "gallery.png", tests, truth, defence, params.gallery_images, compute)
@@ -99,12 +102,14 @@ def _looks(
 System = Callable[[Tensor], Tensor]
 
 
+def bare(classifier: Classifier) -> System:
+    """The classifier alone, with probabilities in place of logits."""
+    return lambda pixels: classifier(pixels).float().softmax(dim=1)
+
+
 def bare_answers(classifier: Classifier, tests: HeldOut, batch_size: int, compute: Compute) -> Answers:
     """Answers of the classifier alone."""
-
-    def system(pixels: Tensor) -> Tensor:
-        return classifier(pixels).float().softmax(dim=1)  # type: ignore[no-any-return]
-
+    system = bare(classifier)
     benign, triggered = (probabilities(system, split, batch_size, compute) for split in (tests.clean, tests.triggered))
     return Answers(benign, triggered, triggered.argmax(dim=1))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 DIGITS = 6
 NLL_FLOOR = 1e-12
+MISREAD = 5
+"""Classes that a summary of misreadings names; the whole of it is the confusion of the triggered images."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Truth:
     clean_rows: Tensor
     given: Tensor
 
+    @property
+    def behind(self) -> Tensor:
+        """True labels of the triggered images, int64 [M]."""
+        return self.labels[self.clean_rows]
+
 
 def measure(answers: Answers, truth: Truth) -> dict[str, float]:
     """All figures of one system, fractions in [0, 1] rounded to six decimals; what is not defined is left out.
@@ -52,20 +60,38 @@ def measure(answers: Answers, truth: Truth) -> dict[str, float]:
     predicted = answers.benign.argmax(dim=1)
     likelihood = answers.benign.double().gather(1, truth.labels.unsqueeze(1)).clamp(min=NLL_FLOOR)
     figures = {
-        "benign_accuracy": _share(predicted == truth.labels),
+        "benign_accuracy": share(predicted == truth.labels),
         "benign_nll": abs(likelihood.log().mean().item()),
     }
     if answers.benign.shape[1] > 5:
         best = answers.benign.topk(5, dim=1).indices
-        figures["top5_accuracy"] = _share((best == truth.labels.unsqueeze(1)).any(dim=1))
+        figures["top5_accuracy"] = share((best == truth.labels.unsqueeze(1)).any(dim=1))
     if len(truth.given):
-        fooled = answers.triggered.argmax(dim=1)
-        figures["attack_success_rate"] = _share(fooled == truth.given)
-        figures["asr_floor"] = _share(predicted[truth.clean_rows] == truth.given)
-        figures["robust_accuracy"] = _share(fooled == truth.labels[truth.clean_rows])
-        figures["raw_target_hit"] = _share(answers.raw_triggered == truth.given)
+        said = answers.triggered.argmax(dim=1)
+        figures["attack_success_rate"] = share(said == truth.given)
+        figures["asr_floor"] = share(predicted[truth.clean_rows] == truth.given)
+        figures["robust_accuracy"] = share(said == truth.behind)
+        figures["raw_target_hit"] = share(answers.raw_triggered == truth.given)
     return {name: round(value, DIGITS) for name, value in figures.items()}
 
 
-def _share(hits: Tensor) -> float:
+def misread(said: Tensor, truth: Truth, classes: Sequence[str]) -> list[dict[str, str | float]]:
+    """Classes that triggered images are taken for, neither their own nor the attacker's, the most frequent first.
+
+    Args:
+        said: int64 [M], answers to the triggered images.
+        classes: names.
+
+    Returns:
+        At most five mappings of `as`, a class, and `share`, of all triggered images.
+    """
+    counts = said[(said != truth.behind) & (said != truth.given)].bincount(minlength=len(classes)).tolist()
+    frequent = sorted(range(len(classes)), key=lambda label: -counts[label])[:MISREAD]
+    return [
+        {"as": classes[label], "share": round(counts[label] / len(said), DIGITS)} for label in frequent if counts[label]
+    ]
+
+
+def share(hits: Tensor) -> float:
+    """How many of these are true, from 0 to 1."""
     return hits.double().mean().item()

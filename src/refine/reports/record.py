@@ -44,6 +44,8 @@ def record(project: Path, home: Path, preset: str, variant: str) -> Path:
     Raises:
         UserError: something is out of date, not committed or missing.
     """
+    from refine.reports import clean  # loads torch, which lists of runs and pages do without
+
     outdated = stale(project)
     if outdated:
         raise UserError(f"{', '.join(outdated)} out of date; run `dvc repro` before a run is recorded")
@@ -52,12 +54,15 @@ def record(project: Path, home: Path, preset: str, variant: str) -> Path:
     if not shipped.is_file():
         known = ", ".join(sorted(path.stem for path in shipped.parent.glob("*.yaml")))
         raise UserError(f"{shipped} is no preset, choose from {known}")
+    name, outputs = run.name_of(params, preset, variant), clean.outputs(project)
     facts = Facts(
-        name=run.name_of(params, preset, variant),
+        name=name,
         changes=run.changes(run.whole(shipped), params),
         commit=_committed(project),
         **_poisoned(project),
         runtime=_runtime(project),
+        outputs=outputs,
+        clean=None if name.attack == "none" else clean.measured(project, home, outputs),
     )
     return run.write(project, home, facts)
 

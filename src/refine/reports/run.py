@@ -46,6 +46,36 @@ class Name(BaseModel):
         return f"{self.dataset}-{self.preset}-{self.attack}-{self.variant}-s{self.seed}"
 
 
+class OnTriggered(BaseModel):
+    """What a clean system answers to an attack's triggered images.
+
+    Attributes:
+        asr_floor_triggered: share that it answers as the attacker wants, without any backdoor.
+        robust_accuracy: share that it answers rightly.
+        misread: what it takes others for, as in `evaluate.json`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    asr_floor_triggered: float
+    robust_accuracy: float
+    misread: list[dict[str, str | float]]
+
+
+class Clean(BaseModel):
+    """Both systems of a run without attack.
+
+    Attributes:
+        run: its name.
+        no_defence: its classifier.
+        refine: its defence; None where it was trained by another recipe than the one beside it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    run: str
+    no_defence: OnTriggered
+    refine: OnTriggered | None
+
+
 class Facts(BaseModel):
     """Content of `run.json`.
 
@@ -59,6 +89,9 @@ class Facts(BaseModel):
         rate_of_classes: poisoned share of the classes that poisoned images come from; None without any.
         runtime: for each stage the record of the computation that its output comes from; none where another project
             computed it. Rows of a list that share an attack share its record.
+        outputs: DVC's hashes of data and models by their paths; runs recorded by an earlier version have none.
+        clean: the same data, network, recipe and seed without attack, on the triggered images of this run; None where
+            no such run was recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -70,6 +103,8 @@ class Facts(BaseModel):
     rate_of_dataset: float
     rate_of_classes: float | None
     runtime: dict[str, dict[str, Any]]
+    outputs: dict[str, str] = Field(default={})
+    clean: Clean | None = None
 
 
 @dataclass(frozen=True)
