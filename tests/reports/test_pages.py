@@ -51,26 +51,6 @@ def test_every_setting_of_an_attack_says_what_it_means(attack: str) -> None:
     assert {name for name in params.model_fields if not described(params).get(name)} == set()
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "told"),
-    [
-        (1.0, 0.003, "met"),
-        (0.4, 0.003, "**missed**: ASR before is under 90.0 %"),
-        (
-            1.0,
-            0.05,
-            "**missed**: ASR after is 4.8 points above its floor, and 25.0 % of the triggered images are misread",
-        ),
-    ],
-)
-def test_a_row_says_whether_the_aim_was_met(before: float, after: float, told: str) -> None:
-    figures = {
-        "no_defence": {**FIGURES, "attack_success_rate": before},
-        "refine": {**FIGURES, "attack_success_rate": after},
-    }
-    assert tables._aim(figures) == told
-
-
 def test_what_has_not_run_says_so() -> None:
     assert "not yet run" in tables.attacks(Rows(preset="quick", rows=[Row(attack="badnets", seed=999)]), PROJECT)
 

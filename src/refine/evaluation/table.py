@@ -6,15 +6,19 @@ from typing import Any
 
 import pandas as pd
 
-_ORDER = (
-    "benign_accuracy",
-    "attack_success_rate",
-    "asr_floor",
-    "robust_accuracy",
-    "raw_target_hit",
-    "top5_accuracy",
-    "benign_nll",
-)
+_NAMES = {
+    "benign_accuracy": "benign accuracy (BA)",
+    "attack_success_rate": "attack success rate (ASR)",
+    "asr_floor": "ASR floor, without trigger",
+    "robust_accuracy": "robust accuracy, with trigger",
+    "raw_target_hit": "raw target hit",
+    "top5_accuracy": "top-5 accuracy",
+    "benign_nll": "benign NLL",
+}
+"""What each figure is called, in the order of the rows."""
+
+_READABLE = 0.05
+"""How far the robust accuracy behind the defense may be under its benign accuracy without a word about it."""
 
 
 def render(figures: dict[str, Any]) -> str:
@@ -23,12 +27,21 @@ def render(figures: dict[str, Any]) -> str:
     Shares are given in percent; what is not defined has no row.
     """
     systems = {"no defence": figures["no_defence"], "REFINE": figures["refine"]}
-    table = pd.DataFrame(systems).reindex([name for name in _ORDER if name in figures["no_defence"]])
+    table = pd.DataFrame(systems).reindex([name for name in _NAMES if name in figures["no_defence"]])
     shown = table.apply(lambda row: row.map(lambda value: _text(str(row.name), value)), axis=1)
-    shown.index = [str(name).replace("_", " ") for name in shown.index]
+    shown.index = [_NAMES[str(name)] for name in shown.index]
     images = figures["images"]
     note = f"{images['benign']:,} benign and {images['triggered']:,} triggered test images"
-    return "\n".join([shown.to_string(), note, *_warning(figures)])
+    return "\n".join([shown.to_string(), note, *_misread(figures), *_warning(figures)])
+
+
+def _misread(figures: dict[str, Any]) -> list[str]:
+    after = figures["refine"]
+    if after.get("robust_accuracy", 1.0) >= after["benign_accuracy"] - _READABLE:
+        return []
+    most = ", ".join(f"{each['as']} ({_text('share', each['share'])})" for each in figures["misread"]["refine"])
+    wrong = _text("share", 1 - after["robust_accuracy"] - after["attack_success_rate"])
+    return [f"REFINE takes {wrong} of the triggered images for neither what they are nor the target: {most}"]
 
 
 def _warning(figures: dict[str, Any]) -> list[str]:

@@ -121,6 +121,18 @@ class Run:
     facts: Facts
     figures: dict[str, Any]
 
+    def figure(self, system: str, name: str) -> float | None:
+        """A figure of one system by its name in `evaluate.json`, or `asr_floor_triggered`; None where it is not known.
+
+        Args:
+            system: a name of `SYSTEMS`.
+        """
+        if name == "asr_floor_triggered":
+            told: OnTriggered | None = getattr(self.facts.clean, system, None)
+            return told.asr_floor_triggered if told else None
+        value: float | None = self.figures[system].get(name)
+        return value
+
 
 def name_of(params: dict[str, Any], preset: str, variant: str) -> Name:
     """The name of a run with these parameters, a whole parameters file.

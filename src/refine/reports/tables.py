@@ -10,19 +10,27 @@ from typing import Any
 import pandas as pd
 
 from refine.reports import rows, run
+from refine.reports.aim import aim, percent
 from refine.reports.rows import Row, Rows
 from refine.reports.run import Run
 
 NOT_YET = "not yet run"
-_TAKES = 0.9
-_NEAR_FLOOR = 0.01
+_NONE = "-"
+_FLOOR, _TRUE_FLOOR = "floor", "floor with trigger"
+_SHOWN = {
+    "BA": "benign_accuracy",
+    "ASR": "attack_success_rate",
+    _FLOOR: "asr_floor",
+    _TRUE_FLOOR: "asr_floor_triggered",
+    "robust accuracy": "robust_accuracy",
+}
 
 
 Line = Callable[[Row, Run | None], dict[str, str]]
 
 
 def _table(listed: Rows, project: Path, line: Line) -> str:
-    """One line for each run of a list, computed or not.
+    """One line for each run of a list, computed or not, and under them what their columns mean.
 
     Args:
         listed: the runs.
@@ -30,17 +38,19 @@ def _table(listed: Rows, project: Path, line: Line) -> str:
         line: makes the cells of one run.
     """
     recorded = run.read_all(project / run.HOME)
-    named = zip(listed.rows, rows.names(listed, project), strict=True)
-    return markdown(pd.DataFrame([line(row, recorded.get(str(name))) for row, name in named]))
+    runs = [(row, recorded.get(str(name))) for row, name in zip(listed.rows, rows.names(listed, project), strict=True)]
+    table = markdown(pd.DataFrame([line(row, done) for row, done in runs]))
+    notes = _notes([done for _, done in runs if done is not None])
+    return f"{table}\n\n{notes}" if notes else table
 
 
 def attacks(listed: Rows, project: Path) -> str:
-    """BA, ASR and floor of each run before and after REFINE, and what is to be said of it."""
+    """The figures of each run before and after REFINE, and whether attack and defense did what they are for."""
     return _table(listed, project, _attack_line)
 
 
 def spread(listed: Rows, project: Path) -> str:
-    """BA and ASR of each run, with its seed and the number of threads that computed it."""
+    """The figures of each run, with its seed and the number of threads that computed it."""
     return _table(listed, project, _spread_line)
 
 
@@ -60,16 +70,33 @@ def _spread_line(row: Row, done: Run | None) -> dict[str, str]:
     if done is None:
         return {**line, "threads": NOT_YET}
     line["threads"] = str(done.facts.runtime.get("train-refine", {}).get("threads", "from the cache"))
-    return {**line, **_figures(done.figures)}
+    return {**line, **_figures(done)}
 
 
-def _figures(figures: dict[str, Any]) -> dict[str, str]:
+def _figures(done: Run) -> dict[str, str]:
+    """A cell for each figure, without defense → with REFINE."""
     cells = {}
-    for system, column in run.SYSTEMS.items():
-        own = figures[system]
-        for short, name in (("BA", "benign_accuracy"), ("ASR", "attack_success_rate"), ("floor", "asr_floor")):
-            cells[f"{short}, {column}"] = percent(own[name]) if name in own else "-"
+    for column, name in _SHOWN.items():
+        values = [done.figure(system, name) for system in run.SYSTEMS]
+        there = [_NONE if value is None else percent(value) for value in values]
+        cells[column] = " → ".join(there) if any(value is not None for value in values) else _NONE
     return cells
+
+
+def _notes(done: list[Run]) -> str:
+    """What the figures of these runs are, and why some are missing."""
+    attacked = [each for each in done if each.facts.name.attack != "none"]
+    told = []
+    if done:
+        told.append(f"Figures: {' → '.join(run.SYSTEMS.values())}.")
+    sources = sorted({f"`{each.facts.clean.run}`" for each in attacked if each.facts.clean})
+    if sources:
+        told.append(f"*{_TRUE_FLOOR}*: triggered images that the clean classifier of {', '.join(sources)} answers so.")
+    if any(each.facts.clean is None for each in attacked):
+        told.append(
+            f"{_NONE} in *{_TRUE_FLOOR}*: no run without attack of the same data, network, recipe and seed is recorded."
+        )
+    return " ".join(told)
 
 
 def _told(changes: dict[str, Any]) -> list[str]:
@@ -82,10 +109,10 @@ def _result_line(row: Row, done: Run | None, common: dict[str, Any]) -> dict[str
     line = {"attack": f"`{row.attack}`", "variant": row.variant, "departs from the preset in": ", ".join(_told(own))}
     line["seed"] = str(row.seed)
     if done is None:
-        return {**line, "BA, no defence": NOT_YET}
-    before, after = (done.figures[system]["benign_accuracy"] for system in ("no_defence", "refine"))
-    line |= {**_figures(done.figures), "BA drop": f"{100 * (before - after):.1f} points"}
-    for column, stage in (("attack", "train-backdoor"), ("defence", "train-refine")):
+        return {**line, "BA": NOT_YET}
+    before, after = (done.figures[system]["benign_accuracy"] for system in run.SYSTEMS)
+    line |= {**_figures(done), "BA drop": f"{100 * (before - after):.1f} points"}
+    for column, stage in (("attack", "train-backdoor"), ("defense", "train-refine")):
         told = done.facts.runtime.get(stage)
         line[f"minutes, {column}"] = f"{told['seconds'] / 60:.0f}" if told else "from the cache"
     told = done.facts.runtime.get("train-refine")
@@ -99,12 +126,12 @@ def _attack_line(row: Row, done: Run | None) -> dict[str, str]:
     if done is None:
         return {**line, "poisoned": NOT_YET}
     line["poisoned"] = _poisoned(done)
-    line |= _figures(done.figures)
+    line |= _figures(done)
     changes = {_short(name): value for name, value in done.facts.changes.items() if name not in run.TOLD_BY_THE_NAME}
     own = {name: value for name, value in changes.items() if not name.startswith("source.")}
     trained_otherwise = ["`source`"] if len(own) < len(changes) else []
     reason = f": {row.why}" if row.why else ""
-    line["aim"] = _aim(done.figures)
+    line["aim"] = aim(done)
     line["departs from the defaults in"] = ", ".join(_told(own) + trained_otherwise) + reason
     return line
 
@@ -118,29 +145,9 @@ def _poisoned(done: Run) -> str:
     return f"{facts.poisoned}{cover}: {shares}"
 
 
-def _aim(figures: dict[str, Any]) -> str:
-    """Whether the attack took, and whether the defence brought it down to its floor."""
-    before, after = figures["no_defence"], figures["refine"]
-    if "attack_success_rate" not in before:
-        return "no attack"
-    missed = []
-    if before["attack_success_rate"] < _TAKES:
-        missed.append(f"ASR before is under {percent(_TAKES)}")
-    above = after["attack_success_rate"] - after["asr_floor"]
-    if above > _NEAR_FLOOR:
-        misread = f"{percent(1 - after['robust_accuracy'])} of the triggered images are misread"
-        missed.append(f"ASR after is {100 * above:.1f} points above its floor, and {misread}")
-    return f"**missed**: {', '.join(missed)}" if missed else "met"
-
-
 def _short(name: str) -> str:
     """An attack's parameter without the attack's name."""
     return name.split(".", 2)[2] if name.startswith("attacks.") else name
-
-
-def percent(share: float) -> str:
-    """A share with one decimal."""
-    return f"{100 * share:.1f} %"
 
 
 def markdown(table: pd.DataFrame) -> str:
