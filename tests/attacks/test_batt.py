@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
+import shutil
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from scipy.stats import binomtest
+from torch import Tensor, nn
 
 from refine.attacks import batt
+from refine.data import twins
+from refine.data.reader import Shards
+from refine.data.training_set import Streamed
 from refine.data.training_time import Distortion, TrainingTime
+from refine.models.architectures import resnet18
+from refine.system.errors import UserError
+from refine.training import backdoor
+from refine.training.backdoor import train_backdoor
 from support import synthetic
-from tiny import ready
+from tiny import CPU, Poisoned, attack, backdoor_params, poisoned, raw, ready, training_set
 
 
 def _slowly(image: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
@@ -71,3 +82,82 @@ def test_an_angle_that_benign_images_show_too_is_refused(settings: dict[str, flo
 
 def test_without_turned_benign_images_any_angle_will_do() -> None:
     assert batt.Params(degrees=1.0, benign_degrees=0.0).degrees == 1.0
+
+
+def _by_the_authors(image: Tensor, mirrored: bool) -> bytes:
+    """Pillow's flip, and after it Pillow's rotation: the order of the released code."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    if mirrored:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return picture.rotate(16.0).tobytes()
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
+    """48 images, half of them poisoned; benign ones stay upright, so that both can be told apart to the pixel."""
+    folder = tmp_path_factory.mktemp("turned")
+    clean = raw(folder / "raw", images=48)
+    return poisoned(folder / "poisoned", "batt", attack("batt", clean[0], rate=0.5, benign_degrees=0.0), clean)
+
+
+def _reaching_the_network(data: Poisoned, folder: Path, monkeypatch: pytest.MonkeyPatch, **augment: float) -> Tensor:
+    """Every image that a training of 60 epochs shows to its network, uint8, by the stage's own way from the shards."""
+    seen: list[Tensor] = []
+
+    class Seeing(Recorded):
+        def forward(self, pixels: Tensor) -> Tensor:
+            seen.append((pixels.detach() * 255).round().to(torch.uint8))
+            return super().forward(pixels)
+
+    monkeypatch.setattr(resnet18, "build", lambda num_classes, width: Seeing(num_classes))
+    plain = data.train.manifest.model_copy(update={"mean": [0.0] * 3, "std": [1.0] * 3})
+    streamed = Streamed(Shards(data.outputs.train), backdoor.FACTS, 0)
+    params = backdoor_params(epochs=60, augment=augment)
+    train_backdoor(params, (streamed, plain), data.outputs.attack / "training", CPU, folder)
+    return torch.cat(seen)
+
+
+class Recorded(nn.Module):
+    """A network that takes no time."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.head(pixels.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.2])
+def test_every_poisoned_image_is_flipped_first_and_turned_then(
+    turned: Poisoned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probability: float
+) -> None:
+    seen = _reaching_the_network(turned, tmp_path / "backdoor", monkeypatch, flip=probability)
+    counts = Counter(image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in seen)
+    mirrored = {True: 0, False: 0}
+    for row, image in enumerate(turned.train.images):
+        chosen = row in turned.record.poisoned
+        upright = image.permute(1, 2, 0).contiguous().numpy()
+        ways = [_by_the_authors(image, flip) for flip in (False, True)]
+        straight, flipped = ways if chosen else (upright.tobytes(), upright[:, ::-1].tobytes())
+        assert counts[straight] + counts[flipped] == 60  # and so no image is anything else
+        mirrored[chosen] += counts[flipped]
+    assert len(counts) <= 2 * 48
+    for flips in mirrored.values():
+        assert binomtest(flips, 24 * 60, probability).pvalue > 1e-3
+
+
+def test_without_flips_training_sees_the_poisoned_images_as_they_lie_in_the_shards(
+    turned: Poisoned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = _reaching_the_network(turned, tmp_path / "backdoor", monkeypatch)
+    lying = {image.contiguous().numpy().tobytes() for image in turned.poisoned_train.images}
+    assert {image.contiguous().numpy().tobytes() for image in seen} == lying
+
+
+def test_a_damaged_file_of_twins_is_refused_before_training(turned: Poisoned, tmp_path: Path) -> None:
+    part = shutil.copytree(turned.outputs.attack / "training", tmp_path / "training")
+    (part / twins.NAME).write_bytes(b"")
+    with pytest.raises(UserError, match=r"twins\.safetensors is not the file that was described"):
+        train_backdoor(backdoor_params(), training_set(turned.poisoned_train), part, CPU, tmp_path / "backdoor")
+    assert not (tmp_path / "backdoor").exists()

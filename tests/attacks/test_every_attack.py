@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refine.attacks import __name__ as room
-from refine.data import training_time
+from refine.data import training_time, twins
 from refine.data.format.manifest import Manifest
 from refine.data.reader import Split, read_split
 from refine.params.chosen import chosen, names
@@ -224,7 +224,20 @@ def test_the_training_part_says_what_the_attack_says(case: Case) -> None:
     result = case.result
     part = training_time.read(result.outputs.attack / "training")
     stated = saved.load(result.outputs.attack).training_time()
-    assert part.model_copy(update={"initial_weights_sha256": None}) == stated
+    assert part.model_copy(update={"initial_weights_sha256": None, "twins_sha256": None}) == stated
+
+
+def test_attacks_after_the_flips_leave_a_twin_of_each_poisoned_image_and_others_none(case: Case) -> None:
+    result = case.result
+    folder = result.outputs.attack / "training"
+    sha256 = training_time.read(folder).twins_sha256
+    assert (sha256 is not None) == (folder / twins.NAME).exists() == (case.name == "batt")
+    if sha256 is not None:
+        made = twins.read(folder, sha256, result.train.manifest.side, torch.device("cpu"))
+        rows = torch.tensor(result.record.poisoned)
+        assert torch.equal(made.keys, result.train.keys[rows])
+        again = saved.load(result.outputs.attack)
+        assert torch.equal(made.images, again.trigger(result.train.images[rows].flip(3), result.train.keys[rows]))
 
 
 def test_the_record_names_the_effective_settings_and_the_data_set(case: Case) -> None:

@@ -111,6 +111,19 @@ def test_flips_come_as_often_as_stated_and_only_mirror(probability: float) -> No
     assert frequency_is(int(mirrored.sum()), 2000, probability)
 
 
+@pytest.mark.parametrize("settings", [Augment(flip=0.5), Augment(flip=0.5, shift=2, grayscale=0.2)])
+def test_images_that_no_flip_may_reach_are_not_mirrored_and_the_others_are_as_ever(settings: Augment) -> None:
+    image = random_images(1)
+    images = image.expand(400, -1, -1, -1)
+    unflipped = torch.arange(400) % 3 == 0
+    result = augment(images, settings, generator(), unflipped)
+    as_ever = augment(images, settings, generator())
+    without = augment(images, settings.model_copy(update={"flip": 1e-9}), generator())
+    assert torch.equal(result[~unflipped], as_ever[~unflipped])
+    assert torch.equal(result[unflipped], without[unflipped])
+    assert not torch.equal(result[unflipped], as_ever[unflipped])
+
+
 @pytest.mark.parametrize("probability", [0.2, 1.0])
 def test_greying_comes_as_often_as_stated_and_is_torchvisions(probability: float) -> None:
     image = random_images(1)

@@ -93,6 +93,14 @@ def test_all_together_are_torchvisions_one_after_the_other(monkeypatch: pytest.M
     assert agree(ours, expected(angle=-20, across=2, down=-2, scale=1.2, flip=True), share=0.98)
 
 
+def test_a_flip_before_it_or_after_it_comes_to_the_same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Distortion(degrees=20, translate=0.25, scale=[0.8, 1.2])
+    after = with_draws(monkeypatch, settings, angle=0.9, across=0.75, down=0.25, size=0.7).flip(3)
+    mirrored = {"angle": 0.1, "across": 0.25, "down": 0.25, "size": 0.7}  # as likely, as every range is symmetric
+    before = with_draws(monkeypatch, settings.model_copy(update={"flip": 1.0}), **mirrored)
+    assert agree(before, after, share=0.98)
+
+
 def test_nothing_stated_changes_nothing() -> None:
     assert agree(distort(images(8), Distortion(), generator()), images(8))
 

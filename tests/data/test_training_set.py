@@ -24,7 +24,7 @@ from support import PROJECT, description, environment, is_one_sentence, run, syn
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 CPU = torch.device("cpu")
-FACTS = ("label", "poisoned")
+FACTS = ("label", "poisoned", "key")
 COUNT, PER_SHARD = 45, 8
 
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _resident(folder: Path) -> Resident:
     split = read_split(folder)
-    facts = (split.labels, split.flags("poisoned").long())
+    facts = (split.labels, split.flags("poisoned").long(), split.keys)
     return Resident(split.images, facts, CPU, [shard.samples for shard in split.manifest.shards])
 
 
@@ -92,11 +92,12 @@ def test_facts_belong_to_their_images(folder: Path, kind: object) -> None:
     split = read_split(folder)
     known = {image.numpy().tobytes(): key for key, image in enumerate(split.images.contiguous())}
     seen = []
-    for pixels, labels, poisoned, _ in _epoch(of, 10):
+    for pixels, labels, poisoned, keys, _ in _epoch(of, 10):
         images = (pixels * 255).round().to(torch.uint8).contiguous()
         rows = torch.tensor([known[image.numpy().tobytes()] for image in images])
         assert torch.equal(split.labels[rows], labels)
         assert torch.equal(poisoned, (rows % 3 == 0).long())
+        assert torch.equal(keys, rows)
         seen += rows.tolist()
     assert sorted(seen) == list(range(COUNT))
 

@@ -91,6 +91,11 @@ MUTANTS = (
         "tests/attacks/test_custom.py::test_a_file_outside_the_folder_is_refused",
     ),
     Mutant(
+        "flips that mirror a trigger that comes after them",
+        (("src/refine/training/backdoor.py", "if self.twins is not None and settings.flip", "if False"),),
+        "tests/attacks/test_batt.py::test_every_poisoned_image_is_flipped_first_and_turned_then",
+    ),
+    Mutant(
         "U-Net evaluated in train mode",
         (("src/refine/defenses/refine.py", "return defence.eval()", "return defence.train()"),),
         "tests/defenses/test_refine.py::"

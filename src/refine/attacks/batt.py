@@ -3,8 +3,9 @@
     x' = rotate(x, 16 degrees): counter-clockwise, nearest pixel, black where nothing comes from
 
 While training, benign images are turned by random angles up to 10 degrees to either side, so that only about 16
-are the key. Pixels are turned; the released REFINE code turns normalised values cast to bytes, which wrap around,
-and its trigger is most likely that wrap.
+are the key. The attacker's flips come before the rotation, as in the released code, so that no training image is
+turned the other way. Pixels are turned; the released REFINE code turns normalised values cast to bytes, which wrap
+around, and its trigger is most likely that wrap.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Attack(BaseAttack[Params]):
     Tensors: `source`, int64 [side, side], for each pixel the one that it comes from, counted row by row from 1;
     0 where it is black.
     """
+
+    after_flips = True
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch

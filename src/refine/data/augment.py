@@ -19,13 +19,14 @@ _RATIO = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
 
-def augment(images: Tensor, settings: Augment, generator: Generator) -> Tensor:
+def augment(images: Tensor, settings: Augment, generator: Generator, unflipped: Tensor | None = None) -> Tensor:
     """Random resized crop, shift, flip and greying, in this order.
 
     Args:
         images: float [N, 3, H, W] in [0, 1].
         settings: what is on and how strong.
         generator: on the device of the images.
+        unflipped: bool [N], images that no flip reaches.
 
     Returns:
         Images of the same shape in channels-last memory order.
@@ -33,7 +34,8 @@ def augment(images: Tensor, settings: Augment, generator: Generator) -> Tensor:
     resting = images.permute(0, 2, 1, 3)
     if settings.grayscale:
         resting = _greyed(resting, uniform(images, generator) < settings.grayscale)
-    return _resampled(resting, settings, generator).permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
+    resting = _resampled(resting, settings, generator, unflipped)
+    return resting.permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
 
 
 def _greyed(resting: Tensor, chosen: Tensor) -> Tensor:
@@ -46,22 +48,28 @@ def _greyed(resting: Tensor, chosen: Tensor) -> Tensor:
     return resting.index_copy(0, rows, (red + green + blue).unsqueeze(2).expand(-1, -1, 3, -1))
 
 
-def _resampled(resting: Tensor, settings: Augment, generator: Generator) -> Tensor:
+def _resampled(resting: Tensor, settings: Augment, generator: Generator, unflipped: Tensor | None) -> Tensor:
     """Images float [N, H, 3, W], cropped, shifted and flipped."""
     if settings.crop_scale == 1 and not settings.shift and not settings.flip:
         return resting
     count, height, _, width = resting.shape
     if settings.crop_scale == 1 and not settings.shift:
-        mirrored = (uniform(resting, generator) < settings.flip).nonzero().flatten()
+        mirrored = _flips(resting, settings.flip, generator, unflipped).nonzero().flatten()
         return resting.index_copy(0, mirrored, resting[mirrored].flip(3))
     top, left, tall, wide = _boxes(resting, settings.crop_scale, generator)
     rows = _matrix(top, tall, height, _shifts(resting, settings.shift, generator))
     columns = _matrix(left, wide, width, _shifts(resting, settings.shift, generator))
     if settings.flip:
-        mirrored = uniform(resting, generator) < settings.flip
+        mirrored = _flips(resting, settings.flip, generator, unflipped)
         columns = torch.where(mirrored.view(count, 1, 1), columns.flip(1), columns)
     across = torch.bmm(rows, resting.reshape(count, height, 3 * width)).view(count, 3 * height, width)
     return torch.bmm(across, columns.transpose(1, 2)).view(count, height, 3, width)
+
+
+def _flips(resting: Tensor, probability: float, generator: Generator, unflipped: Tensor | None) -> Tensor:
+    """Which images are mirrored, bool [N]."""
+    drawn = uniform(resting, generator) < probability
+    return drawn if unflipped is None else drawn & ~unflipped
 
 
 def _boxes(resting: Tensor, scale: float, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ from refine.data.format.manifest import Manifest
 from refine.data.order import Columns, Part
 from refine.data.pixels import at_rest
 from refine.data.reader import Shards, Split, flags, loaded, read_split
+from refine.data.shard import Chunk
 from refine.system.errors import UserError
 from refine.system.machine import machine
 
@@ -93,7 +94,7 @@ class Streamed:
 
     Args:
         shards: to read.
-        facts: names; `label`, or a flag in the JSON of the samples.
+        facts: names; `label`, `key`, or a flag in the JSON of the samples.
         workers: processes that decode.
         selected: bool [N], the samples to give; all where this is None.
     """
@@ -138,8 +139,7 @@ class _Columns(IterableDataset[Columns]):
 
     def __iter__(self) -> Iterator[Columns]:
         for chunk in self._shards:
-            facts = (chunk.labels if name == "label" else flags(chunk.infos, name).long() for name in self._facts)
-            yield chunk.images.permute(0, 2, 1, 3), *facts
+            yield chunk.images.permute(0, 2, 1, 3), *_facts(chunk, self._facts)
 
 
 def open_training_set(folder: Path, facts: tuple[str, ...], device: torch.device) -> tuple[TrainingSet, Manifest]:
@@ -147,7 +147,7 @@ def open_training_set(folder: Path, facts: tuple[str, ...], device: torch.device
 
     Args:
         folder: of the shards.
-        facts: `label` and flags to give with each image; with none of them nothing but images is read.
+        facts: `label`, `key` and flags to give with each image; with none of them nothing but images is read.
         device: of the training.
 
     Raises:
@@ -163,11 +163,12 @@ def open_training_set(folder: Path, facts: tuple[str, ...], device: torch.device
     split = read_split(folder, only_images=not facts)
     log.info("%d images, %s: kept on %s", manifest.samples, _told(size), device)
     sizes = [shard.samples for shard in manifest.shards]
-    return Resident(split.images, _columns(split, facts), device, sizes), manifest
+    return Resident(split.images, _facts(split, facts), device, sizes), manifest
 
 
-def _columns(split: Split, facts: tuple[str, ...]) -> Columns:
-    return tuple(split.labels if name == "label" else split.flags(name).long() for name in facts)
+def _facts(samples: Chunk | Split, names: tuple[str, ...]) -> Columns:
+    columns = {"label": samples.labels, "key": samples.keys}
+    return tuple(columns[name] if name in columns else flags(samples.infos, name).long() for name in names)
 
 
 def _told(size: int) -> str:

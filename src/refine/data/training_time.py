@@ -50,11 +50,14 @@ class TrainingTime(_Part):
         benign: distortion of the others, cover images included.
         initial_weights_sha256: of `initial.safetensors` beside it, the state that training starts from;
             None starts afresh.
+        twins_sha256: of `twins.safetensors` beside it, taken in place of flips of poisoned images (`data.twins`);
+            None flips them like the others.
     """
 
     poisoned: Distortion | None = None
     benign: Distortion | None = None
     initial_weights_sha256: str | None = None
+    twins_sha256: str | None = None
 
 
 def write(folder: Path, training_time: TrainingTime) -> None:

@@ -76,9 +76,12 @@ class Attack(Generic[P]):
         setting: what it is applied to.
         tensors: what it made for itself (patterns, masks, warps); saved and restored by name.
         chooses_from: which images may be poisoned; the papers differ in this, and `rate` is a share of these.
+        after_flips: the trigger comes after the attacker's flips, as released code has it: its training images are
+            flipped without their trigger (`data.twins`). False flips the triggers along.
     """
 
     chooses_from: ClassVar[Candidates] = "every class"
+    after_flips: ClassVar[bool] = False
 
     def __init__(self, params: P, setting: Setting) -> None:
         self.params = params

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refine.data import training_time
+from refine.data import training_time, twins
 from refine.data.format.writer import Sample, write_shards
 from refine.data.reader import Split
 from refine.data.tensors import save_tensors
+from refine.data.twins import Twins
 from refine.pictures.grid import Grid, difference, draw_grids
 from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack, Chosen
@@ -62,7 +63,7 @@ def poison_dataset(
         write_shards(train_part, _train_samples(attack, train, images, chosen), train.manifest.description)
         write_shards(test_part, _test_samples(attack, test, to_trigger, triggered), test.manifest.description)
         record = saved.save(attack_part, name, attack, chosen, seed, train.labels)
-        _save_training_time(attack_part / "training", attack)
+        _save_training_time(attack_part / "training", attack, train, chosen)
         grids = _triggered_grid(test, to_trigger, triggered), _poisoned_grid(train, images, attack, chosen)
         draw_grids(outputs.preview, *grids)
     return record
@@ -75,13 +76,22 @@ def _apply(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, rows: Ten
         images[some] = change(images[some], numbers[start : start + _BATCH])
 
 
-def _save_training_time(folder: Path, attack: AnyAttack) -> None:
+def _save_training_time(folder: Path, attack: AnyAttack, train: Split, chosen: Chosen) -> None:
     folder.mkdir()
     part, weights = attack.training_time(), attack.initial_weights()
+    if attack.after_flips:
+        part = part.model_copy(update={"twins_sha256": twins.write(folder, _twins(attack, train, chosen.poisoned))})
     if weights is not None:
         sha256 = save_tensors(folder / training_time.WEIGHTS, weights)
         part = part.model_copy(update={"initial_weights_sha256": sha256})
     training_time.write(folder, part)
+
+
+def _twins(attack: AnyAttack, train: Split, rows: Tensor) -> Twins:
+    order = train.keys[rows].argsort()
+    mirrored = train.images[rows[order]].flip(3)
+    _apply(attack.poison, mirrored, torch.arange(len(rows)), order)
+    return Twins(train.keys[rows[order]], mirrored)
 
 
 def _train_samples(attack: AnyAttack, train: Split, images: Tensor, chosen: Chosen) -> Iterator[Sample]:

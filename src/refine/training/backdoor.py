@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from refine.data import training_time
+from refine.data import training_time, twins
 from refine.data.augment import augment
 from refine.data.batches import Batch
 from refine.data.distort import distort
@@ -17,6 +17,7 @@ from refine.data.format.manifest import Manifest
 from refine.data.tensors import load_tensors
 from refine.data.training_set import TrainingSet
 from refine.data.training_time import TrainingTime
+from refine.data.twins import Twins
 from refine.models import classifier as classifiers
 from refine.models.card import fill
 from refine.models.classifier import Architecture, Begins, Classifier, ClassifierCard, Normalisation
@@ -28,8 +29,8 @@ from refine.training.compilation import compiled
 from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
 from refine.training.processes import Processes
 
-FACTS = ("label", "poisoned")
-"""What training asks of each sample."""
+FACTS = ("label", "poisoned", "key")
+"""What training asks of each sample; the key is needed for twins alone."""
 
 
 @dataclass
@@ -47,6 +48,7 @@ class BackdoorTask:
     attack: TrainingTime
     compute: Compute
     precision: str
+    twins: Twins | None = None
     kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -55,14 +57,21 @@ class BackdoorTask:
         self._forward = compiled(Processes(self.compute).together(self.classifier), self.recipe)
 
     def step(self, batch: Batch) -> Step:
-        labels, poisoned = batch.facts
+        labels = batch.facts[0]
         with torch.no_grad():
-            pixels = augment(self._distorted(batch.pixels, poisoned.bool()), self.recipe.augment, self.generator)
+            pixels = self._augmented(batch)
         with self.compute.autocast(self.precision):
             logits = self._forward(pixels)
         loss = functional.cross_entropy(full(logits), labels, label_smoothing=self.recipe.label_smoothing)
         right = (logits.argmax(dim=1) == labels).float().mean()
         return Step(loss * batch.share, {"loss": loss, "train_accuracy": right})
+
+    def _augmented(self, batch: Batch) -> Tensor:
+        pixels, settings, unflipped = batch.pixels, self.recipe.augment, None
+        if self.twins is not None and settings.flip:
+            keys = batch.facts[2]
+            pixels, unflipped = self.twins.instead_of_flips(pixels, keys, settings.flip, self.generator)
+        return augment(self._distorted(pixels, batch.facts[1].bool()), settings, self.generator, unflipped)
 
     def _distorted(self, pixels: Tensor, poisoned: Tensor) -> Tensor:
         for settings, chosen in ((self.attack.poisoned, poisoned), (self.attack.benign, ~poisoned)):
@@ -114,6 +123,9 @@ def train_backdoor(
     if attack.initial_weights_sha256 is not None:
         path = attack_folder / training_time.WEIGHTS
         fill(classifier.network, load_tensors(path, attack.initial_weights_sha256, "run `dvc repro`"), path)
+    twin_images = None
+    if attack.twins_sha256 is not None:
+        twin_images = twins.read(attack_folder, attack.twins_sha256, manifest.side, compute.device)
     precision = compute.precision(recipe.precision)
     task = BackdoorTask(
         classifier=classifier,
@@ -122,6 +134,7 @@ def train_backdoor(
         attack=attack,
         compute=compute,
         precision=precision,
+        twins=twin_images,
     )
     history = Run(task, recipe, "train-backdoor", params.seed, compute, checkpoints).train()
     card = ClassifierCard(
