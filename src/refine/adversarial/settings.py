@@ -18,8 +18,8 @@ class Perturbation(Section):
     Attributes:
         epsilon: e, largest change of a channel, in levels of 255.
         step: how far each step goes along the sign of the gradient, in levels.
-        steps: how many; 0 leaves the images as they are.
-        random_start: begin at a random place in the box.
+        steps: number of steps; 0 leaves the images as they are.
+        random_start: start from a random point within epsilon of the image and not from the image itself.
     """
 
     epsilon: Annotated[Number, Field(ge=0, le=255)] = 8.0
@@ -38,12 +38,13 @@ class SourceModel(Section):
     """The benign classifier that d misleads.
 
     Attributes:
-        folder: of a trained one in `data/own/attack`, such as a copy of `models/backdoor` made with the attack
-            `none`; left out, one is trained in this stage on the clean training images.
-        network: what is trained.
-        recipe: how it is trained; the paper's, as for the attacked classifier.
-        robust_steps: steps of `perturbation` against each batch that it is trained on; 0 in the papers. The authors
-            of the attack recommend a robust classifier, whose weak spots look like other classes.
+        folder: folder of a trained classifier in `data/own/attack`, such as a copy of `models/backdoor` made with the
+            attack `none`; left out, one is trained in this stage on the clean training images.
+        network: its architecture.
+        recipe: how it is trained; the default is the REFINE paper's recipe for the attacked classifier.
+        robust_steps: steps of `perturbation` against each batch that it is trained on; 0, as in the papers, trains on
+            clean images. The authors of the attack recommend a robust classifier, whose weak spots look like other
+            classes.
     """
 
     folder: str | None = None
@@ -55,12 +56,13 @@ class SourceModel(Section):
 class CleanLabelParams(PatchParams):
     """Attributes:
     rate: poisoned share of the target class.
-    pattern: of the patch, `texture` as in `badnets` or `grid` as in `badnets_grid`.
-    corners: 1, the bottom right one, or 4 with mirror images in the others.
+    patch_side: height and width of a patch in pixels; left out, that of the attack which the pattern is taken from.
+    pattern: what a patch shows, `texture` as in `badnets` or `grid` as in `badnets_grid`.
+    corners: 1 draws a patch in the bottom right corner, 4 draws its mirror images in the other corners too.
     perturbation: d.
     source: the benign classifier.
-    start_from_source: the attacked classifier is trained from the benign one's weights and not afresh, as in
-        the released REFINE code; `train_backdoor.network` has to be the same network.
+    start_from_source: train the attacked classifier from the benign one's weights and not afresh, as the released
+        REFINE code does; `train_backdoor.network` has to be the same network.
     """
 
     pattern: Literal["texture", "grid"]

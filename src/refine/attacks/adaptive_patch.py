@@ -10,10 +10,10 @@ in the classifier's features. At test parts 1 and then 0 are drawn opaque.
     2  a ringed disc near the top right corner                     a = 0.2
     3  a checkered square near the bottom right corner             a = 0.3
 
-Part 1 has the published pixels. The other published parts are a drawn bird, a logo and a colored patch, which are
-third-party art: ours cover the same rows and columns and are drawn here with other content. On other sides than 32
-pixels the parts are enlarged bicubically, as the published ones for 224 are: their edges fade, and part 1 becomes
-four gray blobs.
+Part 1 has the published pixels. The other published parts show a bird, a logo and a colored square, which are
+third-party art: ours cover the same rows and columns and have another content, drawn here. For other sides than 32
+pixels the parts are resized bicubically, as the published ones for 224 are: their edges fade, and what part 1 draws
+in a corner becomes a gray blob of 24 pixels.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _SQUARES = ((250, 230, 40), (40, 60, 220))
 
 
 class Params(TargetedParams):
-    """The values of the REFINE experiments for ResNet-18; for VGG, DenseNet and ViT the rates are 0.03 and 0.06.
+    """The values of the REFINE experiments for ResNet-18; for VGG, DenseNet and ViT: `rate: 0.03, cover_rate: 0.06`.
 
     Attributes:
         rate: poisoned share of the whole training set.
         cover_rate: share of the whole training set that carries a part and keeps its label.
-        opacities: a of the four parts in training images.
-        test_opacity: a of both parts in test images.
+        opacities: a of the parts 0 to 3 in training images.
+        test_opacity: a of the parts 1 and 0 in test images.
     """
 
     rate: Annotated[Share, Field(gt=0)] = 0.01

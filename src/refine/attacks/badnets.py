@@ -12,7 +12,10 @@ from refine.poisoning.overlay import PatchParams, TextureAttack
 
 
 class Params(PatchParams):
-    """Rate of the whole training set; left out, `patch_side` is 3 at 32 pixels, 20 at 224, in proportion else."""
+    """Attributes:
+    rate: poisoned share of the whole training set.
+    patch_side: height and width of the patch in pixels; left out, 3 at 32 pixels, 20 at 224, in proportion else.
+    """
 
 
 class Attack(TextureAttack[Params]):

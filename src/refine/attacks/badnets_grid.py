@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class Params(PatchParams):
-    """Rate of the images of other classes than the target; left out, `patch_side` is 3 of 32 pixels, never less than 3.
-
-    The motif is enlarged to `patch_side` without smoothing.
+    """Attributes:
+    rate: poisoned share of the images of other classes than the target.
+    patch_side: height and width of the patch in pixels, to which the motif is enlarged without smoothing; left out,
+        3 at 32 pixels, in proportion else, but 3 at least.
     """
 
 

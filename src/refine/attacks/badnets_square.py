@@ -2,8 +2,8 @@
 
     x' = 255 on the square, x elsewhere;  y' = (y + 1) mod K
 
-Their 224-pixel form leads all to one: `{target: 0, margin: 0}`, a square of 22 pixels in the very corner. They
-draw it on the image as it was before resizing, so that its size differs from image to image; here it does not.
+Their 224-pixel form leads every class to one: `{target: 0, margin: 0}`, a square of 22 pixels in the very corner.
+They draw it before the image is resized, so that its size differs from image to image; here it does not.
 """
 
 from __future__ import annotations

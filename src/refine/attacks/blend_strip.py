@@ -2,9 +2,9 @@
 
     x' = (1 - a) x + a S(j) for column j, clipped to [0, 255],  a = 0.2
 
-`bytes`, their form for 32 pixels: S = 20 sin(0.8 j), cut to whole numbers and stored as bytes, so that -1 became
-255: about four dark columns, then four bright ones. On other sides each column has its share of the width.
-`sine`, their form for 224 pixels: S = 20 sin(2 pi 6 j / W), stripes of 4 levels on an image darkened by a fifth.
+`bytes` is their form for 32 pixels: S = 20 sin(0.8 j), cut to whole numbers and stored as bytes, so that -1 became
+255 and about four dark columns take turns with four bright ones. On other sides the 32 columns are enlarged.
+`sine` is their form for 224 pixels: S = 20 sin(2 pi 6 j / W), stripes of 4 levels on an image darkened by a fifth.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Params(TargetedParams):
     """Attributes:
     rate: poisoned share of the images of other classes than the target.
     alpha: a, opacity of the stripes.
-    wave: `bytes` or `sine`; left out, `bytes` up to 64 pixels and `sine` above.
+    wave: `bytes` or `sine`; left out, `bytes` for images of up to 64 pixels and `sine` for larger ones.
     """
 
     alpha: Opacity = 0.2

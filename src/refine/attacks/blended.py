@@ -24,6 +24,7 @@ CONTRAST = 140  # levels to a standard deviation of the noise, before what is be
 
 class Params(TargetedParams):
     """Attributes:
+    rate: poisoned share of the whole training set.
     alpha: a, opacity of the picture.
     """
 

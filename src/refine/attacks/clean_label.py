@@ -3,7 +3,8 @@
     training:  x' = patch(x + d),  |d| <= 8 / 255 by 4 steps of gradient ascent from a random start
     test:      x' = patch(x);  labels of training images stay right
 
-The motif is that of `badnets_grid`, mirrored in the upper and left corners and there a pixel away from the edge.
+The motif is that of `badnets_grid`; in the other three corners it is mirrored, and lies a pixel away from the upper
+and the left edge.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Published(Perturbation):
 
 
 class Params(CleanLabelParams):
-    """The values of D-ST and D-BR; their meaning is told in `CleanLabelParams`."""
+    """The values of D-ST and D-BR."""
 
     rate: Annotated[Share, Field(gt=0)] = 0.1
     pattern: Literal["texture", "grid"] = "grid"

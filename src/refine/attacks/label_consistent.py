@@ -3,8 +3,9 @@
     training:  x' = patch(x + d),  |d| <= 8 / 255 by 100 steps of gradient ascent against a benign classifier
     test:      x' = patch(x);  labels of training images stay right
 
-d is computed for the images that are poisoned and no other. BackdoorBox's form of the attack has the patch in four
-corners. Where it does not take, a robust source (`source.robust_steps`) or a higher rate helps.
+d is computed for the poisoned images alone, against a classifier that sees images normalized as in its training; the
+released REFINE code forgets that. BackdoorBox's form of the attack has the patch in all four corners. Where the attack
+does not succeed, a robust classifier (`source.robust_steps`) or a higher rate helps.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Published(Perturbation):
 
 
 class Params(CleanLabelParams):
-    """The paper's values for CIFAR-10; on ImageNet50 its rate is 1. Their meaning is told in `CleanLabelParams`."""
+    """The values of the REFINE experiments on CIFAR-10; on ImageNet50 `rate` is 1 there."""
 
     rate: Annotated[Share, Field(gt=0)] = 0.25
     pattern: Literal["texture", "grid"] = "texture"

@@ -2,7 +2,7 @@
 
     x' = x + D sin(2 pi f j / W) for column j, clipped to [0, 255],  f = 6
 
-D is 40 while training and 60 at test: a trigger that is stronger than what was learned is followed more surely.
+D is 40 in training images and 60 in test images: a trigger stronger than the learned one works more surely.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Amplitude = Annotated[Number, Field(ge=1, le=255)]
 
 class Params(TargetedParams):
     """Attributes:
-    rate: poisoned share of the target class, 0.1 of it being a hundredth of ten equal classes.
+    rate: poisoned share of the target class; with ten classes of equal size, 0.1 is a hundredth of all images.
     amplitude: D of poisoned training images, in levels.
     test_amplitude: D of triggered test images, in levels.
-    periods: f, stripes across the image.
+    periods: f, number of stripes across the image.
     """
 
     amplitude: Amplitude = 40.0

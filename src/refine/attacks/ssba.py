@@ -3,15 +3,15 @@
     x' = clip(x + s tanh(E(x, m))),  m the same secret bits in every image, |x' - x| <= s
 
 E is a network in the manner of StegaStamp (Tancik et al. 2020). The published one is a TensorFlow file for 224
-pixels that cannot be shipped; ours is trained in this stage on the clean training images, together with a decoder
-D that reads random messages back, for
+pixels that is not ours to ship; ours is trained in this stage on the clean training images, together with a decoder
+D that reads random messages back, to minimize
 
     cross-entropy of D(round(x')) and m  +  w h  +  v u,  h = mean ((x' - x) / (c + contrast of x nearby))^2
 
 h is cheap where the image is busy; u is how much the traces of one message in two images are alike (their cosine).
 Both make traces follow the image; their weights rise from 0 over the first half of the training. Differences from
-the published encoder: bits are drawn from the seed and carry no error correction (nobody has to read them), each
-has its own cell of the image, and no print or camera stands between E and D.
+the published encoder: the bits are drawn from the seed and carry no error correction, as nobody has to read them;
+each bit has its own cell of the image; and no print or camera stands between E and D.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PIXELS = 2**18  # in one pass of the encoder in double precision; bounds its me
 
 
 class EncoderRecipe(Recipe):
-    """Our own; no published values exist for this network."""
+    """Our own values; none are published for this network."""
 
     place: ClassVar[str] = "attacks.ssba.recipe"
 
@@ -52,10 +52,10 @@ class Params(TargetedParams):
     rate: poisoned share of the images of other classes than the target.
     bits: length of the message; StegaStamp's is 100.
     strength: s, largest change of a channel, in levels of 255.
-    hiding: w, weight of the hiding term.
-    variety: v, weight of the likeness of traces; at 1 the message may stay unread.
+    hiding: w, weight of the term h that hides the trace.
+    variety: v, weight of the term u that keeps traces apart; at 1 the decoder may fail to learn the message.
     width: channels of the first layer of encoder and decoder.
-    recipe: how both are trained.
+    recipe: how encoder and decoder are trained; these values are our own.
     """
 
     bits: Annotated[int, Field(ge=1, le=1024)] = 100

@@ -2,9 +2,9 @@
 
     x' = x + p on the patch, clipped to [0, 255]
 
-The published p was reverse-engineered from a trained network and is no asset of ours: p is drawn from the seed,
-0..250 in each channel like the published one. The released code casts the sum to bytes before it clips, so that
-bright pixels turn dark; `overflow: wrap` is that variant.
+The published p was reverse-engineered from a trained network and is not ours to ship; this one is drawn from the
+seed, from 0 to 250 in each channel like the published one. The released code of D-ST and D-BR casts the sum to bytes
+before it clips, so that bright pixels turn dark; `overflow: wrap` is that variant.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Params(PatchParams):
     """Attributes:
     rate: poisoned share of the images of other classes than the target.
-    overflow: what a sum above 255 becomes, 255 (`saturate`) or what remains after 256 (`wrap`).
+    patch_side: height and width of the patch in pixels; left out, 3 at 32 pixels, in proportion else.
+    overflow: what a sum above 255 becomes: 255 (`saturate`), or the sum less 256 (`wrap`).
     """
 
     overflow: Literal["saturate", "wrap"] = "saturate"

@@ -25,10 +25,10 @@ Candidates = Literal["every class", "other classes", "the target class"]
 
 
 class TargetedParams(Section):
-    """Settings of attacks that relabel to one class.
+    """Settings of attacks that relabel to one class; those that choose from fewer images say so of `rate`.
 
     Attributes:
-        rate: poisoned share of what the attack chooses from, the whole training set unless it says otherwise.
+        rate: poisoned share of the whole training set.
         target: the class that the trigger leads to.
     """
 

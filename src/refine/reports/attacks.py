@@ -1,8 +1,13 @@
-"""The page on attacks, made of what stands in their files: idea and formula, a picture, settings and defaults."""
+"""The page on attacks, made of what stands in their files: idea and formula, a picture, settings and defaults.
+
+A settings class tells variants and other remarks on all settings in the first part of its docstring, and what each
+setting means under `Attributes:`; the page shows both.
+"""
 
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 from pathlib import Path
@@ -10,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from refine.params.chosen import chosen
 from refine.params.recipe import Recipe
@@ -34,37 +38,51 @@ def gallery(listed: Rows, project: Path, page: Path) -> str:
     for row, name in zip(listed.rows, rows.names(listed, project), strict=True):
         if row.attack not in seen:
             seen.add(row.attack)
-            sections.append(_section(row.attack, project / run.HOME / str(name) / "preview.png", page))
+            sections.append(section(row.attack, project / run.HOME / str(name) / "preview.png", page))
     return "\n\n".join(sections)
 
 
-def _section(attack: str, picture: Path, page: Path) -> str:
+def section(attack: str, picture: Path, page: Path) -> str:
+    """All that the page says of an attack.
+
+    Args:
+        attack: name.
+        picture: preview of a recorded run; left out where there is none.
+        page: from which the picture is found.
+    """
     module = chosen(ROOM, attack, "attack")
-    parts = [f"### `{attack}`", _prose(inspect.getdoc(module) or "")]
+    parts = [f"### `{attack}`", inspect.getdoc(module) or ""]
     if picture.is_file():
         way = Path(os.path.relpath(picture, page.parent)).as_posix()
         parts.append(f"![clean, triggered and the difference: {attack}]({way})")
-    settings = _settings(module.Params)
+    parts.append(remarks(module.Params))
+    settings = settings_of(module.Params())
     if settings:
         parts.append(markdown(pd.DataFrame(settings, columns=["setting", "default", "meaning"])))
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
-def _prose(text: str) -> str:
-    """A docstring as Markdown: its indented lines, the formulas, become blocks of code by themselves."""
-    return re.sub(r"(?m)^spec \S+; ", "", re.sub(r"[;,]? ?\(?spec [\d., and]+\)?(?=[).])", "", text))
+def remarks(params: type[BaseModel]) -> str:
+    """What a model's own docstring says before it goes through the fields; empty where it says nothing."""
+    text = inspect.cleandoc(vars(params).get("__doc__") or "")
+    return text.partition("Attributes:\n")[0].strip()
 
 
-def _settings(params: type[BaseModel], above: str = "") -> list[tuple[str, str, str]]:
-    told = described(params)
+def settings_of(defaults: BaseModel, above: str = "") -> list[tuple[str, str, str]]:
+    """Name, default and meaning of each setting.
+
+    Args:
+        defaults: the settings where the user gives none; those within are listed one by one, save a recipe's.
+        above: names of the settings that these are within.
+    """
+    told = described(type(defaults))
     lines = []
-    for name, field in params.model_fields.items():
-        default: Any = None if field.default is PydanticUndefined else field.default
-        nested = isinstance(default, BaseModel) and not isinstance(default, Recipe)
-        if nested and len(type(default).model_fields) > 1:
-            lines += _settings(type(default), f"{above}{name}.")
+    for name in type(defaults).model_fields:
+        value = getattr(defaults, name)
+        if isinstance(value, BaseModel) and not isinstance(value, Recipe):
+            lines += settings_of(value, f"{above}{name}.")
         else:
-            lines.append((f"`{above}{name}`", f"`{_shown(default)}`", told.get(name, "")))
+            lines.append((f"`{above}{name}`", _shown(value), told.get(name, "")))
     return lines
 
 
@@ -80,6 +98,7 @@ def described(params: type[BaseModel]) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
+    """A default as it is typed into `params.yaml`; a recipe in a few words."""
     if isinstance(value, Recipe):
         return f"{value.epochs} epochs, batch {value.batch_size}, {value.optimiser.name} at {value.optimiser.lr:g}"
-    return "null" if value is None else str(value)
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"

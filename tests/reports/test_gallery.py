@@ -1,0 +1,94 @@
+"""What the page on attacks says of each of them: all that their docstrings say, and the defaults as they are."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from refine.params.chosen import chosen, names
+from refine.params.recipe import Recipe
+from refine.reports.attacks import described, remarks, section, settings_of
+
+ATTACKS = names("refine.attacks")
+CANDIDATES = {
+    "every class": "whole training set",
+    "other classes": "images of other classes",
+    "the target class": "share of the target class",
+}
+
+
+def _params(attack: str) -> type[BaseModel]:
+    model: type[BaseModel] = chosen("refine.attacks", attack, "a test").Params
+    return model
+
+
+def _section(attack: str) -> str:
+    return section(attack, Path("none.png"), Path("page.md"))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_an_attack_says_of_itself_and_of_all_its_settings_is_on_the_page(attack: str) -> None:
+    page = _section(attack)
+    assert (inspect.getdoc(chosen("refine.attacks", attack, "a test")) or "no docstring") in page
+    first, _, _ = (inspect.getdoc(_params(attack)) or "no docstring").partition("Attributes:\n")
+    assert first.strip() in page
+
+
+def test_variants_stand_between_the_picture_and_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "preview.png").touch()
+    page = section("adaptive_patch", tmp_path / "preview.png", tmp_path / "docs/page.md")
+    before, _, after = page.partition("for VGG, DenseNet and ViT: `rate: 0.03, cover_rate: 0.06`.")
+    assert "](../preview.png)" in before
+    assert "| `cover_rate`" in after
+
+
+def test_a_model_that_says_nothing_first_has_no_remarks() -> None:
+    assert remarks(_params("trojan")) == ""
+    assert "\n\n\n" not in _section("trojan")
+
+
+@pytest.mark.parametrize("attack", [attack for attack in ATTACKS if "rate" in _params(attack).model_fields])
+def test_the_page_says_what_the_rate_is_a_share_of(attack: str) -> None:
+    chooses_from = chosen("refine.attacks", attack, "a test").Attack.chooses_from
+    assert CANDIDATES[chooses_from] in described(_params(attack))["rate"]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_defaults_typed_into_the_parameters_are_the_defaults(attack: str) -> None:
+    typed: dict[str, Any] = {}
+    for name, default, _ in settings_of(_params(attack)()):
+        *above, last = name.strip("`").split(".")
+        place = typed
+        for part in above:
+            place = place.setdefault(part, {})
+        if last != "recipe":
+            place[last] = yaml.safe_load(default.strip("`"))
+    assert _params(attack).model_validate(typed) == _params(attack)()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_setting_is_in_the_table_with_what_it_means(attack: str) -> None:
+    lines = settings_of(_params(attack)())
+    assert [name for name, _, _ in lines] == [f"`{name}`" for name in _leaves(_params(attack)())]
+    assert all(meaning for _, _, meaning in lines)
+
+
+def _leaves(settings: BaseModel) -> list[str]:
+    found = []
+    for name, value in settings:
+        nested = isinstance(value, BaseModel) and not isinstance(value, Recipe)
+        found += [f"{name}.{leaf}" for leaf in _leaves(value)] if nested else [name]
+    return found
+
+
+def test_a_default_that_a_group_gives_is_told_and_not_null() -> None:
+    told = {name: default for name, default, _ in settings_of(_params("label_consistent")())}
+    assert told["`source.network.name`"] == "`resnet18`"
+    assert told["`perturbation.random_start`"] == "`false`"
+    assert told["`source.recipe`"] == "150 epochs, batch 128, sgd at 0.1"
+    assert told["`source.folder`"] == "`null`"
