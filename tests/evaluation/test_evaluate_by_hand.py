@@ -17,9 +17,12 @@ from PIL import Image
 from refine.defenses import refine
 from refine.defenses.refine import InputSpace, Refine
 from refine.evaluation import evaluate as stage
+from refine.evaluation import pictures
+from refine.evaluation.held_out import Diagnosed, choose
+from refine.evaluation.wasserstein import Both, Seen, distance
 from refine.params.evaluate import EvaluateParams
 from refine.system.errors import UserError
-from tiny import CPU, Poisoned, attack, classifier_folder, defence_folder, files_of, poisoned, raw
+from tiny import CPU, MEAN, STD, Poisoned, attack, classifier_folder, defence_folder, files_of, poisoned, raw
 
 CLASSES = 6
 
@@ -100,6 +103,64 @@ def test_all_figures_are_those_of_a_loop_over_single_images(
     assert figures["no_defence"] == pytest.approx(_slowly(made, data, defended=False), abs=1e-4)
     assert figures["refine"] == pytest.approx(_slowly(made, data, defended=True), abs=1e-4)
     assert figures["no_defence"] != figures["refine"]
+
+
+@torch.no_grad()
+def test_distances_are_those_of_what_the_network_makes_of_the_same_image_each_way(
+    data: Poisoned, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Of one image at a time: its features, its probabilities before any label map, normalized by hand."""
+    figures = _evaluate(data, models, tmp_path, diagnostic_images=5)["wasserstein"]
+    made = refine.load(models[1], models[0])
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    images = {int(key): image for key, image in zip(data.test.keys, data.test.images, strict=True)}
+
+    def seen(image: torch.Tensor, defended: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = image.unsqueeze(0).float() / 255
+        if defended and made.input_space == "pixel":
+            inputs = made.transform(inputs).clamp(0, 1)
+        inputs = (inputs - mean) / std
+        if defended and made.input_space == "normalized_clamp01":
+            inputs = made.transform(inputs).clamp(0, 1)
+        features = made.classifier.network.features(inputs)  # type: ignore[operator]
+        return features, made.classifier.network(inputs).softmax(dim=1)
+
+    chosen = choose(stage.HeldOut(data.test, data.triggered_test).truth, 5)
+    benign = [data.test.images[place] for place in chosen.benign[:5]]
+    triggered = [data.triggered_test.images[place] for place in chosen.triggered[:5]]
+    clean = [images[int(data.triggered_test.keys[place])] for place in chosen.triggered[:5]]
+    compared = {
+        "moved_benign": (benign, False, benign, True),
+        "moved_triggered": (triggered, False, triggered, True),
+        "trigger_before": (clean, False, triggered, False),
+        "trigger_after": (clean, True, triggered, True),
+    }
+    for figure, (one, one_defended, other, other_defended) in compared.items():
+        for part, name in enumerate(("penultimate", "softmax")):
+            here, there = (
+                torch.cat([seen(image, defended)[part] for image in each])
+                for each, defended in ((one, one_defended), (other, other_defended))
+            )
+            assert figures[name][figure] == pytest.approx(distance(here, there), abs=1e-4)
+            ceiling = float((here - there).norm(dim=1).mean())
+            assert figures[name][f"{figure}_ceiling"] == pytest.approx(ceiling, abs=1e-4)
+            assert ceiling > 1e-3, "nothing is told apart"
+
+
+def test_maps_show_features_without_the_defense_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+    monkeypatch.setattr(pictures, "draw_maps", lambda path, maps, *others: drawn.extend(maps))
+
+    def seen(value: float) -> Seen:
+        return Seen(torch.full((4, 2), value), torch.full((4, 3), 1 / 3))
+
+    chosen = Diagnosed(torch.arange(4), torch.arange(4), torch.arange(2), torch.arange(2))
+    benign, triggered = Both(seen(1), seen(2)), Both(seen(3), seen(4))
+    pictures.draw_features(tmp_path / "features.png", benign, triggered, chosen, ["a", "b"])
+    assert [title for title, _, _ in drawn] == ["features, no defence", "features, REFINE"]
+    for (_, own, marked), values in zip(drawn, ((1, 3), (2, 4)), strict=True):
+        assert torch.equal(own, torch.full((2, 2), values[0]))
+        assert torch.equal(marked, torch.full((2, 2), values[1]))
 
 
 def test_the_outputs_are_these_files_and_no_others(data: Poisoned, models: tuple[Path, Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from refine.defenses.label_map import derangement, remap
+from refine.evaluation.held_out import halves
 from refine.evaluation.wasserstein import Both, Seen, distance, distances
 
 
@@ -52,14 +53,52 @@ def test_the_figures_tell_what_moved_and_what_did_not() -> None:
     permutation = derangement(3, 666)
     told = distances(_both(2.0, 1), (_both(2.0, 3), _both(5.0, 3, before=1.0)), permutation)
     assert told["softmax"]["utility"] == pytest.approx(0, abs=1e-4)
-    assert told["penultimate"]["moved_benign"] <= told["penultimate"]["paired"] == pytest.approx(2 * sqrt(5), rel=1e-4)
-    expected = {"trigger_before": 1, "trigger_after": 3, "moved_triggered": 4}
+    expected = {"moved_benign": 2, "trigger_before": 1, "trigger_after": 3, "moved_triggered": 4}
     for figure, shift in expected.items():
         assert told["penultimate"][figure] == pytest.approx(shift * sqrt(5), rel=1e-4)
+        assert told["penultimate"][f"{figure}_ceiling"] == pytest.approx(shift * sqrt(5), rel=1e-4)
     assert told["softmax"]["trigger_before"] == told["softmax"]["trigger_after"] == 0
-    assert 0 < told["penultimate"]["null"] < sqrt(5)
+
+
+def test_each_figure_stands_beside_its_ceiling_and_what_chance_makes_of_other_images() -> None:
+    benign = _both(0.5, 1)
+    before, after = benign.before.softmax, benign.after.softmax
+    told = distances(benign, None, derangement(3, 666))["softmax"]
+    expected = {
+        "moved_benign": distance(before[:4], after[:4]),
+        "moved_benign_ceiling": float((before[:4] - after[:4]).norm(dim=1).mean()),
+        "moved_benign_independent": distance(before[:4], after[4:]),
+        "moved_benign_null": distance(before[:4], before[4:]),
+        "utility": 0,
+        "utility_ceiling": 0,
+        "utility_independent": distance(before[:4], before[4:]),
+        "utility_null": distance(before[:4], before[4:]),
+    }
+    assert told == pytest.approx(expected, abs=1e-4)
+
+
+def test_points_that_take_each_others_places_are_below_the_ceiling() -> None:
+    points, answers = _points(4, 5, 1), _points(4, 3, 2).softmax(dim=1)
+    swapped = torch.cat((points[:2].flip(0), points[2:]))
+    told = distances(Both(Seen(points, answers), Seen(swapped, answers)), None, derangement(3, 666))["penultimate"]
+    assert told["moved_benign"] == 0
+    assert told["moved_benign_ceiling"] == pytest.approx(float((points[0] - points[1]).norm()), abs=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(200, 200, 40), (20, 1, 1), (60, 60, 60)])
+def test_where_nothing_moves_chance_alone_is_the_same_for_classes_of_any_size(sizes: tuple[int, ...]) -> None:
+    """Of points around the class's own place, halves of the same classes are about as far apart as two draws."""
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    points = 0.1 * _points(len(labels), 5, 1) + 10 * labels.unsqueeze(1)
+    rows = halves(labels)[:, : sum(size // 2 for size in sizes)].flatten()
+    still = Seen(points[rows], points[rows])
+    told = distances(Both(still, still), None, torch.arange(5))["penultimate"]
+    assert told["moved_benign"] == told["moved_benign_ceiling"] == 0
+    assert 0 < told["moved_benign_null"] == told["moved_benign_independent"] < 0.1
 
 
 def test_without_an_attack_there_is_nothing_to_say_of_its_trigger() -> None:
     told = distances(_both(0.5, 1), None, derangement(3, 666))
-    assert {name for figures in told.values() for name in figures} == {"moved_benign", "paired", "null", "utility"}
+    endings = ("", "_ceiling", "_independent", "_null")
+    assert set(told["penultimate"]) == {f"moved_benign{ending}" for ending in endings}
+    assert set(told["softmax"]) == {f"{figure}{ending}" for figure in ("moved_benign", "utility") for ending in endings}

@@ -93,7 +93,7 @@ def _looks(
         return look(defence, images, batch_size, compute)
 
     benign = both(tests.clean.images[chosen.benign])
-    if not len(truth.given):
+    if not len(chosen.triggered):
         return benign, None
     clean = tests.clean.images[truth.clean_rows[chosen.triggered]]
     return benign, (both(clean), both(tests.triggered.images[chosen.triggered]))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from refine.data.reader import Split
 from refine.evaluation.metrics import Truth
 from refine.system.errors import UserError
+
+_SEED = 1
+"""Of the halves: one for all runs, so that runs on the same data set look at the same images and compare."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,13 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """The images that diagnostics look at, int64 each.
+    """The images that diagnostics look at, int64 each: a first half, and a second one of the same classes.
 
     Attributes:
-        benign: places in the clean split.
-        triggered: places in the triggered split.
-        mapped_labels: true labels of the first ones of `benign`, which are drawn on a map.
-        triggered_labels: true labels of `triggered`.
+        benign: places in the clean split, [2 n].
+        triggered: places in the triggered split, [2 n]; [0] where hardly anything is triggered.
+        mapped_labels: true labels of the first half of `benign`, which is drawn on a map, [n].
+        triggered_labels: true labels of the first half of `triggered`, which is drawn beside it.
     """
 
     benign: Tensor
@@ -50,12 +54,32 @@ class Diagnosed:
 
 
 def choose(truth: Truth, count: int) -> Diagnosed:
-    """So many triggered images and twice as many benign ones, all classes in turn; fewer of both where one runs out."""
-    count = min(count, len(truth.labels) // 2, len(truth.clean_rows) or count)
-    benign = one_of_each(truth.labels, 2 * count)
-    behind = truth.labels[truth.clean_rows]
-    triggered = one_of_each(behind, count)
-    return Diagnosed(benign, triggered, truth.labels[benign[:count]], behind[triggered])
+    """Two halves of so many benign images each, and of as many triggered ones; fewer of both where one runs out."""
+    benign, triggered = halves(truth.labels), halves(truth.behind)
+    count = min(count, benign.shape[1], triggered.shape[1] or count)
+    benign, triggered = benign[:, :count], triggered[:, :count]
+    return Diagnosed(benign.flatten(), triggered.flatten(), truth.labels[benign[0]], truth.behind[triggered[0]])
+
+
+def halves(labels: Tensor) -> Tensor:
+    """Places of all images in two halves, drawn at random within each class, int64 [2, N // 2].
+
+    A column holds two images of one class, and the columns take the classes in turn, so that the first few are spread
+    over them. Images that are left over in classes of odd size come last, in columns of two classes.
+    """
+    order = torch.randperm(len(labels), generator=Generator().manual_seed(_SEED))
+    turns: list[tuple[int, tuple[int, int]]] = []
+    alone: list[int] = []
+    for label in sorted(set(labels.tolist())):
+        places = order[labels[order] == label].tolist()
+        turns += enumerate(_in_pairs(places))
+        alone += places[len(places) // 2 * 2 :]
+    columns = [pair for _, pair in sorted(turns, key=itemgetter(0))] + _in_pairs(alone)
+    return torch.tensor(columns, dtype=torch.int64).view(-1, 2).T
+
+
+def _in_pairs(places: list[int]) -> list[tuple[int, int]]:
+    return list(zip(places[::2], places[1::2], strict=False))
 
 
 def one_of_each(labels: Tensor, count: int) -> Tensor:

@@ -43,7 +43,7 @@ def draw_features(path: Path, benign: Both, triggered: Both | None, chosen: Diag
     labels = chosen.mapped_labels, chosen.triggered_labels
     maps = []
     for title, system in (("features, no defence", "before"), ("features, REFINE", "after")):
-        own = getattr(benign, system).penultimate[: len(chosen.mapped_labels)]
-        marked = getattr(triggered, system).penultimate if triggered else own[:0]
+        own = getattr(benign, system).penultimate[: len(labels[0])]
+        marked = getattr(triggered, system).penultimate[: len(labels[1])] if triggered else own[:0]
         maps.append((title, own, marked))
     draw_maps(path, maps, labels, classes)

@@ -14,7 +14,7 @@ class EvaluateParams(Section):
     batch_size: images per forward pass.
     gallery_images: columns of the picture grid.
     diagnostic_images: test images, benign ones and as many triggered ones, that the Wasserstein distances and the
-        maps of features are made of; fewer where there are not so many.
+        maps of features are made of, beside as many others for comparison; fewer where there are not so many.
     least_asr: attack success rate without defence below which the attack did not take; the run then says that it
         proves nothing about the defence.
     """
