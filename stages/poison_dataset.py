@@ -24,7 +24,12 @@ def poison_dataset() -> dict[str, Any]:
     from refine.poisoning.attack import Setting
 
     train, test = read_split(Path("data/raw/train")), read_split(Path("data/raw/test"))
-    setting = Setting(len(train.manifest.classes), train.manifest.side, own_files=Path("data/own/attack"))
+    setting = Setting(
+        num_classes=len(train.manifest.classes),
+        side=train.manifest.side,
+        own_files=Path("data/own/attack"),
+        name=params.attack.name,
+    )
     attack = module.Attack(settings, setting)
     out = Path("data/poisoned")
     outputs = poison.Outputs(out / "train", out / "test", out / "attack", out / "preview.png")

@@ -155,7 +155,7 @@ def raw(folder: Path, images: int = 60, classes: int = 3, side: int = 16, seed: 
 def attack(name: str, train: Split, **settings: Any) -> AnyAttack:
     """An attack for a data set."""
     module = chosen("refine.attacks", name, "a test")
-    setting = Setting(len(train.manifest.classes), train.manifest.side, own_files())
+    setting = Setting(len(train.manifest.classes), train.manifest.side, own_files(), name)
     made: AnyAttack = module.Attack(module.Params.model_validate({**SMALL.get(name, {}), **settings}), setting)
     return made
 
@@ -163,7 +163,7 @@ def attack(name: str, train: Split, **settings: Any) -> AnyAttack:
 def ready(name: str, side: int, classes: int = 10, seed: int = 1, **settings: Any) -> AnyAttack:
     """An attack with its tensors, for images of this side."""
     module = chosen("refine.attacks", name, "a test")
-    made: AnyAttack = module.Attack(module.Params.model_validate(settings), Setting(classes, side, own_files()))
+    made: AnyAttack = module.Attack(module.Params.model_validate(settings), Setting(classes, side, own_files(), name))
     nothing = torch.zeros(0, dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
     made.tensors = made.prepare(*synthetic(4, side), Chosen(nothing, nothing), generator)

@@ -73,6 +73,14 @@ def test_a_robust_one_withstands_what_misleads_a_plain_one() -> None:
     assert losses[1] < losses[0]
 
 
+def test_messages_name_the_attack_whose_settings_they_are_about() -> None:
+    setting = Setting(3, 16, name="label_consistent")
+    with pytest.raises(UserError, match=r"^attacks\.label_consistent\.source\.network\.name: 'vgg' is not known"):
+        _made(setting=setting, network={"name": "vgg", "width": WIDTH})
+    with pytest.raises(UserError, match=r"^attacks\.label_consistent\.source\.recipe: a batch of 500 images cannot be"):
+        _made(setting=setting, recipe={**RECIPE, "batch_size": 500, "drop_last": True})
+
+
 def test_the_users_own_is_taken_from_its_folder(tmp_path: Path) -> None:
     own = classifier_folder(tmp_path / "own/benign")
     made = _made(setting=Setting(3, 16, tmp_path / "own"), folder=str(tmp_path / "own/benign"))

@@ -126,6 +126,13 @@ def test_a_missing_file_is_named(own: Path) -> None:
         _made(own, image=str(own / "nothing.png"))
 
 
+def test_a_folder_in_place_of_a_file_is_called_one(own: Path) -> None:
+    image = _put(own / "p.png", _bytes(16, 16, 3))
+    for settings in ({"image": str(own)}, {"image": image, "mask": str(own)}):
+        with pytest.raises(UserError, match=r"own is a folder; name an image file, .* in attacks\.custom"):
+            _made(own, **settings)
+
+
 def test_a_file_that_is_no_image_is_named(own: Path) -> None:
     (own / "text.png").write_text("no image", encoding="utf-8")
     with pytest.raises(UserError, match=r"text\.png cannot be read as an image"):

@@ -300,7 +300,7 @@ def test_a_target_that_is_no_class_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in ATTACKS if "rate" in _params(name).model_fields])
 def test_a_rate_that_picks_no_image_is_refused(name: str) -> None:
     train = _in_memory(60, 3, 32, 0)
-    with pytest.raises(UserError, match=r"rate of 0.001 picks none of \d+ images; raise attacks.\*.rate"):
+    with pytest.raises(UserError, match=rf"rate of 0.001 picks none of \d+ images; raise attacks\.{name}\.rate"):
         attack(name, train, rate=0.001).choose(train.labels, torch.Generator())
 
 

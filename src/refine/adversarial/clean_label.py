@@ -55,7 +55,7 @@ class CleanLabelAttack(Attack[P]):
             where = "" if self.params.corners == 1 else " in each of the four corners"
             raise UserError(
                 f"a patch of {self.patch_side} pixels{where} does not fit images of {self.setting.side}; "
-                "lower attacks.*.patch_side"
+                f"lower {self.setting.section}.patch_side"
             )
 
     def _margin(self) -> int:

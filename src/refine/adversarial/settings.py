@@ -33,6 +33,14 @@ class SourceRecipe(BackdoorRecipe):
 
     place: ClassVar[str] = "attacks.*.source.recipe"
 
+    def within(self, section: str) -> SourceRecipe:
+        """The same recipe, whose messages name its place among the settings of one attack."""
+
+        class Placed(SourceRecipe):
+            place: ClassVar[str] = f"{section}.source.recipe"
+
+        return Placed.model_construct(**dict(self))
+
 
 class SourceModel(Section):
     """The benign classifier that d misleads.

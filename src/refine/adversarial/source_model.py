@@ -51,7 +51,7 @@ def _given(name: str, setting: Setting) -> Classifier:
     if expected != found:
         raise UserError(
             f"{folder} is a classifier of {found[0]} classes for images of {found[1]} pixels, but the data set has "
-            f"{expected[0]} classes and {expected[1]} pixels; give another one in attacks.*.source.folder"
+            f"{expected[0]} classes and {expected[1]} pixels; give another one in {setting.section}.source.folder"
         )
     return classifier
 
@@ -59,28 +59,28 @@ def _given(name: str, setting: Setting) -> Classifier:
 def _trained(
     params: CleanLabelParams, images: Tensor, labels: Tensor, setting: Setting, generator: Generator
 ) -> Classifier:
-    source, resolved = params.source, compute()
+    source, recipe, resolved = params.source, params.source.recipe.within(setting.section), compute()
     seed = int(torch.randint(2**31, (), generator=generator))
     torch.manual_seed(seed)
     architecture = Architecture(name=source.network.name, width=source.network.width)
-    read_from = "attacks.*.source.network.name"
+    read_from = f"{setting.section}.source.network.name"
     classifier = classifiers.build(architecture, setting.num_classes, normalisation_of(images), read_from)
     classifier.to(resolved.device).to(memory_format=torch.channels_last)
     # The loop's facts are label and whether an image is poisoned, which none is.
     training_set = Resident(images, (labels, torch.zeros_like(labels)), resolved.device)
-    batches = batches_of(training_set, source.recipe, resolved)
+    batches = batches_of(training_set, recipe, resolved)
     begin(classifier, batches, seed)
     task = SourceTask(
         classifier=classifier,
         batches=batches,
-        recipe=source.recipe,
+        recipe=recipe,
         attack=TrainingTime(),
         compute=resolved,
-        precision=resolved.precision(source.recipe.precision),
+        precision=resolved.precision(recipe.precision),
         source=source,
         perturbation=params.perturbation,
     )
-    Run(task, source.recipe, "the attack's source model", seed, resolved, None).train()
+    Run(task, recipe, "the attack's source model", seed, resolved, None).train()
     return classifiers.freeze(classifier)
 
 

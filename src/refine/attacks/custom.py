@@ -65,6 +65,8 @@ class Attack(BaseAttack[Params]):
         if self.setting.own_files is None:
             raise LookupError("Setting.own_files says where the user's files lie")
         path = inside(self.setting.own_files, name)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name an image file, such as one in it, in attacks.custom")
         if not path.is_file():
             raise UserError(f"{path} is missing; put it there, or name another file in attacks.custom")
         try:

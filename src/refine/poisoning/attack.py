@@ -48,11 +48,18 @@ class Setting:
         side: height and width of the images, in pixels.
         own_files: tracked folder for files of the user's own; an attack reads no other file of the project.
             None where an attack is only applied again.
+        name: of the attack, for messages; `*` stands for whichever.
     """
 
     num_classes: int
     side: int
     own_files: Path | None = None
+    name: str = "*"
+
+    @property
+    def section(self) -> str:
+        """Where the user finds the attack's settings."""
+        return f"attacks.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,11 @@ class Attack(Generic[P]):
         """
         rate: float = getattr(self.params, "rate", 0.0)
         wanted = round(rate * candidates)
+        section = self.setting.section
+        if candidates == 0:
+            raise UserError(f"there is no training image of {self.chooses_from} to poison; change {section}.target")
         if wanted == 0:
-            raise UserError(f"a poisoning rate of {rate} picks none of {candidates} images; raise attacks.*.rate")
+            raise UserError(f"a poisoning rate of {rate} picks none of {candidates} images; raise {section}.rate")
         return wanted
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:

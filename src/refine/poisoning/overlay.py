@@ -157,7 +157,7 @@ class PatchAttack(Attack[P]):
             away = f", {self.margin} from the edge," if self.margin else ""
             raise UserError(
                 f"a patch of {self.patch_side} pixels{away} does not fit images of {self.setting.side}; "
-                "lower attacks.*.patch_side"
+                f"lower {self.setting.section}.patch_side"
             )
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:

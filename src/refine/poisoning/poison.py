@@ -17,6 +17,7 @@ from refine.data.twins import Twins
 from refine.pictures.grid import Grid, difference, draw_grids
 from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack, Chosen
+from refine.poisoning.check import Checks
 from refine.system.files import new_folder
 from refine.system.progress import progress
 
@@ -45,22 +46,31 @@ def poison_dataset(
         seed: of every random choice.
         train: clean training split.
         test: clean test split.
+
+    Raises:
+        UserError: the attack cannot be applied here, or would leave a data set that proves nothing.
     """
+    checks = Checks(attack, train, test)
+    checks.classes()
     generator = torch.Generator().manual_seed(seed)
     chosen = attack.choose(train.labels, generator)
+    given = train.labels.clone()
+    given[chosen.poisoned] = attack.relabel(train.labels[chosen.poisoned])
+    to_trigger = attack.relabel(test.labels) != test.labels
+    checks.labels(chosen, given, to_trigger)
     attack.tensors = attack.prepare(train.images, train.labels, chosen, generator)
     images = train.images.clone()
     _apply(attack.poison, images, chosen.poisoned, torch.arange(len(chosen.poisoned)))
     _apply(attack.cover, images, chosen.cover, torch.arange(len(chosen.cover)))
-    to_trigger = attack.relabel(test.labels) != test.labels
     triggered = test.images[to_trigger]
     _apply(attack.trigger, triggered, torch.arange(len(triggered)), test.keys[to_trigger])
+    checks.images(chosen, images, to_trigger, triggered)
     with (
         new_folder(outputs.attack) as attack_part,
         new_folder(outputs.test) as test_part,
         new_folder(outputs.train) as train_part,
     ):
-        write_shards(train_part, _train_samples(attack, train, images, chosen), train.manifest.description)
+        write_shards(train_part, _train_samples(train, images, chosen, given), train.manifest.description)
         write_shards(test_part, _test_samples(attack, test, to_trigger, triggered), test.manifest.description)
         record = saved.save(attack_part, name, attack, chosen, seed, train.labels)
         _save_training_time(attack_part / "training", attack, train, chosen)
@@ -94,9 +104,7 @@ def _twins(attack: AnyAttack, train: Split, rows: Tensor) -> Twins:
     return Twins(train.keys[rows[order]], mirrored)
 
 
-def _train_samples(attack: AnyAttack, train: Split, images: Tensor, chosen: Chosen) -> Iterator[Sample]:
-    given = train.labels.clone()
-    given[chosen.poisoned] = attack.relabel(train.labels[chosen.poisoned])
+def _train_samples(train: Split, images: Tensor, chosen: Chosen, given: Tensor) -> Iterator[Sample]:
     poisoned, cover = (torch.zeros(len(given), dtype=torch.bool) for _ in range(2))
     poisoned[chosen.poisoned] = True
     cover[chosen.cover] = True

@@ -84,6 +84,6 @@ def load(folder: Path) -> AnyAttack:
         params = module.Params.model_validate(saved.settings)
     except ValidationError as error:
         raise UserError(f"{folder}/attack.json is damaged ({error.errors()[0]['msg']}); {_REMEDY}") from None
-    attack: AnyAttack = module.Attack(params, Setting(saved.num_classes, saved.side))
+    attack: AnyAttack = module.Attack(params, Setting(saved.num_classes, saved.side, name=saved.attack))
     attack.tensors = load_tensors(folder / "tensors.safetensors", saved.tensors_sha256, _REMEDY)
     return attack
