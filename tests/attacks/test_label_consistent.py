@@ -13,9 +13,11 @@ from refine.adversarial.clean_label import CleanLabelAttack
 from refine.attacks import clean_label, label_consistent
 from refine.data import training_time
 from refine.data.tensors import load_tensors
+from refine.params.reading import ParamsFile
+from refine.params.train_backdoor import TrainBackdoorParams
 from refine.poisoning.attack import Chosen, Setting
 from refine.system.errors import UserError
-from support import synthetic
+from support import PROJECT, synthetic
 from tiny import Poisoned, attack, classifier_folder, poisoned, raw
 
 TEXTURE = [[247, 241, 130], [106, 201, 92], [153, 163, 20]]
@@ -115,6 +117,14 @@ def test_the_source_models_weights_are_left_for_the_training_where_that_is_wante
     assert part.initial_weights_sha256 is not None
     weights = load_tensors(result.outputs.attack / "training" / training_time.WEIGHTS, part.initial_weights_sha256, "")
     assert weights["head.weight"].shape == (3, 64)
+
+
+def test_the_preset_of_the_released_code_goes_on_from_them_in_the_network_that_they_are_of() -> None:
+    preset = ParamsFile(PROJECT / "presets/paper.yaml")
+    params = preset.section("attacks.label_consistent", label_consistent.Params)
+    assert params.start_from_source
+    assert params.source.network == preset.section("train_backdoor", TrainBackdoorParams).network
+    assert params == label_consistent.Params(start_from_source=True)  # the rest is published as it is
 
 
 def test_they_are_not_left_otherwise(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refine.attacks import wanet
+from refine.params.reading import ParamsFile
 from refine.poisoning import saved
 from refine.poisoning.attack import Setting
 from refine.system.errors import UserError
-from support import synthetic
+from support import PROJECT, synthetic
 from tiny import attack, is_nearest, poisoned, raw, ready
 
 Floats = NDArray[np.float64]
@@ -76,6 +77,25 @@ def _sampled(image: Floats, grid: Floats) -> Floats:
 def test_the_grid_is_the_formula(side: int, k: int, strength: float) -> None:
     made = ready("wanet", side, seed=5, k=k, strength=strength)
     assert np.allclose(made.tensors["grid"].numpy(), _grid(5, side, k, strength), atol=1e-5)
+
+
+def test_the_released_variant_jitters_each_pixel_and_has_no_noise_samples() -> None:
+    made = ready("wanet", 21, seed=5, variant="released")
+    assert np.allclose(made.tensors["grid"].numpy(), _grid(5, 21, 21, 0.5), atol=1e-5)
+    assert len(made.choose(torch.arange(1_000) % 10, torch.Generator()).cover) == 0
+
+
+def test_a_variant_says_what_is_left_out_and_nothing_else() -> None:
+    named = wanet.Params.model_validate({"variant": "released", "k": 8, "strength": 0.7})
+    assert (named.k, named.strength, named.noise_ratio) == (8, 0.7, 0.0)
+    assert wanet.Params.model_validate({"variant": "paper"}) == wanet.Params()
+    again = wanet.Params.model_validate(wanet.Params.model_validate({"variant": "released"}).model_dump())
+    assert (again.k, again.noise_ratio) == (None, 0.0)
+
+
+def test_the_preset_of_the_released_code_takes_the_released_variant() -> None:
+    chosen = ParamsFile(PROJECT / "presets/paper.yaml").section("attacks.wanet", wanet.Params)
+    assert (chosen.k, chosen.strength, chosen.noise_ratio) == (None, 0.5, 0.0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"k": 16}, {"strength": 3.0}])

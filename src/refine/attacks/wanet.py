@@ -3,16 +3,19 @@
     x' = sample(x, G),  G = clip(I + s N / h, -1, 1),  s = 0.5
 
 I holds each pixel's own place, from -1 to 1 along both axes; h is the side. N is noise of k x k x 2, uniform
-in [-1, 1], divided by its mean absolute value and enlarged to h x h bicubically. G is drawn once and saved; the
-released REFINE code draws another one for its test images. Noise samples keep their label and are warped by G
-plus uniform noise in [-1, 1] / h of their own, so that only the exact warp leads to the target.
+in [-1, 1], divided by its mean absolute value and enlarged to h x h bicubically. G is drawn once and saved. Noise
+samples keep their label and are warped by G plus uniform noise in [-1, 1] / h of their own, so that only the exact
+warp leads to the target.
+
+`variant: released` is what the released REFINE code makes of it: k = h, each pixel jittering on its own, and no noise
+samples. That code draws another G for its test images; here it is the same one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from refine.params.reading import Number
 from refine.poisoning.attack import Attack as BaseAttack
@@ -25,17 +28,27 @@ if TYPE_CHECKING:
 
 
 class Params(TargetedParams):
-    """The WaNet paper's values; the released REFINE code has `k` equal to the side and `noise_ratio` 0.
+    """The WaNet paper's values, those of `variant: paper`.
 
     Attributes:
-        k: side of the noise that the warp is enlarged from; the side of the images makes it a jitter of pixels.
+        variant: whose values those settings have that are left out: `paper`, or `released` for the released REFINE
+            code, whose `k` is null and whose `noise_ratio` is 0.
+        k: side of the noise that the warp is enlarged from; null is the side of the images, a jitter of pixels.
         strength: s; pixels move by about half as many pixels along each axis.
         noise_ratio: noise samples for each poisoned one.
     """
 
-    k: Annotated[int, Field(ge=1)] = 4
+    variant: Literal["paper", "released"] = "paper"
+    k: Annotated[int, Field(ge=1)] | None = 4
     strength: Annotated[Number, Field(gt=0)] = 0.5
     noise_ratio: Annotated[Number, Field(ge=0)] = 2.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _released(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("variant") == "released":
+            return {"k": None, "noise_ratio": 0.0, **content}
+        return content
 
 
 class Attack(BaseAttack[Params]):
@@ -45,11 +58,16 @@ class Attack(BaseAttack[Params]):
     sample's own noise follows (kept apart it would be larger than the data set).
     """
 
+    @property
+    def points(self) -> int:
+        """k."""
+        return self.setting.side if self.params.k is None else self.params.k
+
     def check(self) -> None:
         super().check()
-        if self.params.k > self.setting.side:
+        if self.points > self.setting.side:
             raise UserError(
-                f"a warp of {self.params.k} x {self.params.k} points is finer than images of "
+                f"a warp of {self.points} x {self.points} points is finer than images of "
                 f"{self.setting.side} pixels; lower attacks.wanet.k"
             )
 
@@ -71,7 +89,7 @@ class Attack(BaseAttack[Params]):
         from torch.nn.functional import interpolate
 
         del images, labels, chosen
-        side, k = self.setting.side, self.params.k
+        side, k = self.setting.side, self.points
         noise = 2 * torch.rand(1, 2, k, k, generator=generator) - 1
         noise /= noise.abs().mean()
         field = interpolate(noise, size=[side, side], mode="bicubic", align_corners=True)[0].permute(1, 2, 0)
