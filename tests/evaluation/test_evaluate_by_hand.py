@@ -147,7 +147,9 @@ def test_distances_are_those_of_what_the_network_makes_of_the_same_image_each_wa
             assert ceiling > 1e-3, "nothing is told apart"
 
 
-def test_maps_show_features_without_the_defense_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_maps_show_features_without_the_defense_first(
+    data: Poisoned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     drawn: list[tuple[str, torch.Tensor, torch.Tensor]] = []
     monkeypatch.setattr(pictures, "draw_maps", lambda path, maps, *others: drawn.extend(maps))
 
@@ -156,8 +158,9 @@ def test_maps_show_features_without_the_defense_first(monkeypatch: pytest.Monkey
 
     chosen = Diagnosed(torch.arange(4), torch.arange(4), torch.arange(2), torch.arange(2))
     benign, triggered = Both(seen(1), seen(2)), Both(seen(3), seen(4))
-    pictures.draw_features(tmp_path / "features.png", benign, triggered, chosen, ["a", "b"])
-    assert [title for title, _, _ in drawn] == ["features, no defence", "features, REFINE"]
+    tests = stage.HeldOut(data.test, data.triggered_test)
+    pictures.draw_features(tmp_path / "features.png", benign, triggered, chosen, tests)
+    assert [title for title, _, _ in drawn] == ["penultimate features, no defence", "penultimate features, REFINE"]
     for (_, own, marked), values in zip(drawn, ((1, 3), (2, 4)), strict=True):
         assert torch.equal(own, torch.full((2, 2), values[0]))
         assert torch.equal(marked, torch.full((2, 2), values[1]))
@@ -171,7 +174,9 @@ def test_the_outputs_are_these_files_and_no_others(data: Poisoned, models: tuple
         "plots/confusion_refine.csv",
         "plots/confusion_triggered_no_defence.csv",
         "plots/confusion_triggered_refine.csv",
+        "plots/features.pdf",
         "plots/features.png",
+        "plots/gallery.pdf",
         "plots/gallery.png",
         "plots/snapshots.csv",
     }
@@ -241,7 +246,8 @@ def test_the_gallery_shows_clean_triggered_and_what_the_classifier_sees_of_both(
     column = 1  # classes 1 to 4 have a column each; class 0 is the target
     left = 120 + column * 100
     for row, image in enumerate(shown):
-        cell = pixels[24 + row * 100 : 24 + row * 100 + 96, left : left + 96]
+        upper = 32 + row * 118
+        cell = pixels[upper : upper + 96, left : left + 96]
         enlarged = image.permute(1, 2, 0).repeat_interleave(6, 0).repeat_interleave(6, 1)
         assert (cell.int() - enlarged.int()).abs().max() <= 1
 

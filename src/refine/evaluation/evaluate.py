@@ -78,8 +78,9 @@ def evaluate(
             _write_confusion(part / f"confusion_triggered_{system}.csv", answers.triggered, truth.behind, classes)
         rows = list(_snapshots(tests, models, figures["refine"], params.batch_size, compute))
         _write_csv(part / "snapshots.csv", list(rows[0]), [list(row.values()) for row in rows])
-        draw_gallery(part / "gallery.png", tests, truth, defence, params.gallery_images, compute)
-        draw_features(part / "features.png", benign, attacked[1] if attacked else None, chosen, classes)
+        both = answered["no_defence"], answered["refine"]
+        draw_gallery(part / "gallery.png", tests, both, defence, params.gallery_images, compute)
+        draw_features(part / "features.png", benign, attacked[1] if attacked else None, chosen, tests)
         write_json(metrics, figures)
     return figures
 

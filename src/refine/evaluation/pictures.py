@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,39 +12,80 @@ from torch import Tensor
 from refine.data.pixels import in_batches
 from refine.defenses.refine import Refine
 from refine.evaluation.held_out import Diagnosed, HeldOut, one_of_each
-from refine.evaluation.metrics import Truth
+from refine.evaluation.metrics import Answers
 from refine.evaluation.wasserstein import Both
 from refine.models.device import Compute
-from refine.pictures.grid import Grid, draw_grids, to_bytes
-from refine.pictures.map import draw_maps
+from refine.pictures.grid import Caption, Grid, draw_grids, to_bytes
+from refine.pictures.map import Legend, draw_maps
+
+
+class Mark(NamedTuple):
+    """A sign that says how an answer is, and its color."""
+
+    sign: str
+    color: str
+
+
+_RIGHT, _WRONG, _WANTED = Mark("✓", "#1a7f37"), Mark("✗", "#9a6700"), Mark("◎", "#c02020")
+_KEY = {_RIGHT: "right", _WRONG: "wrong", _WANTED: "wrong, and what the attacker wants"}
 
 
 @torch.inference_mode()
-def draw_gallery(path: Path, tests: HeldOut, truth: Truth, defence: Refine, columns: int, compute: Compute) -> None:
-    """Clean, triggered and transformed images, a class a column where there are enough; clean ones without attack."""
+def draw_gallery(
+    path: Path, tests: HeldOut, answered: tuple[Answers, Answers], defence: Refine, columns: int, compute: Compute
+) -> None:
+    """Clean and triggered images, each as it is and transformed, and what is answered to it.
+
+    A class a column where there are enough; clean images alone where there is no attack.
+
+    Args:
+        path: of the picture; a PDF lies beside it.
+        tests: clean and triggered test images.
+        answered: what the bare and the defended classifier answer to them.
+        defence: of the classifier.
+        columns: at most.
+        compute: device.
+    """
+    truth, classes = tests.truth, tests.clean.manifest.classes
     attacked = len(truth.given) > 0
-    labels = truth.labels[truth.clean_rows] if attacked else truth.labels
+    labels = truth.behind if attacked else truth.labels
     places = one_of_each(labels, columns)
-    clean = tests.clean.images[truth.clean_rows[places] if attacked else places]
-    names = [tests.clean.manifest.classes[label] for label in labels[places].tolist()]
+    behind = truth.clean_rows[places] if attacked else places
+    given = truth.given[places] if attacked else torch.full_like(places, -1)
+    rows, captions = [], []
 
-    def transformed(images: Tensor) -> Tensor:
+    def show(title: str, images: Tensor, answers: list[Tensor]) -> None:
         (pixels,) = in_batches(images, len(images), compute.device)
-        return to_bytes(defence.pictures(pixels)).cpu()
+        rows.extend([(title, images), (f"{title}, transformed", to_bytes(defence.pictures(pixels)).cpu())])
+        for system, said in zip(("no defence:", "REFINE:"), answers, strict=True):
+            captions.append((system, _captions(said.argmax(dim=1), labels[places], given, classes)))
 
-    rows = [("clean", clean), ("transformed", transformed(clean))]
+    show("clean", tests.clean.images[behind], [answers.benign[behind] for answers in answered])
     if attacked:
-        triggered = tests.triggered.images[places]
-        rows += [("triggered", triggered), ("transformed", transformed(triggered))]
-    draw_grids(path, Grid(names, rows))
+        show("triggered", tests.triggered.images[places], [answers.triggered[places] for answers in answered])
+    names = [classes[label] for label in labels[places].tolist()]
+    key = "    ".join(f"{mark.sign} {meaning}" for mark, meaning in _KEY.items() if attacked or mark is not _WANTED)
+    draw_grids(path, Grid(names, rows, captions, key), vector=True)
 
 
-def draw_features(path: Path, benign: Both, triggered: Both | None, chosen: Diagnosed, classes: Sequence[str]) -> None:
+def _captions(said: Tensor, labels: Tensor, given: Tensor, classes: Sequence[str]) -> list[Caption]:
+    """The answers, each with a sign that tells whether it is right, wrong, or wrong as the attacker wants."""
+    marks = [
+        _RIGHT if answer == label else _WANTED if answer == wanted else _WRONG
+        for answer, label, wanted in zip(said.tolist(), labels.tolist(), given.tolist(), strict=True)
+    ]
+    return [
+        Caption(f"{mark.sign} {classes[answer]}", mark.color) for mark, answer in zip(marks, said.tolist(), strict=True)
+    ]
+
+
+def draw_features(path: Path, benign: Both, triggered: Both | None, chosen: Diagnosed, tests: HeldOut) -> None:
     """Maps of the features before and after the defence (the idea of the paper's Figure 2)."""
-    labels = chosen.mapped_labels, chosen.triggered_labels
     maps = []
-    for title, system in (("features, no defence", "before"), ("features, REFINE", "after")):
-        own = getattr(benign, system).penultimate[: len(labels[0])]
-        marked = getattr(triggered, system).penultimate[: len(labels[1])] if triggered else own[:0]
+    for title, system in (("penultimate features, no defence", "before"), ("penultimate features, REFINE", "after")):
+        own = getattr(benign, system).penultimate[: len(chosen.mapped_labels)]
+        marked = getattr(triggered, system).penultimate[: len(chosen.triggered_labels)] if triggered else own[:0]
         maps.append((title, own, marked))
-    draw_maps(path, maps, labels, classes)
+    targets = set(tests.truth.given.tolist())
+    target = targets.pop() if len(targets) == 1 else None
+    draw_maps(path, maps, Legend(tests.clean.manifest.classes, chosen.mapped_labels, chosen.triggered_labels, target))

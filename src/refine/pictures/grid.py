@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
-from refine.data.format.png import encode
-from refine.system.files import new_file
+from refine.data.format.png import Pixels
+from refine.pictures.figure import DPI, fitted, same_everywhere, save
 
 _CELL = 96
 _GAP = 4
 _MARGIN = 120
-_HEADER = 24
-_LONGEST = 24
-_SMALLEST_FONT = 8
-_TEXT = (40, 40, 40)
+_HEADER = 32
+_CAPTION = 18
+_KEY = 26
+_SIZE = 9.0
+_SMALL = 8.0
+_TEXT = "#282828"
+_POINTS = 72 / DPI
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A word below an image, and its color."""
+
+    text: str
+    color: str = _TEXT
 
 
 @dataclass(frozen=True)
@@ -30,51 +44,97 @@ class Grid:
     Attributes:
         columns: a heading for each image of a row.
         rows: a title and uint8 [n, 3, H, W] each; small images are enlarged without smoothing.
+        captions: for each row a title and a caption below each image; none anywhere where it is empty.
+        key: one line below the grid.
     """
 
     columns: Sequence[str]
     rows: Sequence[tuple[str, Tensor]]
+    captions: Sequence[tuple[str, Sequence[Caption]]] = ()
+    key: str = ""
+
+    @property
+    def step(self) -> int:
+        """From one row to the next, in pixels."""
+        return _CELL + _GAP + (_CAPTION if self.captions else 0)
 
     @property
     def height(self) -> int:
         """In pixels."""
-        return _HEADER + len(self.rows) * (_CELL + _GAP)
+        return _HEADER + len(self.rows) * self.step + (_KEY if self.key else 0)
 
 
-def draw_grids(path: Path, *grids: Grid) -> None:
-    """Writes a PNG with one grid below the other."""
-    width = _MARGIN + max(len(grid.columns) for grid in grids) * (_CELL + _GAP)
-    sheet = Image.new(
-        "RGB", (max(width, _MARGIN + 200), max(sum(grid.height for grid in grids), _HEADER + _CELL)), "white"
-    )
-    top = 0
-    for grid in grids:
-        _draw(sheet, top, grid)
-        top += grid.height
-    with new_file(path) as partial:
-        partial.write_bytes(encode(np.asarray(sheet)))
+def draw_grids(path: Path, *grids: Grid, vector: bool = False) -> None:
+    """Writes a PNG with one grid below the other.
+
+    Args:
+        path: of the picture.
+        grids: from top to bottom.
+        vector: writes a PDF beside it.
+    """
+    width = _MARGIN + max(2, *(len(grid.columns) for grid in grids)) * (_CELL + _GAP)
+    height = max(_HEADER + _CELL, sum(grid.height for grid in grids))
+    tops = np.cumsum([0, *(grid.height for grid in grids)]).tolist()
+    sheet = np.full((height, width, 3), 255, dtype=np.uint8)
+    with same_everywhere():
+        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        for top, grid in zip(tops, grids, strict=False):
+            _paste(sheet, top, grid)
+            _write(axes, top, grid)
+        axes.imshow(sheet, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
+        save(figure, path, vector)
 
 
-def _draw(sheet: Image.Image, top: int, grid: Grid) -> None:
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(13)
-    for column, heading in enumerate(grid.columns):
-        left = _MARGIN + column * (_CELL + _GAP)
-        fitting = next(
-            ImageFont.load_default(size) for size in (13, 11, 9, _SMALLEST_FONT) if _fits(draw, heading, size)
-        )
-        draw.text((left + _CELL // 2, top + _HEADER // 2), heading[:_LONGEST], fill=_TEXT, font=fitting, anchor="mm")
-    for row, (title, images) in enumerate(grid.rows):
-        upper = top + _HEADER + row * (_CELL + _GAP)
-        draw.text((_MARGIN - 8, upper + _CELL // 2), title, fill=_TEXT, font=font, anchor="rm")
+def _paste(sheet: Pixels, top: int, grid: Grid) -> None:
+    for row, (_, images) in enumerate(grid.rows):
+        upper = top + _HEADER + row * grid.step
         for column, image in enumerate(images):
             cell = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
             way = Image.Resampling.NEAREST if cell.width <= _CELL else Image.Resampling.BILINEAR
-            sheet.paste(cell.resize((_CELL, _CELL), way), (_MARGIN + column * (_CELL + _GAP), upper))
+            left = _left(column)
+            sheet[upper : upper + _CELL, left : left + _CELL] = np.asarray(cell.resize((_CELL, _CELL), way))
 
 
-def _fits(draw: ImageDraw.ImageDraw, heading: str, size: int) -> bool:
-    return size == _SMALLEST_FONT or draw.textlength(heading, ImageFont.load_default(size)) <= _CELL
+def _write(axes: Axes, top: int, grid: Grid) -> None:
+    """Headings, titles, captions and key, at places in pixels."""
+    first = top + _HEADER
+    for column, heading in enumerate(grid.columns):
+        _say(axes, (_middle(column), top + _HEADER / 2), heading, lines=2)
+    for row, (title, _) in enumerate(grid.rows):
+        _say(axes, (_MARGIN - 8, first + row * grid.step + _CELL / 2), title, lines=3, align="right", room=_MARGIN - 12)
+    for row, (title, captions) in enumerate(grid.captions):
+        line = first + row * grid.step + _CELL + _CAPTION / 2
+        _say(axes, (_MARGIN - 8, line), title, size=_SMALL, align="right", room=_MARGIN - 12)
+        for column, caption in enumerate(captions):
+            _say(axes, (_middle(column), line), caption.text, size=_SMALL, color=caption.color)
+    if grid.key:
+        line = first + len(grid.rows) * grid.step + _KEY / 2
+        axes.text(_MARGIN, line, grid.key, fontsize=_SMALL, color=_TEXT, va="center")
+
+
+def _say(
+    axes: Axes,
+    place: tuple[float, float],
+    text: str,
+    *,
+    size: float = _SIZE,
+    lines: int = 1,
+    align: Literal["center", "right"] = "center",
+    room: float = _CELL,
+    color: str = _TEXT,
+) -> None:
+    short = fitted(text, room * _POINTS, size, lines)
+    axes.text(*place, short, fontsize=size, color=color, ha=align, va="center", linespacing=1.1)
+
+
+def _left(column: int) -> int:
+    return _MARGIN + column * (_CELL + _GAP)
+
+
+def _middle(column: int) -> float:
+    return _left(column) + _CELL / 2
 
 
 def difference(clean: Tensor, changed: Tensor) -> tuple[str, Tensor]:
