@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from refine.system.outside import told
+
 
 class UserError(Exception):
     """Something outside the code is wrong: a parameter, a file, the machine.
@@ -24,6 +26,11 @@ def command(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(one_line(str(error)))
+    except Exception as error:
+        sentence = told(error)
+        if sentence is None:
+            raise
+        sys.exit(one_line(sentence))
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted; type the same command again to go on\n")
         sys.exit(130)

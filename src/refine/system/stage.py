@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import platform
 import sys
@@ -13,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from refine.system import launch
+from refine.system import launch, outside
 from refine.system.errors import UserError, one_line
 from refine.system.files import sha256_of, write_json
 from refine.system.machine import machine
@@ -27,7 +26,6 @@ _PACKAGES = {
     "safetensors": "safetensors",
     "PIL": "pillow",
 }
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(
@@ -62,11 +60,11 @@ def _guarded(name: str, work: Callable[[], dict[str, Any] | None], result: Path 
     except KeyboardInterrupt as interrupt:
         told = str(interrupt) or "interrupted, nothing more was recorded; `dvc repro` runs this stage again"
         return _say(f"{name}: {told}", status=130)
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
+    except Exception as error:
+        sentence = outside.told(error)
+        if sentence is None:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        return _say(f"{name}: the disk is full{where} ({error.strerror}); free some space and run `dvc repro` again")
+        return _say(f"{name}: {sentence}")
     return 0
 
 
