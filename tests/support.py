@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,14 @@ def write_split(folder: Path, images: Tensor, labels: Tensor, classes: int = 3, 
         for key, (image, label) in enumerate(zip(images, labels, strict=True))
     )
     return write_shards(folder, samples, description(images.shape[-1], classes, samples_per_shard))
+
+
+def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file of these chunks, by kind and content, with the sums that they must have."""
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def write_params(project: Path, content: dict[str, object]) -> None:

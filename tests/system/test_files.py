@@ -228,13 +228,41 @@ def test_an_absolute_path_inside_is_accepted(own: Path) -> None:
     assert inside(own, str(own.resolve() / "images")) == own.resolve() / "images"
 
 
-@pytest.mark.parametrize("target", ["secret", "own-too"])
-def test_a_link_that_leads_out_is_refused(own: Path, target: str) -> None:
-    (own / "link").symlink_to(Path(target).resolve())
-    with pytest.raises(UserError, match="own/link lies outside own"):
-        inside(own, "own/link")
+@pytest.mark.parametrize("target", ["own-too", "own/images", "nowhere"])
+@pytest.mark.parametrize("path", ["own/link", "own/link/below", "own/images/../link"])
+def test_a_link_behind_which_dvc_sees_nothing_is_refused(own: Path, target: str, path: str) -> None:
+    (own / "link").symlink_to(Path(target).absolute())
+    with pytest.raises(UserError, match=rf"^{path} leads through a link, behind which DVC cannot see it change; copy"):
+        inside(own, path)
 
 
-def test_a_link_that_stays_inside_is_accepted(own: Path) -> None:
-    (own / "link").symlink_to((own / "images").resolve())
+@pytest.mark.parametrize("target", ["secret", "own/images/file"])
+def test_a_link_to_a_file_is_accepted_because_dvc_follows_it(own: Path, target: str) -> None:
+    (own / "images/file").touch()
+    (own / "link").symlink_to(Path(target).absolute())
     assert inside(own, "own/link") == Path("own/link")
+
+
+def test_the_own_folder_may_be_a_link_itself(own: Path) -> None:
+    own.rename("elsewhere")
+    own.symlink_to("elsewhere")
+    assert inside(own, "own/images") == Path("own/images")
+
+
+def test_a_way_back_out_of_a_link_is_refused(own: Path) -> None:
+    (own / "link").symlink_to(Path("own-too").absolute())
+    with pytest.raises(UserError, match="leads through a link"):
+        inside(own, "own/link/../images")
+
+
+@pytest.mark.parametrize(
+    "path", ["own/\0", "own/\udcff", "own/" + chr(0xD800), "own/" + 256 * "x", "own" + 1000 * "/x"]
+)
+def test_what_no_file_can_be_called_is_refused(own: Path, path: str) -> None:
+    with pytest.raises(UserError, match="is not a path; name a place in own"):
+        inside(own, path)
+
+
+def test_a_link_to_itself_is_left_to_be_missing(own: Path) -> None:
+    (own / "loop").symlink_to("loop")
+    assert inside(own, "own/loop") == Path("own/loop")

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from refine.data.format.foreign import opened
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 from refine.poisoning.overlay import Opacity, blend
@@ -70,11 +71,9 @@ class Attack(BaseAttack[Params]):
         if not path.is_file():
             raise UserError(f"{path} is missing; put it there, or name another file in attacks.custom")
         try:
-            with Image.open(path) as file:
-                if file.mode.startswith(("I", "F")):
-                    raise UserError(f"{path} has more than 8 bits in a channel (Pillow's mode {file.mode}); reduce it")
+            with opened(path) as file:
                 upright = ImageOps.exif_transpose(file).convert(mode)
-            sized = np.asarray(upright.resize([self.setting.side] * 2, Image.Resampling.BILINEAR))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                sized = np.asarray(upright.resize([self.setting.side] * 2, Image.Resampling.BILINEAR))
+        except ValueError as error:
             raise UserError(f"{path} cannot be read as an image ({error}); replace it") from None
         return torch.from_numpy(sized.copy()).view(self.setting.side, self.setting.side, -1).permute(2, 0, 1)

@@ -1,7 +1,11 @@
 """`folder`: the user's own images in `data/own/images`, as `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*`).
 
-Every format that Pillow reads with 8 bits in a channel; grey, palette and transparent images become RGB, EXIF
-orientation is applied, and every image is resized to the stated side. Classes are the folder names, sorted.
+The formats of `data/format/foreign.py`, with 8 bits in a channel; gray, palette and transparent images become RGB, EXIF
+orientation is applied, and every image is resized to the stated side. Classes are the folder names, sorted. What is
+hidden (`.name`) is passed over; anything else that is no image in the folder of a class is refused.
+
+Links to files are followed, as DVC does, which hashes what they point to. Links to folders are refused, because DVC
+leaves them out: it would take an experiment for unchanged whose images are others.
 """
 
 from __future__ import annotations
@@ -11,15 +15,17 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from pydantic import Field
 
+from refine.data.format.foreign import opened
 from refine.data.format.png import Pixels
 from refine.data.format.writer import Sample
 from refine.data.source import Source, Splits
+from refine.params.bounds import LARGEST_SIDE, MOST_CLASSES
 from refine.params.reading import Section
 from refine.system.errors import UserError
-from refine.system.files import inside
+from refine.system.files import inside, is_name
 
 
 class Params(Section):
@@ -29,7 +35,7 @@ class Params(Section):
     """
 
     path: str = "data/own/images"
-    side: Annotated[int, Field(ge=16, le=1024)] = 64
+    side: Annotated[int, Field(ge=16, le=LARGEST_SIDE)] = 64
 
 
 def open_source(params: Params, source: Source) -> Splits:
@@ -63,32 +69,60 @@ def _listed(root: Path, names: tuple[str, ...]) -> dict[str, list[Path]]:
         found = "both are there, keep one" if present else "put one folder for each class there"
         raise UserError(f"{root} needs a folder {' or '.join(names)}; {found}")
     split = present[0]
-    classes = {}
-    for folder in sorted(path for path in split.iterdir() if path.is_dir()):
-        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-        if not files:
-            raise UserError(f"class {folder} holds no images; fill it or remove it")
-        classes[folder.name] = files
+    _refuse_link(split)
+    classes = {folder.name: _files(folder) for folder in _entries(split, folders=True)}
     if len(classes) < 2:
         raise UserError(f"{split} holds {len(classes)} class folders; a classifier needs two or more")
+    if len(classes) > MOST_CLASSES:
+        raise UserError(f"{split} holds {len(classes)} class folders, more than {MOST_CLASSES:,}; take fewer")
     return classes
+
+
+def _files(folder: Path) -> list[Path]:
+    """The images of a class."""
+    files = _entries(folder, folders=False)
+    if not files:
+        raise UserError(f"class {folder} holds no images; fill it or remove it")
+    return files
+
+
+def _entries(folder: Path, folders: bool) -> list[Path]:
+    """What lies in a folder, sorted, hidden things left out: folders alone, or files and links to files alone.
+
+    Raises:
+        UserError: something else lies there, or cannot be named or followed by DVC.
+    """
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in found:
+        if not is_name(path.name):
+            raise UserError(f"{str(path)!a} has a name that is not UTF-8, which DVC cannot write down; rename it")
+        if path.is_dir():
+            _refuse_link(path)
+        if not path.is_dir() and not path.is_file():
+            raise UserError(f"{path} is no file, or a link to nothing; remove it")
+        if path.is_dir() != folders:
+            told = "lies beside the folders of the classes" if folders else "is a folder inside a class"
+            raise UserError(f"{path} {told}, where nothing is read; move its images into the folder of a class")
+    return found
+
+
+def _refuse_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link to a folder, behind which DVC cannot see images change; copy it there")
 
 
 def _samples(root: Path, classes: dict[str, list[Path]], side: int) -> Iterator[Sample]:
     key = 0
     for label, files in enumerate(classes.values()):
         for path in files:
-            yield Sample(key, _opened(path, side), label, {"source_index": key, "file": str(path.relative_to(root))})
+            yield Sample(key, _read(path, side), label, {"source_index": key, "file": str(path.relative_to(root))})
             key += 1
 
 
-def _opened(path: Path, side: int) -> Pixels:
+def _read(path: Path, side: int) -> Pixels:
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                told = f"more than 8 bits in a channel, Pillow's mode {image.mode}, would be cut off"
-                raise ValueError(told)  # noqa: TRY301 (the sentence below names the file)
+        with opened(path) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
             return np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except ValueError as error:
         raise UserError(f"{path} cannot be read as an image ({error}); replace it or remove it") from None

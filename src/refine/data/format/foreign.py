@@ -1,0 +1,65 @@
+"""Image files of anybody's, through Pillow: few formats, no channel cut off to 8 bits, sizes bounded beforehand."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Those whose bits in a channel are known before they are decoded, and that no other program is started for."""
+MOST_PIXELS = 2**26
+"""Of an image as it is stored; Pillow takes four bytes for each, and changes of its form make copies."""
+
+_DEEP = re.compile(r";(?:16|32)[BLNS]")
+_TILE_SIDES = 322, 323
+
+
+@contextmanager
+def opened(file: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+    """An image as Pillow opens it, not decoded yet; what goes wrong in the block counts too.
+
+    Raises:
+        ValueError: it is damaged, too large, of another format, or has more than 8 bits in a channel.
+    """
+    try:
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
+            _refuse_large(image)
+            _refuse_deep(image)
+            yield image
+    except UnidentifiedImageError:
+        raise ValueError(f"no image in one of the formats {', '.join(formats)}") from None
+    except (
+        OSError,
+        SyntaxError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        MemoryError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:  # fmt: skip (what Pillow's readers let through where a file is damaged)
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _refuse_large(image: Image.Image) -> None:
+    tile = [getattr(image, "tag_v2", {}).get(tag, 1) for tag in _TILE_SIDES]  # of a TIFF file, whatever its image has
+    if max(image.width * image.height, tile[0] * tile[1]) > MOST_PIXELS:
+        raise ValueError(f"more than {MOST_PIXELS:,} pixels; make it smaller")
+
+
+def _refuse_deep(image: Image.Image) -> None:
+    """Pillow reads 16 bits in a grey picture as such, and cuts them off in a coloured one."""
+    deep = image.mode.startswith(("I", "F"))
+    for codec, _, _, given in getattr(image, "tile", ()):
+        values = given if isinstance(given, tuple) else (given,)
+        deep |= any(isinstance(value, str) and _DEEP.search(value) is not None for value in values)
+        deep |= codec.startswith("ppm") and any(isinstance(value, int) and value > 255 for value in values)
+    if deep:
+        raise ValueError(f"more than 8 bits in a channel, Pillow's mode {image.mode}, would be cut off")
