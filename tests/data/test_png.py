@@ -18,6 +18,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from refine.data.format import png
 from refine.data.format.png import Pixels, as_pixels, encode
+from support import png_of
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 GOLDEN = "844d555b3d21bca334952d4999bbd19ec9bdb90337058c6581555071d07a59b9"
@@ -164,3 +165,43 @@ def test_images_with_anything_else_around_their_pixels_are_not_decoded_together(
         assert _together([file, bytes(changed)], side) is None, place
     assert _together([file, file[:-1]], side) is None
     assert _together([file], side + 1) is None
+
+
+HEADER = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+ROWS = zlib.compress((b"\0" + bytes(24)) * 8)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "RGB"])
+def test_an_image_of_another_program_becomes_rgb(mode: str) -> None:
+    image = Image.fromarray(random_image(8, 8)).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    assert np.array_equal(png.decode(buffer.getvalue(), 8), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (
+            [(b"IHDR", HEADER), (b"IDAT", zlib.compress(bytes(200) + b"x")), (b"IEND", b"")],
+            "another size than 200 bytes",
+        ),
+        ([(b"IHDR", HEADER), (b"IDAT", zlib.compress(bytes(199))), (b"IEND", b"")], "another size than 200 bytes"),
+        ([(b"IHDR", HEADER), (b"IDAT", ROWS[:-4]), (b"IEND", b"")], "another size than 200 bytes"),
+        ([(b"IHDR", HEADER.replace(b"\x08", b"\x09")), (b"IDAT", ROWS), (b"IEND", b"")], "9x9 pixels, not 8"),
+        (
+            [(b"IHDR", HEADER), (b"IHDR", struct.pack(">II", 10**9, 10**9) + HEADER[8:]), (b"IDAT", ROWS)],
+            "DecompressionBombError",
+        ),
+        (
+            [(b"IHDR", HEADER), (b"IHDR", struct.pack(">II", 99, 99) + HEADER[8:]), (b"IDAT", ROWS)],
+            "99x99 pixels, not 8",
+        ),
+        ([(b"IHDR", HEADER[:8] + b"\x10" + HEADER[9:]), (b"IDAT", ROWS)], "more than 8 bits in a channel"),
+        ([(b"IDAT", ROWS)], "no PNG"),
+    ],
+    ids=["long", "short", "cut", "other side", "bomb behind the header", "other header behind it", "deep", "no header"],
+)
+def test_a_png_that_is_not_what_was_told_is_refused(parts: list[tuple[bytes, bytes]], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        png.decode(png_of(*parts), 8)

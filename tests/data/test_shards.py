@@ -7,7 +7,10 @@ import io
 import json
 import os
 import pickle
+import struct
 import tarfile
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from refine.data.download import write_splits
 from refine.data.format import manifest, png
 from refine.data.format.writer import Sample, write_shards
 from refine.data.reader import Shards, loaded, read_split
 from refine.data.shard import Chunk, read_shard
+from refine.data.source import Splits
 from refine.system.errors import UserError
 from refine.system.files import sha256_of
-from support import description, synthetic, write_split
+from support import description, png_of, synthetic, write_split
 
 PER_SHARD = 8
 
@@ -314,7 +319,29 @@ def _shard_changed(key: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_shard_changed("name", "shard-000000.tar\n"), "shards.0.name"),
         (_shard_changed("sha256", "0" * 63), "shards.0.sha256"),
         (_shard_changed("samples", 0), "shards.0.samples"),
+        (_shard_changed("samples", 10**15), "shards.0.samples"),
+        (_shard_changed("name", "shard-000001.tar"), "all of it: a shard is listed twice"),
+        (_shard_changed("samples", 7), "all of it: shards have another size than samples_per_shard"),
+        (_changed("samples_per_shard", 7), "all of it: shards have another size than samples_per_shard"),
+        (_changed("samples_per_shard", 10**15), "samples_per_shard"),
+        (_changed("side", 20_000), "side"),
+        (_changed("side", 10**9), "side"),
+        (_changed("side", 0), "side"),
+        (_changed("std", [0.5, 0.0, 0.5]), "std.1"),
+        (_changed("std", [0.5, 1e-300, 0.5]), "std.1"),
+        (_changed("std", [0.5, 0.5]), "std"),
+        (_changed("mean", [0.5, 1e300, 0.5]), "mean.1"),
+        (_changed("mean", [0.5] * 4), "mean"),
+        (_changed("counts", [7, 7, 7]), "all of it: counts are not those of its classes and shards"),
+        (_changed("counts", [20]), "all of it: counts are not those of its classes and shards"),
+        (_changed("counts", [-1, 15, 6]), "counts.0"),
+        (_changed("classes", ["a", "b", "a"]), "all of it: two classes have one name"),
+        (_changed("classes", ["a", "", "b"]), "classes.1"),
+        (_changed("classes", ["x" * 10**6, "b", "c"]), "classes.0"),
+        (_changed("classes", ["a"]), "classes"),
+        (_changed("x" * 10**6, 1), "x" * 200),
     ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_a_damaged_manifest_is_refused_with_the_place_named(
     folder: Path, change: Callable[[dict[str, Any]], None], where: str
@@ -325,7 +352,50 @@ def test_a_damaged_manifest_is_refused_with_the_place_named(
     path.write_text(json.dumps(told))
     with pytest.raises(UserError) as refused:
         Shards(folder)
-    assert str(refused.value).startswith(f"{path} is damaged ({where}: ")
+    assert str(refused.value).startswith(f"{path} cannot be used ({where}")
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 100_000, "not valid JSON"),
+        ('{"side": ' + "9" * 5000 + "}", "not valid JSON"),
+        ('{"mean": [NaN]}', "NaN is no number"),
+        (" " * (2**24 + 1), "larger than the 16 MiB"),
+    ],
+    ids=["deep", "long number", "NaN", "large"],
+)
+def test_a_manifest_that_would_break_a_reader_is_refused(folder: Path, text: str, told: str) -> None:
+    (folder / manifest.NAME).write_text(text)
+    with pytest.raises(UserError, match=told):
+        Shards(folder)
+
+
+def test_a_folder_in_the_place_of_the_manifest_is_refused(folder: Path) -> None:
+    (folder / manifest.NAME).unlink()
+    (folder / manifest.NAME).mkdir()
+    with pytest.raises(UserError, match=r"manifest\.json is not a file; remove"):
+        Shards(folder)
+
+
+def test_a_shard_that_cannot_hold_its_samples_is_refused_before_anything_is_allocated(folder: Path) -> None:
+    path = folder / manifest.NAME
+    told = json.loads(path.read_text())
+    told["samples_per_shard"] = told["shards"][0]["samples"] = 10**6
+    told["shards"], told["counts"] = told["shards"][:1], [10**6, 0, 0]
+    path.write_text(json.dumps(told))
+    for name in ("shard-000001.tar", "shard-000002.tar"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=r"shard-000000\.tar is too small for the 1000000 samples of manifest\.json"):
+        Shards(folder)
+
+
+def test_shards_of_more_samples_than_fit_in_names_are_not_begun(tmp_path: Path) -> None:
+    splits = Splits(["a", "b"], 4, iter(()), iter(()), (100_001, 1), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    with pytest.raises(UserError, match=r"download\.samples_per_shard: 100,001 images .* more than 100,000 shards"):
+        write_splits(splits, "many", tmp_path / "train", tmp_path / "test", 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cut_manifest_is_refused(folder: Path) -> None:
@@ -380,17 +450,17 @@ def test_a_shard_that_changes_while_it_is_streamed_is_noticed(folder: Path) -> N
 def _adjusted(folder: Path, content: bytes) -> None:
     """Puts other bytes in the place of a shard, and makes the manifest agree."""
     shard = folder / "shard-000001.tar"
-    rewrite(shard, entries(shard))
     told = json.loads((folder / manifest.NAME).read_text())
     shard.write_bytes(content)
     told["shards"][1]["sha256"] = sha256_of(shard)
     (folder / manifest.NAME).write_text(json.dumps(told))
 
 
-@pytest.mark.parametrize("content", ["cut", b"no tar at all" * 1000, b"\xff" * 2048])
+@pytest.mark.parametrize("content", ["cut", b"no tar at all" * 4000, b"\xff" * 32768])
 def test_a_file_that_is_no_shard_is_noticed_whatever_the_manifest_says(folder: Path, content: bytes | str) -> None:
-    whole = (folder / "shard-000001.tar").read_bytes()
-    _adjusted(folder, whole[:9000] if isinstance(content, str) else content)
+    shard = folder / "shard-000001.tar"
+    rewrite(shard, [*entries(shard)[:-1], (entries(shard)[-1][0], bytes(20_000))])
+    _adjusted(folder, shard.read_bytes()[:30_000] if isinstance(content, str) else content)
     with pytest.raises(UserError, match=r"shard-000001\.tar is not a shard"):
         read_split(folder)
 
@@ -403,12 +473,12 @@ def test_a_shard_whose_manifest_tells_another_number_is_noticed(folder: Path) ->
 
 
 def test_a_shard_without_any_sample_is_noticed(folder: Path) -> None:
-    rewrite(folder / "shard-000001.tar", [])
+    rewrite(folder / "shard-000001.tar", [("README", bytes(40_000))])
     with pytest.raises(UserError, match=r"gave 0 of 8 samples"):
         read_split(folder)
 
 
-@pytest.mark.parametrize("key", ["abc", "9" * 30])
+@pytest.mark.parametrize("key", ["abc", "9" * 30, "1_0", "+10", " 10"])
 def test_a_key_that_is_no_number_or_too_large_is_noticed(folder: Path, key: str) -> None:
     shard = folder / "shard-000001.tar"
     rewrite(shard, [(name.replace("00000010", key), data) for name, data in entries(shard)])
@@ -416,12 +486,69 @@ def test_a_key_that_is_no_number_or_too_large_is_noticed(folder: Path, key: str)
         read_split(folder)
 
 
-@pytest.mark.parametrize("label", [b"", b"1.5", b"9" * 30])
-def test_a_label_that_is_no_whole_number_is_noticed(folder: Path, label: bytes) -> None:
+@pytest.mark.parametrize("label", [b"", b"1.5", b"9" * 30, b"-1", b"3", b"1_0", b" 1", b"\xd9\xa1"])
+def test_a_label_that_is_none_of_the_classes_is_noticed(folder: Path, label: bytes) -> None:
     shard = folder / "shard-000001.tar"
     rewrite(shard, [(name, label if name.endswith("10.cls") else data) for name, data in entries(shard)])
     with pytest.raises(UserError, match=r"sample .* of .*shard-000001\.tar cannot be decoded"):
         read_split(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[" * 100_000, b"[]", b'{"a": "\\ud800"}', b'{"a": "\xed\xa0\x80"}'],
+    ids=["deep", "list", "half", "bytes"],
+)
+def test_a_json_that_could_not_be_handed_on_is_noticed(folder: Path, text: bytes) -> None:
+    shard = folder / "shard-000001.tar"
+    rewrite(shard, [(name, text if name == "00000010.json" else data) for name, data in entries(shard)])
+    with pytest.raises(UserError, match=r"sample 00000010 of .*shard-000001\.tar cannot be decoded"):
+        read_split(folder)
+
+
+def test_two_samples_with_one_key_are_noticed(folder: Path) -> None:
+    shard = folder / "shard-000001.tar"
+    rewrite(shard, [(name.replace("00000010", "00000000"), data) for name, data in entries(shard)])
+    with pytest.raises(UserError, match=r"two samples of .*split have one key"):
+        read_split(folder)
+    rewrite(shard, [(name.replace("00000000", "11"), data) for name, data in entries(shard)])
+    with pytest.raises(UserError, match="another sample has this key"):
+        read_split(folder)
+
+
+def test_a_file_that_stands_twice_is_noticed(folder: Path) -> None:
+    shard = folder / "shard-000001.tar"
+    rewrite(shard, [*entries(shard), entries(shard)[0]])
+    with pytest.raises(UserError, match=r"is not a shard \(00000008\.cls stands twice\)"):
+        read_split(folder)
+
+
+def test_labels_that_are_not_those_of_the_manifest_are_noticed(folder: Path) -> None:
+    shard = folder / "shard-000001.tar"
+    rewrite(shard, [(name, b"2" if name == "00000009.cls" else data) for name, data in entries(shard)])
+    with pytest.raises(UserError, match="holds other numbers of its classes than its manifest counts"):
+        read_split(folder)
+
+
+@pytest.mark.parametrize("info", [{}, {"poisoned": 1}, {"poisoned": None}])
+def test_a_flag_that_is_not_told_is_not_taken_for_false(tmp_path: Path, info: dict[str, object]) -> None:
+    (tmp_path / "flagged").mkdir()
+    write_shards(tmp_path / "flagged", [Sample(0, np.zeros((16, 16, 3), dtype=np.uint8), 0, info)], description())
+    with pytest.raises(UserError, match="neither true nor false for 'poisoned'"):
+        read_split(tmp_path / "flagged").flags("poisoned")
+
+
+def test_a_bomb_in_a_shard_is_not_inflated(folder: Path) -> None:
+    shard = folder / "shard-000001.tar"
+    header = struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0)
+    bomb = png_of((b"IHDR", header), (b"IDAT", zlib.compress(bytes(2**25))), (b"IEND", b""))
+    rewrite(shard, [(name, bomb if name == "00000010.png" else data) for name, data in entries(shard)])
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"sample 00000010 .*pixels of another size than 784 bytes"):
+        read_split(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
 
 
 def test_files_that_are_not_ours_are_passed_over(folder: Path, images: tuple[Tensor, Tensor]) -> None:
@@ -456,7 +583,7 @@ def test_whatever_stands_in_a_shard_it_is_read_or_refused(tmp_path: Path) -> Non
         shard.write_bytes(data)
         told = manifest.Shard(name=shard.name, samples=3, sha256=sha256_of(shard))
         try:
-            results.append(len(read_shard(shard.parent, told, 4).keys))
+            results.append(len(read_shard(shard.parent, told, description(side=4)).keys))
         except UserError as error:
             assert str(shard) in str(error)  # noqa: PT017
             results.append(0)

@@ -7,12 +7,23 @@ from pathlib import Path
 from refine.data.format.manifest import Description
 from refine.data.format.writer import write_shards
 from refine.data.source import Splits
+from refine.params.bounds import MOST_SHARDS
+from refine.system.errors import UserError
 from refine.system.files import new_folder
 from refine.system.progress import progress
 
 
 def write_splits(splits: Splits, source: str, train: Path, test: Path, samples_per_shard: int) -> None:
-    """Writes both splits; neither folder appears before both are whole."""
+    """Writes both splits; neither folder appears before both are whole.
+
+    Raises:
+        UserError: a split would take too many shards.
+    """
+    if max(splits.sizes) > MOST_SHARDS * samples_per_shard:
+        raise UserError(
+            f"download.samples_per_shard: {max(splits.sizes):,} images in shards of {samples_per_shard} "
+            f"would make more than {MOST_SHARDS:,} shards; raise it"
+        )
     description = Description(
         source=source,
         classes=splits.classes,

@@ -54,7 +54,7 @@ class Shards(IterableDataset[Chunk]):
     def _decoded(self, names: Iterable[dict[str, str]]) -> Iterator[Chunk]:
         shards = {shard.name: shard for shard in self.manifest.shards}
         for name in names:
-            yield read_shard(self._folder, shards[name["url"]], self.manifest.side, self._only_images)
+            yield read_shard(self._folder, shards[name["url"]], self.manifest, self._only_images)
 
 
 def loaded(items: IterableDataset[Item], workers: int) -> Iterator[Item]:
@@ -94,8 +94,15 @@ class Split:
 
 
 def flags(infos: list[dict[str, Any]], name: str) -> Tensor:
-    """Whether each JSON says `name: true`, bool [N]."""
-    return torch.tensor([info[name] is True for info in infos], dtype=torch.bool)
+    """Whether each JSON says `name: true`, bool [N].
+
+    Raises:
+        UserError: one says neither that nor `name: false`.
+    """
+    told = [info.get(name) for info in infos]
+    if not all(isinstance(value, bool) for value in told):
+        raise UserError(f"the JSON of a sample says neither true nor false for {name!r}; write the shards again")
+    return torch.tensor(told, dtype=torch.bool)
 
 
 def read_split(folder: Path, only_images: bool = False) -> Split:
@@ -106,7 +113,7 @@ def read_split(folder: Path, only_images: bool = False) -> Split:
         only_images: leave labels and infos unread and empty, as for a defender who has none.
 
     Raises:
-        UserError: the folder is damaged.
+        UserError: the folder is damaged, or holds something else than its manifest says.
     """
     shards = Shards(folder, only_images)
     told = shards.manifest
@@ -122,7 +129,13 @@ def read_split(folder: Path, only_images: bool = False) -> Split:
         infos += chunk.infos
         row = rows.stop
     split = Split(images, torch.cat([*labels, torch.zeros(0, dtype=torch.int64)]), keys, infos, told)
-    return split if bool((keys.diff() > 0).all()) else _sorted(split)
+    if not only_images and split.labels.bincount(minlength=len(told.classes)).tolist() != told.counts:
+        raise UserError(f"{folder} holds other numbers of its classes than its manifest counts; write the shards again")
+    if not bool((keys.diff() > 0).all()):
+        split = _sorted(split)
+    if bool((split.keys.diff() == 0).any()):
+        raise UserError(f"two samples of {folder} have one key; write the shards again")
+    return split
 
 
 def _sorted(split: Split) -> Split:

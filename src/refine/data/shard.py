@@ -7,6 +7,7 @@ is read whole, its SHA-256 compared, and the samples that our writer laid down a
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ import torch
 from torch import Tensor
 
 from refine.data.format import manifest, png
-from refine.data.format.manifest import Shard
+from refine.data.format.manifest import Description, Shard
 from refine.data.pixels import empty_images
 from refine.system.errors import UserError
 
 _BLOCK = 512
+_MOST_KEYS = 10**18
+_TOLD = 40
 
 Members = dict[str, dict[str, tuple[int, int]]]
 
@@ -44,13 +47,13 @@ class Chunk:
     infos: list[dict[str, Any]]
 
 
-def read_shard(folder: Path, shard: Shard, side: int, only_images: bool = False) -> Chunk:
+def read_shard(folder: Path, shard: Shard, told: Description, only_images: bool = False) -> Chunk:
     """Decodes a shard.
 
     Args:
         folder: that it lies in.
         shard: its entry in the manifest.
-        side: of its images.
+        told: of the data set; side and classes are those of every sample.
         only_images: leave labels and infos unread, as for a defender who has none.
 
     Raises:
@@ -71,24 +74,40 @@ def read_shard(folder: Path, shard: Shard, side: int, only_images: bool = False)
     try:
         for key, files in members.items():
             files["png"]
-            numbers.append(int(key))
+            numbers.append(_whole(key.encode(), _MOST_KEYS))
             if not only_images:
-                labels.append(int(_cut(data, files["cls"])))
-                infos.append(json.loads(_cut(data, files["json"])))
+                labels.append(_whole(_cut(data, files["cls"]), len(told.classes)))
+                infos.append(_info(_cut(data, files["json"])))
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("another sample has this key")  # noqa: TRY301 (the sentence below names the file)
         places = [files["png"] for files in members.values()]
-        together = png.decode_all(data, places, side)
-        images = empty_images(len(members), side)
+        together = png.decode_all(data, places, told.side)
+        images = empty_images(len(members), told.side)
         if together is not None:
             images.copy_(torch.from_numpy(together).permute(0, 3, 1, 2))
         for row, key in enumerate(members if together is None else ()):
-            image = png.decode(_cut(data, members[key]["png"]))
-            if image.shape != (side, side, 3):
-                raise ValueError(f"{image.shape[1]}x{image.shape[0]} pixels, not {side}")  # noqa: TRY301
+            image = png.decode(_cut(data, members[key]["png"]), told.side)
             images[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        columns = torch.tensor(numbers, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64)
-    except (KeyError, ValueError, zlib.error, struct.error) as error:
+    except (KeyError, ValueError, RecursionError, zlib.error, struct.error) as error:
         raise UserError(f"sample {key} of {path} cannot be decoded ({error!r}); write the shards again") from None
+    columns = torch.tensor(numbers, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64)
     return Chunk(columns[0], images, columns[1], infos)
+
+
+def _whole(digits: bytes, end: int) -> int:
+    """A number from 0 up to but not `end`, in ASCII digits and nothing else."""
+    if not re.fullmatch(rb"[0-9]{1,18}", digits) or int(digits) >= end:
+        raise ValueError(f"{digits[:_TOLD]!r} is no whole number below {end}")
+    return int(digits)
+
+
+def _info(text: bytes) -> dict[str, Any]:
+    info = json.loads(text.decode("utf-8"))
+    if not isinstance(info, dict):
+        raise ValueError("its JSON is no object")  # noqa: TRY004 (a fault of the file)
+    if b"\\u" in text:
+        json.dumps(info, ensure_ascii=False).encode("utf-8")  # half of a character could not be written again
+    return info
 
 
 def _members(data: bytes) -> Members:
@@ -108,7 +127,10 @@ def _members(data: bytes) -> Members:
             raise ValueError(f"{name} is cut off")
         key, _, ending = name.partition(".")
         if ending in ("cls", "json", "png"):
-            found.setdefault(key, {})[ending] = (start, size)
+            files = found.setdefault(key, {})
+            if ending in files:
+                raise ValueError(f"{name} stands twice")
+            files[ending] = (start, size)
     return found
 
 

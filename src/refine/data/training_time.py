@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from refine.system.errors import UserError
-from refine.system.files import read_json, write_json
+from refine.system.documents import read_document
+from refine.system.files import write_json
 
 NAME = "training.json"
 WEIGHTS = "initial.safetensors"
@@ -71,9 +71,4 @@ def read(folder: Path) -> TrainingTime:
     Raises:
         UserError: it is missing or damaged.
     """
-    remedy = "run `dvc repro poison-dataset`"
-    content = read_json(folder / NAME, remedy)
-    try:
-        return TrainingTime.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{folder / NAME} is damaged ({error.errors()[0]['msg']}); {remedy}") from None
+    return read_document(folder / NAME, TrainingTime, "run `dvc repro poison-dataset`")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
+from refine.params.bounds import SamplesPerShard
 from refine.params.reading import Section
 
 
@@ -16,4 +13,4 @@ class DownloadParams(Section):
     """
 
     source: str
-    samples_per_shard: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    samples_per_shard: SamplesPerShard = 1000

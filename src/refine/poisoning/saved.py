@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from refine.data.tensors import load_tensors, save_tensors
+from refine.params.bounds import MOST_CLASSES, Side
 from refine.params.chosen import chosen as choose_file
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
-from refine.system.errors import UserError
-from refine.system.files import read_json, write_json
+from refine.system.documents import read_document, validated
+from refine.system.files import write_json
 
 ROOM = "refine.attacks"
 _REMEDY = "run `dvc repro poison-dataset`"
@@ -38,8 +39,8 @@ class SavedAttack(BaseModel):
     attack: str
     settings: dict[str, Any]
     seed: int
-    num_classes: int
-    side: int
+    num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)]
+    side: Side
     poisoned: list[int]
     cover: list[int]
     rate_of_dataset: float
@@ -77,13 +78,10 @@ def load(folder: Path) -> AnyAttack:
     Raises:
         UserError: the folder is missing or damaged.
     """
-    content = read_json(folder / "attack.json", _REMEDY)
-    try:
-        saved = SavedAttack.model_validate(content)
-        module = choose_file(ROOM, saved.attack, f"{folder}/attack.json: attack")
-        params = module.Params.model_validate(saved.settings)
-    except ValidationError as error:
-        raise UserError(f"{folder}/attack.json is damaged ({error.errors()[0]['msg']}); {_REMEDY}") from None
+    path = folder / "attack.json"
+    saved = read_document(path, SavedAttack, _REMEDY)
+    module = choose_file(ROOM, saved.attack, f"{path}: attack")
+    params = validated(path, saved.settings, module.Params, _REMEDY)
     attack: AnyAttack = module.Attack(params, Setting(saved.num_classes, saved.side, name=saved.attack))
     attack.tensors = load_tensors(folder / "tensors.safetensors", saved.tensors_sha256, _REMEDY)
     return attack

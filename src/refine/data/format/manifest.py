@@ -1,17 +1,26 @@
-"""The manifest of a folder of shards: what the folder holds, and the checks that it still does."""
+"""The manifest of a folder of shards: what the folder holds, and the checks that it still does.
+
+A folder may come from anybody: whatever is read by the manifest is bounded before anything is allocated.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from refine.params.bounds import MOST_CLASSES, MOST_SHARDS, Mean, SamplesPerShard, Side, Std
+from refine.system.documents import read_document
 from refine.system.errors import UserError
-from refine.system.files import read_json, write_json
+from refine.system.files import write_json
 
 NAME = "manifest.json"
+LEAST_SAMPLE = 3 * 2 * 512
+"""Bytes that a sample takes in a shard at least: three files, each of a header and one block."""
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class Shard(BaseModel):
@@ -19,7 +28,7 @@ class Shard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     name: Annotated[str, Field(pattern=r"^shard-\d{6}\.tar$")]
-    samples: Annotated[int, Field(ge=1)]
+    samples: SamplesPerShard
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -32,16 +41,16 @@ class Description(BaseModel):
         side: height and width of every image, in pixels.
         mean: of each channel of pixels in [0, 1], published for the data set.
         std: likewise.
-        samples_per_shard: of every shard but the last.
+        samples_per_shard: of every shard but the last, which may have fewer.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    source: str
-    classes: list[str]
-    side: Annotated[int, Field(ge=1)]
-    mean: list[float]
-    std: list[float]
-    samples_per_shard: Annotated[int, Field(ge=1)]
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    source: Name
+    classes: Annotated[list[Name], Field(min_length=2, max_length=MOST_CLASSES)]
+    side: Side
+    mean: Mean
+    std: Std
+    samples_per_shard: SamplesPerShard
 
 
 class Manifest(Description):
@@ -54,8 +63,21 @@ class Manifest(Description):
     """
 
     format_version: Literal[1] = 1
-    counts: list[int]
-    shards: list[Shard]
+    counts: list[Annotated[int, Field(ge=0)]]
+    shards: Annotated[list[Shard], Field(max_length=MOST_SHARDS)]
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("two classes have one name")
+        if len({shard.name for shard in self.shards}) < len(self.shards):
+            raise ValueError("a shard is listed twice")
+        sizes = [shard.samples for shard in self.shards]
+        if any(size != self.samples_per_shard for size in sizes[:-1]) or max(sizes, default=0) > self.samples_per_shard:
+            raise ValueError("shards have another size than samples_per_shard")
+        if len(self.counts) != len(self.classes) or sum(self.counts) != self.samples:
+            raise ValueError("counts are not those of its classes and shards")
+        return self
 
     @property
     def samples(self) -> int:
@@ -76,27 +98,24 @@ def read(folder: Path) -> Manifest:
     """Reads a folder's manifest.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing, damaged, or contradicts itself.
     """
-    content = read_json(folder / NAME, remedy=_remedy(folder))
-    try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise UserError(f"{folder / NAME} is damaged ({where}: {problem['msg']}); {_remedy(folder)}") from None
+    return read_document(folder / NAME, Manifest, _remedy(folder))
 
 
 def complete(folder: Path) -> Manifest:
     """Reads a folder's manifest and checks that its shards are there, and no others.
 
     Raises:
-        UserError: a shard is missing, or the folder holds one that is not in the manifest.
+        UserError: a shard is missing or too small for its samples, or the folder holds one that is not in the manifest.
     """
     manifest = read(folder)
     for shard in manifest.shards:
-        if not (folder / shard.name).is_file():
-            raise UserError(f"{folder / shard.name} is missing; {_remedy(folder)}")
+        path = folder / shard.name
+        if not path.is_file():
+            raise UserError(f"{path} is missing; {_remedy(folder)}")
+        if path.stat().st_size < shard.samples * LEAST_SAMPLE:
+            raise UserError(f"{path} is too small for the {shard.samples} samples of {NAME}; {_remedy(folder)}")
     strangers = {path.name for path in folder.glob("*.tar")} - {shard.name for shard in manifest.shards}
     if strangers:
         raise UserError(f"{folder / min(strangers)} is not in {NAME}; {_remedy(folder)}")

@@ -6,7 +6,6 @@ pixels uncompressed, in "stored" deflate blocks: then every byte is laid down by
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from refine.data.format.foreign import opened
 
 Pixels = NDArray[np.uint8]
 
@@ -57,26 +57,41 @@ def as_pixels(image: Any) -> Pixels:
     return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array
 
 
-def decode(data: bytes) -> Pixels:
-    """A PNG as uint8 [H, W, 3], RGB.
+def decode(data: bytes, side: int) -> Pixels:
+    """A PNG of the stated height and width as uint8 [side, side, 3], RGB.
 
     What `encode` wrote takes the short way: inflate, and drop the filter byte of each row. Anything else that is
-    a PNG goes through Pillow.
+    a PNG goes through Pillow. Neither makes more out of a file than such an image takes.
 
     Raises:
-        ValueError: it is no PNG.
+        ValueError: it is no PNG, or of another size.
     """
     start = len(_SIGNATURE) + 8
-    if data[:start] == _SIGNATURE + struct.pack(">I4s", 13, b"IHDR"):
-        width, height, *form = struct.unpack_from(">IIBBBBB", data, start)
-        body = start + 13 + 4
-        length, kind = struct.unpack_from(">I4s", data, body)
-        if form == [8, 2, 0, 0, 0] and kind == b"IDAT" and data[body + 12 + length + 4 :].startswith(b"IEND"):
-            rows = np.frombuffer(zlib.decompress(data[body + 8 : body + 8 + length]), dtype=np.uint8)
-            rows = rows.reshape(height, 1 + 3 * width)
-            if not rows[:, 0].any():
-                return rows[:, 1:].reshape(height, width, 3)
-    return _by_pillow(data)
+    if data[:start] != _SIGNATURE + struct.pack(">I4s", 13, b"IHDR"):
+        raise ValueError("no PNG")
+    width, height, *form = struct.unpack_from(">IIBBBBB", data, start)
+    if (width, height) != (side, side):
+        raise ValueError(f"{width}x{height} pixels, not {side}")
+    body = start + 13 + 4
+    length, kind = struct.unpack_from(">I4s", data, body)
+    if form == [8, 2, 0, 0, 0] and kind == b"IDAT" and data[body + 12 + length + 4 :].startswith(b"IEND"):
+        rows = np.frombuffer(_inflated(data[body + 8 : body + 8 + length], side * (1 + 3 * side)), dtype=np.uint8)
+        rows = rows.reshape(side, 1 + 3 * side)
+        if not rows[:, 0].any():
+            return rows[:, 1:].reshape(side, side, 3)
+    with opened(data, ("PNG",)) as image:
+        if image.size != (side, side):  # a second header counts for Pillow
+            raise ValueError(f"{image.width}x{image.height} pixels, not {side}")
+        return np.asarray(image.convert("RGB"))
+
+
+def _inflated(stream: bytes, size: int) -> bytes:
+    """A zlib stream of so many bytes."""
+    inflating = zlib.decompressobj()
+    data = inflating.decompress(stream, size + 1)
+    if len(data) != size or not inflating.eof:
+        raise ValueError(f"pixels of another size than {size} bytes")
+    return data
 
 
 def decode_all(data: bytes, places: list[tuple[int, int]], side: int) -> Pixels | None:
@@ -116,11 +131,3 @@ def _stored_parts(size: int) -> Iterator[slice]:
         length = min(_STORED_BLOCK, size - start)
         yield slice(place + 5, place + 5 + length)
         place += 5 + length
-
-
-def _by_pillow(data: bytes) -> Pixels:
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"no PNG: {error}") from None
