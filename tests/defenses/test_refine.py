@@ -226,12 +226,37 @@ def test_weights_that_do_not_fit_are_refused(
         _load(models)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors: tensors["transform.outlet.bias"].fill_(float("nan")), "not finite, in transform.outlet.bias"),
+        (
+            lambda tensors: tensors["transform.inlet.1.running_var"].sub_(99),
+            "variances, in transform.inlet.1.running_var",
+        ),
+        (
+            lambda tensors: tensors["transform.inlet.0.weight"].fill_(3e38),
+            "not finite, from transform.inlet.0.weight on",
+        ),
+    ],
+    ids=["nan", "negative", "overflow"],
+)
+def test_a_transform_that_gives_no_numbers_is_refused_by_its_tensor(
+    models: Path, change: Callable[[dict[str, Tensor]], object], said: str
+) -> None:
+    _replace_weights(models, change)
+    with pytest.raises(UserError, match=said):
+        _load(models)
+
+
 CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "inverse direction": (lambda card: card.update(permutation_direction="inverse"), "permutation_direction"),
     "other input space": (lambda card: card.update(input_space="grey"), "input_space"),
+    "a billion classes": (lambda card: card.update(num_classes=10**12), "num_classes"),
+    "the widest": (lambda card: card.update(first_channels=1024), "does not fit the architecture"),
     "other width": (lambda card: card.update(first_channels=16), "does not fit the architecture"),
     "odd width": (lambda card: card.update(first_channels=9), "first_channels"),
-    "more classes": (lambda card: card.update(num_classes=4), "first difference: permutation"),
+    "more classes": (lambda card: card.update(num_classes=4), "tells of 4 classes"),
     "other kind": (lambda card: card.update(kind="classifier"), "kind"),
     "no snapshot": (lambda card: card.update(snapshots=[]), "snapshots"),
     "a snapshot elsewhere": (lambda card: card["snapshots"][0].update(file="../../x.safetensors"), "snapshots"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from refine.models import classifier as classifiers
 from refine.models.classifier import ClassifierCard, Normalisation
+from refine.params.chosen import chosen
 from refine.system.errors import UserError
 from refine.system.files import sha256_of
 from support import PROJECT
@@ -139,9 +141,16 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "other format": (lambda card: card.update(format_version=2), "format_version"),
     "other range": (lambda card: card.update(input_range=[0.0, 255.0]), r"takes pixels in \[0.0, 255.0\]"),
     "other channels": (lambda card: card.update(channel_order="BGR"), "channel_order"),
+    "the widest": (lambda card: card["architecture"].update(width=1024), "does not fit the architecture"),
+    "a side beyond all data": (lambda card: card.update(input_side=4096), "input_side"),
+    "a deviation that divides by nothing": (lambda card: card["normalisation"].update(std=[0.2, 1e-300, 0.2]), "std.1"),
+    "a mean beyond all pixels": (lambda card: card["normalisation"].update(mean=[0.5, 1e300, 0.5]), "mean.1"),
     "zero deviation": (lambda card: card["normalisation"].update(std=[0.2, 0.0, 0.2]), "normalisation.std"),
     "two means": (lambda card: card["normalisation"].update(mean=[0.5, 0.5]), "normalisation.mean"),
-    "a mean that is no number": (lambda card: card["normalisation"].update(mean=[float("nan")] * 3), "normalisation"),
+    "a mean that is no number": (
+        lambda card: card["normalisation"].update(mean=[float("nan")] * 3),
+        "NaN is no number",
+    ),
     "an unknown key": (lambda card: card.update(hook="x"), "hook"),
     "a missing key": (lambda card: card.pop("input_side"), "input_side"),
     "text for a number": (lambda card: card.update(input_side="16"), "input_side"),
@@ -176,6 +185,44 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         classifiers.load(folder)
 
 
+@pytest.mark.parametrize("name", ["card.json", "weights.safetensors"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file_is_named_and_not_waited_for(folder: Path, name: str, make: Callable[[Path], None]) -> None:
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(
+        UserError, match=rf"{re.escape(str(folder / name))} is (missing|not a file); run `dvc checkout`"
+    ):
+        classifiers.load(folder)
+
+
+def test_nothing_is_allocated_that_the_file_does_not_hold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _edit(folder, lambda card: card["architecture"].update(width=1024))
+    built = []
+    resnet = chosen(classifiers.ARCHITECTURES, "resnet18", "a test")
+    build = resnet.build
+
+    def watched(**arguments: Any) -> torch.nn.Module:
+        built.append(build(**arguments))
+        return built[-1]
+
+    monkeypatch.setattr(resnet, "build", watched)
+    with pytest.raises(UserError, match="does not fit the architecture in its card"):
+        classifiers.load(folder)
+    assert len(built) == 1
+    assert {tensor.device.type for tensor in built[0].state_dict().values()} == {"meta"}
+
+
+def test_loading_draws_from_the_random_state_as_building_does(folder: Path) -> None:
+    torch.manual_seed(3)
+    classifiers.load(folder)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    card = classifier_card()
+    classifiers.build(card.architecture, len(card.classes), card.normalisation, "a test")
+    assert torch.equal(torch.rand(1), after)
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere.*is missing"):
         classifiers.load(tmp_path / "nowhere")
@@ -199,14 +246,18 @@ def test_cut_weights_are_refused_even_when_their_sum_is_right(folder: Path) -> N
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda tensors: tensors["head.bias"].fill_(float("nan")), "not finite"),
-        (lambda tensors: tensors["stem.1.running_var"].fill_(float("inf")), "not finite"),
+        (lambda tensors: tensors["head.bias"].fill_(float("nan")), "not finite, in head.bias"),
+        (lambda tensors: tensors["stem.1.running_var"].fill_(float("inf")), "not finite, in stem.1.running_var"),
+        (lambda tensors: tensors["stem.1.running_var"].fill_(-1.0), "negative variances, in stem.1.running_var"),
+        (lambda tensors: tensors["stem.0.weight"].fill_(3e38), "not finite, from stem.0.weight on"),
+        (lambda tensors: tensors["stages.3.1.bn2.weight"].fill_(3e38), "not finite, from stages.3.1.bn2.weight on"),
+        (lambda tensors: tensors["head.weight"].fill_(3e38), "not finite, from head.weight on"),
         (lambda tensors: tensors.pop("head.bias"), "first difference: head.bias"),
         (lambda tensors: tensors.update(extra=torch.zeros(1)), "first difference: extra"),
         (lambda tensors: tensors.update({"head.bias": torch.zeros(4)}), "first difference: head.bias"),
         (lambda tensors: tensors.update({"head.bias": torch.zeros(3).half()}), "first difference: head.bias"),
     ],
-    ids=["nan", "infinite", "missing", "extra", "shape", "type"],
+    ids=["nan", "infinite", "negative", "first", "inner", "last", "missing", "extra", "shape", "type"],
 )
 def test_weights_that_do_not_fit_are_refused(
     folder: Path, change: Callable[[dict[str, torch.Tensor]], object], said: str

@@ -14,13 +14,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from refine.data.tensors import load_tensors, save_tensors
+from refine.data.tensors import save_tensors
 from refine.defenses.label_map import remap
 from refine.models import classifier as classifiers
-from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, fill, read_card, write_card
+from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, read_card, restored, write_card
 from refine.models.classifier import Classifier
 from refine.models.device import full
+from refine.models.probe import probe, refuse_unusable
 from refine.models.unet import UNet
+from refine.params.bounds import MOST_CLASSES
 from refine.system.errors import UserError
 
 InputSpace = Literal["normalized_clamp01", "pixel"]
@@ -53,7 +55,7 @@ class RefineCard(Card):
     permutation_direction: Literal["probability of class j moves to class permutation[j]"] = (
         "probability of class j moves to class permutation[j]"
     )
-    num_classes: Annotated[int, Field(ge=2)]
+    num_classes: Annotated[int, Field(ge=2, le=MOST_CLASSES)]
     classifier_sha256: Sha256
     snapshots: Annotated[list[Snapshot], Field(min_length=1)]
 
@@ -144,18 +146,35 @@ def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Ref
             f"{folder} was trained for another classifier than {classifier_folder} (their sha256 differ); "
             "train it again for this one"
         )
+    if card.num_classes != len(classifier_card.classes):
+        raise UserError(
+            f"{folder}/card.json tells of {card.num_classes} classes, {classifier_folder} knows "
+            f"{len(classifier_card.classes)}; {REMEDY}"
+        )
     path, sha256 = folder / WEIGHTS, card.weights_sha256
     if epoch is not None:
         found = [snapshot for snapshot in card.snapshots if snapshot.epoch == epoch]
         if not found:
             raise UserError(f"{folder} has no snapshot of epoch {epoch}; see the list in its card.json")
         path, sha256 = folder / found[0].file, found[0].sha256
-    blank = torch.zeros(card.num_classes, dtype=torch.int64)
-    defence = Refine(classifier, UNet(card.first_channels), blank, card.input_space)
-    tensors = load_tensors(path, sha256, REMEDY)
-    stored = nn.ModuleDict({"transform": defence.transform})
-    stored.register_buffer("permutation", defence.permutation)
-    fill(stored, tensors, path)
-    if sorted(defence.permutation.tolist()) != list(range(len(classifier_card.classes))):
+    stored = restored(lambda: _Stored(card.first_channels, len(classifier_card.classes)), path, sha256)
+    if sorted(stored.permutation.tolist()) != list(range(card.num_classes)):
         raise UserError(f"{path} holds no permutation of the classifier's classes; {REMEDY}")
-    return defence.eval()
+    defence = Refine(classifier, stored.transform, stored.permutation, card.input_space).eval()
+    refuse_unusable(stored, defence.transform_inputs(probe()), path)
+    return defence
+
+
+class _Stored(nn.Module):
+    """What is stored of a defence, as a module; see `state`."""
+
+    permutation: Tensor
+
+    def __init__(self, first_channels: int, classes: int) -> None:
+        super().__init__()
+        self.transform = UNet(first_channels)
+        self.register_buffer("permutation", torch.zeros(classes, dtype=torch.int64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.transform(images)
+        return out

@@ -5,15 +5,18 @@ A folder may come from anybody, so everything in the card is checked before it i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from refine.data.tensors import load_tensors, other, refuse_other, shapes
+from refine.system.documents import read_document
 from refine.system.errors import UserError
-from refine.system.files import read_json, write_json
+from refine.system.files import write_json
 
 NAME = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -40,6 +43,7 @@ class Card(BaseModel):
 
 
 AnyCard = TypeVar("AnyCard", bound=Card)
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -53,30 +57,44 @@ def read_card(folder: Path, model: type[AnyCard]) -> AnyCard:
     Raises:
         UserError: it is missing, damaged, or the card of something else.
     """
-    content = read_json(folder / NAME, REMEDY)
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "the card"
-        raise UserError(f"{folder / NAME} cannot be used ({where}: {problem['msg']}); {REMEDY}") from None
+    return read_document(folder / NAME, model, REMEDY)
+
+
+def restored(build: Callable[[], AnyModule], path: Path, sha256: str) -> AnyModule:
+    """A module with the state that lies in a file.
+
+    What a card asks for is built without memory first (on torch's `meta` device) and compared with the header of the
+    file, so that nothing is allocated that the file does not hold.
+
+    Args:
+        build: gives the module, freshly initialised, as the card describes it.
+        path: of the tensors.
+        sha256: of the file.
+
+    Raises:
+        UserError: the file is missing, damaged, or does not fit the module.
+    """
+    with torch.device("meta"):
+        expected = build().state_dict()
+    tensors = load_tensors(path, sha256, REMEDY, shapes(expected))
+    module = build()
+    fill(module, tensors, path)
+    return module
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Copies tensors into a module whose parameters and buffers must have exactly their names, shapes and types.
 
     Raises:
-        UserError: they do not fit.
+        UserError: they do not fit, or hold what no training makes.
     """
     own = module.state_dict()
-    odd = sorted(set(own) ^ set(tensors)) or sorted(
-        name for name in own if own[name].shape != tensors[name].shape or own[name].dtype != tensors[name].dtype
-    )
-    if odd:
-        raise UserError(
-            f"{path} does not fit the architecture in its card (first difference: {odd[0]}); "
-            "correct the card or give the matching weights"
-        )
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values() if tensor.is_floating_point()):
-        raise UserError(f"{path} holds values that are not finite; train the model again")
+    refuse_other(path, shapes(own), shapes(tensors))
+    for name in sorted(own):
+        if own[name].dtype != tensors[name].dtype:
+            raise other(path, name)
+        if tensors[name].is_floating_point() and not torch.isfinite(tensors[name]).all():
+            raise UserError(f"{path} holds values that are not finite, in {name}; train the model again")
+        if name.endswith("running_var") and (tensors[name] < 0).any():
+            raise UserError(f"{path} holds negative variances, in {name}; train the model again")
     module.load_state_dict(tensors)

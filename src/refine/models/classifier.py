@@ -6,6 +6,8 @@ Nobody downstream can normalise wrongly, because nobody downstream normalises. R
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, cast, runtime_checkable
 
@@ -14,14 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from refine.data.tensors import load_tensors, save_tensors
-from refine.models.card import REMEDY, WEIGHTS, Card, fill, read_card, write_card
+from refine.data.tensors import save_tensors
+from refine.models.card import WEIGHTS, Card, read_card, restored, write_card
+from refine.models.probe import probe, refuse_unusable
+from refine.params.bounds import MOST_CLASSES, Mean, Side, Std
 from refine.params.chosen import chosen
 from refine.system.errors import UserError
 
 ARCHITECTURES = "refine.models.architectures"
-
-Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
 class _Part(BaseModel):
@@ -38,8 +40,8 @@ class Architecture(_Part):
 class Normalisation(_Part):
     """Attributes: `mean` and `std` per channel (RGB), for pixels in [0, 1]."""
 
-    mean: Triple
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+    mean: Mean
+    std: Std
 
 
 class ClassifierCard(Card):
@@ -56,10 +58,10 @@ class ClassifierCard(Card):
 
     kind: Literal["classifier"] = "classifier"
     architecture: Architecture
-    classes: Annotated[list[str], Field(min_length=2)]
+    classes: Annotated[list[str], Field(min_length=2, max_length=MOST_CLASSES)]
     normalisation: Normalisation
     channel_order: Literal["RGB"] = "RGB"
-    input_side: Annotated[int, Field(ge=1, le=4096)]
+    input_side: Side
     input_range: list[float] = Field(default=[0.0, 1.0], min_length=2, max_length=2)
 
 
@@ -106,9 +108,12 @@ def build(architecture: Architecture, num_classes: int, normalisation: Normalisa
     Raises:
         UserError: there is no such architecture.
     """
+    return Classifier(_builder(architecture, num_classes, read_from)(), normalisation)
+
+
+def _builder(architecture: Architecture, num_classes: int, read_from: str) -> Callable[[], nn.Module]:
     module = chosen(ARCHITECTURES, architecture.name, read_from)
-    network = cast(nn.Module, module.build(num_classes=num_classes, width=architecture.width))
-    return Classifier(network, normalisation)
+    return partial(cast(Callable[..., nn.Module], module.build), num_classes=num_classes, width=architecture.width)
 
 
 def save(folder: Path, classifier: Classifier, card: ClassifierCard) -> None:
@@ -126,10 +131,12 @@ def load(folder: Path) -> tuple[Classifier, ClassifierCard]:
     card = read_card(folder, ClassifierCard)
     if card.input_range != [0.0, 1.0]:
         raise UserError(f"{folder} takes pixels in {card.input_range}; only [0, 1] is supported, adapt its card")
-    tensors = load_tensors(folder / WEIGHTS, card.weights_sha256, REMEDY)
-    classifier = build(card.architecture, len(card.classes), card.normalisation, f"{folder}/card.json: architecture")
-    fill(classifier.network, tensors, folder / WEIGHTS)
-    return freeze(classifier), card
+    path = folder / WEIGHTS
+    building = _builder(card.architecture, len(card.classes), f"{folder}/card.json: architecture")
+    network = restored(building, path, card.weights_sha256)
+    classifier = freeze(Classifier(network, card.normalisation))
+    refuse_unusable(network, classifier.normalise(probe()), path)
+    return classifier, card
 
 
 def folded(classifier: Classifier) -> Classifier:
