@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from repositories import finished_in
+from repositories import finished_in, ok
 from support import tiny_project
 
 
@@ -38,6 +38,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def repo(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished project that a test may change."""
     return Path(shutil.copytree(finished, tmp_path / "repo", symlinks=True))
+
+
+@pytest.fixture
+def preset(repo: Path) -> Path:
+    """A finished repository whose parameters are its preset `quick`."""
+    (repo / "presets").mkdir()
+    shutil.copy(repo / "params.yaml", repo / "presets/quick.yaml")
+    ok(repo, "git", "add", "-A")
+    ok(repo, "git", "commit", "-qm", "a preset")
+    return repo
 
 
 @pytest.fixture(scope="session")

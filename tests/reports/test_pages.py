@@ -13,8 +13,8 @@ from refine.params.chosen import chosen, names
 from refine.reports import fill, tables
 from refine.reports.attacks import described
 from refine.reports.fill import filled
-from refine.reports.rows import Row, Rows, checked, read_rows
-from refine.reports.rows import names as names_of
+from refine.reports.lists import Row, Rows, checked, read_rows
+from refine.reports.lists import names as names_of
 from refine.system.errors import UserError
 from support import PROJECT
 

@@ -1,17 +1,14 @@
-"""Recording a finished run of a real repository, and computing a list of runs."""
+"""Recording the finished run of a real repository."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from refine.reports import rows
 from refine.reports.record import record
-from refine.reports.rows import Row, Rows, read_rows
 from refine.reports.run import HOME, read_all
 from refine.reports.run import name_of as run_name
 from refine.system.errors import UserError
@@ -19,16 +16,6 @@ from repositories import ok
 from support import environment, is_one_sentence, run
 
 NAME = "folder-quick-badnets-default-s1"
-
-
-@pytest.fixture
-def preset(repo: Path) -> Path:
-    """A finished repository whose parameters are its preset `quick`."""
-    (repo / "presets").mkdir()
-    shutil.copy(repo / "params.yaml", repo / "presets/quick.yaml")
-    ok(repo, "git", "add", "-A")
-    ok(repo, "git", "commit", "-qm", "a preset")
-    return repo
 
 
 def test_a_finished_run_is_recorded_by_the_command(preset: Path) -> None:
@@ -95,47 +82,3 @@ def test_code_that_is_not_committed_is_not_recorded(preset: Path) -> None:
 def test_an_unknown_preset_comes_with_the_list(preset: Path) -> None:
     with pytest.raises(UserError, match=r"presets/papr.yaml is no preset, choose from quick"):
         record(preset, preset / HOME, "papr", "default")
-
-
-def test_a_list_is_computed_in_a_clone_once_and_committed(preset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = Rows(preset="quick", rows=[Row(attack="badnets"), Row(attack="none", variant="benign")])
-    before = (preset / "params.yaml").read_bytes()
-    rows.compute(listed, ["badnets"], commit=True, project=preset)
-    assert list(read_all(preset / HOME)) == [NAME]
-    assert ok(preset, "git", "log", "-1", "--format=%s").strip() == f"The run {NAME}"
-    assert ok(preset, "git", "status", "--porcelain", "metrics", "params.yaml") == ""
-    assert (preset / "params.yaml").read_bytes() == before
-    assert run(preset / rows.CLONE, "dvc", "cache", "dir").stdout.strip() == str(preset / ".dvc/cache")
-
-    monkeypatch.setattr(rows, "_repro", lambda _: pytest.fail("a recorded run was computed again"))
-    rows.compute(listed, ["badnets"], commit=True, project=preset)
-
-
-def test_a_recorded_run_does_not_stand_for_other_parameters(preset: Path) -> None:
-    folder = record(preset, preset / HOME, "quick", "default")
-    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["attacks"]["sig"] = {"rate": 0.5}
-    rows.refuse_other(folder, params)
-    params["train_refine"]["recipe"]["epochs"] += 1
-    with pytest.raises(UserError, match=r"recorded with other parameters \(train_refine\.recipe\.epochs\); remove it"):
-        rows.refuse_other(folder, params)
-    rows.refuse_other(folder.with_name("another"), params)
-
-
-def test_a_row_departs_from_its_preset_where_it_says() -> None:
-    preset = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    row = Row(attack="sig", seed=3, changes={"attacks.sig.rate": 0.5, "train_refine.recipe.epochs": 2})
-    params = Rows(preset="quick", rows=[row]).params(row, preset)
-    assert params["poison_dataset"] == {"attack": {"name": "sig"}, "seed": 3}
-    assert params["attacks"]["sig"] == {"rate": 0.5}
-    assert (params["train_refine"]["recipe"]["epochs"], params["train_refine"]["seed"]) == (2, 3)
-    assert preset["attacks"]["sig"] == {}
-
-
-def test_a_list_with_an_unknown_entry_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "list.yaml"
-    path.write_text("preset: quick\nrows:\n  - atack: badnets\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"list.yaml: list\.rows\.0: 'atack' is not known, did you mean 'attack'"):
-        read_rows(path)
-    with pytest.raises(UserError, match="is missing"):
-        read_rows(tmp_path / "other.yaml")

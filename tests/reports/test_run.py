@@ -113,6 +113,11 @@ def test_no_runs_are_no_error(tmp_path: Path) -> None:
     assert run.read_all(tmp_path / "runs") == {}
 
 
+def test_a_run_that_is_being_written_is_none_yet(home: Path) -> None:
+    (home / ".mnist5k-quick-badnets-default-s2.partial").mkdir()
+    assert list(run.read_all(home)) == [str(FACTS.name)]
+
+
 def test_a_folder_with_another_name_than_its_run_is_refused(home: Path) -> None:
     (folder,) = home.iterdir()
     folder.rename(home / "mnist5k-quick-badnets-default-s2")

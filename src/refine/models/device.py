@@ -36,9 +36,10 @@ class Compute:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the runtime record."""
+        """For the runtime record; `instructions` are the newest that torch uses on this processor."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {"device": str(self.device), "device_name": name, "threads": self.threads, "processes": self.world}
+        told = {"device": str(self.device), "device_name": name, "threads": self.threads, "processes": self.world}
+        return {**told, "instructions": torch.backends.cpu.get_cpu_capability()}
 
     def precision(self, wanted: str) -> str:
         """`fp32` or `bf16`: what `auto` means on this device.

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from refine.params.chosen import chosen
 from refine.params.recipe import Recipe
-from refine.reports import rows, run
-from refine.reports.rows import Rows
+from refine.reports import lists, run
+from refine.reports.lists import Rows
 from refine.reports.tables import markdown
 
 ROOM = "refine.attacks"
@@ -35,7 +35,7 @@ def gallery(listed: Rows, project: Path, page: Path) -> str:
         page: that the sections are for, so that pictures are found from there.
     """
     sections, seen = [], set()
-    for row, name in zip(listed.rows, rows.names(listed, project), strict=True):
+    for row, name in zip(listed.rows, lists.names(listed, project), strict=True):
         if row.attack not in seen:
             seen.add(row.attack)
             sections.append(section(row.attack, project / run.HOME / str(name) / "preview.png", page))

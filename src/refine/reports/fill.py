@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from refine.reports import attacks, overview, tables
-from refine.reports.rows import read_rows
+from refine.reports.lists import read_rows
 from refine.system.errors import UserError, command
 from refine.system.files import new_file
 

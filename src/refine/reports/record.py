@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dvc.repo import Repo
@@ -22,6 +24,7 @@ from refine.system.files import read_json, sha256_of
 from refine.system.stage import RECORDS
 
 POISONED = Path("data/poisoned/attack/attack.json")
+CODE = ("src", "stages", "dvc.yaml", "presets")
 
 
 def preset_file(name: str) -> Path:
@@ -29,7 +32,9 @@ def preset_file(name: str) -> Path:
     return Path("presets") / f"{name}.yaml"
 
 
-def record(project: Path, home: Path, preset: str, variant: str) -> Path:
+def record(
+    project: Path, home: Path, preset: str, variant: str, machine: Mapping[str, int | str] = MappingProxyType({})
+) -> Path:
     """Records the run that is finished in a project.
 
     Args:
@@ -37,6 +42,7 @@ def record(project: Path, home: Path, preset: str, variant: str) -> Path:
         home: takes a folder for the run.
         preset: a file of `presets` that the run's parameters come from.
         variant: one word for what is special about it.
+        machine: settings of the machine that were asked for.
 
     Returns:
         The run's folder.
@@ -58,6 +64,7 @@ def record(project: Path, home: Path, preset: str, variant: str) -> Path:
     facts = Facts(
         name=name,
         changes=run.changes(run.whole(shipped), params),
+        machine=dict(machine),
         commit=_committed(project),
         **_poisoned(project),
         runtime=_runtime(project),
@@ -92,9 +99,8 @@ def git(project: Path, *words: str) -> str:
 
 
 def _committed(project: Path) -> str:
-    code = ("src", "stages", "dvc.yaml", "presets")
-    if git(project, "status", "--porcelain", "--", *code):
-        raise UserError(f"{', '.join(code)} hold changes that are not committed; commit them, so that a run has a code")
+    if git(project, "status", "--porcelain", "--", *CODE):
+        raise UserError(f"{', '.join(CODE)} hold changes that are not committed; commit them, so that a run has a code")
     return git(project, "rev-parse", "HEAD")
 
 

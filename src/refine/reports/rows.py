@@ -2,135 +2,33 @@
 
     python -m refine.reports.rows experiments/attacks.yaml [ATTACK ...] [--commit]
 
-Runs happen in a clone of the last commit, in `.rows/`, which shares this project's cache: the checkout here stays
-free for other work, and its `params.yaml` as it is. A row that is recorded already is passed over; one that was
-interrupted goes on from its last checkpoint. With `--commit` each run is committed when it ends.
+Runs happen in clones of the last commit, in `.rows/`: the checkout here stays free for other work, and its
+`params.yaml` as it is. A row that is recorded already is passed over, as is one that another list is computing; one
+that was interrupted goes on from its last checkpoint; one that fails does not stop the others. Several lists may run
+at once. With `--commit` each run is committed when it ends.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from time import sleep
 
-import yaml
-from dvc.repo import Repo
-from pydantic import Field, ValidationError
-
-from refine.params.check import check
-from refine.params.reading import Section, sentence
-from refine.reports import run
-from refine.reports.record import git, preset_file, record
+from refine.reports import clones
+from refine.reports.clones import Clone
+from refine.reports.lists import Row, Rows, checked, read_rows
+from refine.reports.record import CODE, git, preset_file, record
 from refine.reports.run import HOME, Name
 from refine.system.errors import UserError, command
 
-CLONE = Path(".rows")
+_TRIES = 50
+_PAUSE = 0.2
 
 log = logging.getLogger(__name__)
-
-
-class Row(Section):
-    """One run.
-
-    Attributes:
-        attack: its name.
-        variant: one word for what is special about it.
-        seed: of all three sections that have one.
-        changes: parameters that depart from the preset, by their dotted names.
-        why: the reason, for the reader of the table.
-    """
-
-    attack: str
-    variant: str = "default"
-    seed: int = 1
-    changes: dict[str, Any] = Field(default={})
-    why: str = ""
-
-
-class Rows(Section):
-    """Content of a list of runs.
-
-    Attributes:
-        preset: that they depart from, a file of `presets`.
-        rows: the runs, in the order in which they are computed and shown.
-    """
-
-    preset: str
-    rows: Annotated[list[Row], Field(min_length=1)]
-
-    def params(self, row: Row, preset: dict[str, Any]) -> dict[str, Any]:
-        """The parameters of a run.
-
-        Raises:
-            UserError: a change goes below what is no mapping.
-        """
-        params = copy.deepcopy(preset)
-        params["poison_dataset"]["attack"]["name"] = row.attack
-        for section in run.SEEDED:
-            params[section]["seed"] = row.seed
-        for name, value in row.changes.items():
-            *parents, last = name.split(".")
-            inner = params
-            for parent in parents:
-                inner = inner.setdefault(parent, {})
-                if not isinstance(inner, dict):
-                    raise UserError(
-                        f"{name} cannot be changed, because {parent} is {inner!r}; give {parent} as a whole"
-                    )
-            inner[last] = value
-        return params
-
-
-def read_rows(path: Path) -> Rows:
-    """Reads a list of runs.
-
-    Raises:
-        UserError: it is missing or not a list of runs.
-    """
-    try:
-        return Rows.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; `ls experiments` shows what is there") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no list of runs: {error}") from None
-    except ValidationError as error:
-        raise UserError(f"{path}: {sentence('list', error)}") from None
-
-
-def names(rows: Rows, project: Path) -> list[Name]:
-    """The names of the runs, in order."""
-    return [name for name, _ in _planned(rows, project)]
-
-
-def _planned(rows: Rows, project: Path) -> list[tuple[Name, dict[str, Any]]]:
-    """Name and parameters of each run, in order."""
-    preset = run.whole(project / preset_file(rows.preset))
-    changed = [(row, rows.params(row, preset)) for row in rows.rows]
-    return [(run.name_of(params, rows.preset, row.variant), params) for row, params in changed]
-
-
-def checked(rows: Rows, project: Path) -> list[tuple[Name, str]]:
-    """Name and parameters file of each run, in order.
-
-    Raises:
-        UserError: the first thing that is wrong, a run that was recorded with other parameters included.
-    """
-    planned = _planned(rows, project)
-    for name, params in planned:
-        refuse_other(project / HOME / str(name), params)
-    files = [(name, yaml.safe_dump(params, sort_keys=False)) for name, params in planned]
-    with TemporaryDirectory() as folder:
-        for row, (_, text) in zip(rows.rows, files, strict=True):
-            path = Path(folder) / f"{row.attack}, variant {row.variant}"
-            path.write_text(text, encoding="utf-8")
-            check(path)
-    return files
 
 
 def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
@@ -143,63 +41,112 @@ def compute(rows: Rows, wanted: list[str], commit: bool, project: Path) -> None:
         project: root of this project.
 
     Raises:
-        UserError: a row is wrong, which is found before the first one is computed, or a stage failed.
+        UserError: a row is wrong, which is found before the first one is computed, or runs failed, of which each was
+            told when it did.
     """
+    strangers = set(wanted) - {row.attack for row in rows.rows}
+    if strangers:
+        raise UserError(f"no row has the attack {min(strangers)}; the list has {', '.join(_attacks(rows))}")
     files = checked(rows, project)
-    clone = _clone(project)
-    for row, (name, params) in zip(rows.rows, files, strict=True):
-        if (project / HOME / str(name)).is_dir() or (wanted and row.attack not in wanted):
-            continue
-        log.info("%s", name)
-        (clone / "params.yaml").write_text(params, encoding="utf-8")
-        _repro(clone)
-        folder = record(clone, project / HOME, rows.preset, row.variant)
-        if commit:
-            git(project, "add", str(folder.relative_to(project)))
-            git(project, "commit", "--quiet", "-m", f"The run {name}", "--", str(folder.relative_to(project)))
-
-
-def refuse_other(folder: Path, params: dict[str, Any]) -> None:
-    """A recorded run stands for these parameters; settings of what is not chosen may have changed.
-
-    Raises:
-        UserError: there is one, and it does not.
-    """
-    if not folder.is_dir():
-        return
-    chosen = {"sources": params["download"]["source"], "attacks": params["poison_dataset"]["attack"]["name"]}
-    recorded, wanted = (
-        {name: content.get(chosen[name]) if name in chosen else content for name, content in of.items()}
-        for of in (run.whole(folder / "params.yaml"), params)
-    )
-    changed = run.changes(recorded, wanted)
-    if changed:
+    _compare_with_last_commit(rows, project)
+    failed = []
+    with clones.shared(project) as clone:
+        for row, (name, params) in zip(rows.rows, files, strict=True):
+            if wanted and row.attack not in wanted:
+                continue
+            try:
+                _compute_once(rows.preset, row, name, params, commit, project, clone)
+            except (UserError, OSError) as error:
+                log.error("%s failed: %s", name, error)  # noqa: TRY400 (a sentence for people)
+                failed.append(str(name))
+    if failed:
         raise UserError(
-            f"{folder} was recorded with other parameters ({', '.join(changed)}); remove it by `git rm -r` if it is "
-            "outdated, or give the row another variant"
+            f"{len(failed)} of {len(rows.rows)} rows failed, as was told above: {', '.join(failed)}; mend what they "
+            "say and type the same command again"
         )
 
 
-def _clone(project: Path) -> Path:
-    """A clone of the last commit, with what earlier runs left in it that git ignores."""
-    clone = project / CLONE
-    if not clone.is_dir():
-        git(project, "clone", "--quiet", ".", str(CLONE))
-    commit = git(project, "rev-parse", "HEAD")
-    git(clone, "fetch", "--quiet", "origin")
-    git(clone, "checkout", "--quiet", "--force", "--detach", commit)
-    with Repo(str(project)) as repo:
-        cache = repo.cache.local_cache_dir
-    (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
-    return clone
+def _attacks(rows: Rows) -> list[str]:
+    return sorted({row.attack for row in rows.rows})
 
 
-def _repro(clone: Path) -> None:
+def _compare_with_last_commit(rows: Rows, project: Path) -> None:
+    """Tells what the clones, which have the last commit, do not see of this checkout.
+
+    Raises:
+        UserError: the preset is not in the last commit as it is here, so that no run could be recorded.
+    """
+    preset = preset_file(rows.preset).as_posix()
+    changed = git(project, "status", "--porcelain", "--", *CODE, "data/own").splitlines()
+    paths = [line.split(maxsplit=1)[1] for line in changed]
+    if any(preset.startswith(path) for path in paths):
+        raise UserError(f"{preset} is not committed as it is here; commit it, so that its runs can be told from it")
+    if paths:
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        log.warning(
+            "warning: runs are computed from the last commit, without what is not committed here: %s%s",
+            ", ".join(paths[:3]),
+            more,
+        )
+
+
+def _compute_once(preset: str, row: Row, name: Name, params: str, commit: bool, project: Path, clone: Clone) -> None:
+    with clones.lock(project, str(name)) as held:
+        if held is None:
+            log.info("%s is passed over: another process is computing it", name)
+            return
+        if (project / HOME / str(name)).is_dir():
+            return
+        log.info("%s", name)
+        if row.machine:
+            with clones.alone(project, str(name), held) as own:
+                folder = _computed(preset, row, params, project, own, held)
+        else:
+            folder = _computed(preset, row, params, project, clone, held)
+        if commit:
+            _commit(project, f"The run {name}", folder)
+
+
+def _computed(preset: str, row: Row, params: str, project: Path, clone: Clone, held: int) -> Path:
+    """Computes a run in a clone, and records it in the project; its folder there."""
+    (clone.folder / "params.yaml").write_text(params, encoding="utf-8")
+    _repro(clone, row.machine, held)
+    return record(clone.folder, project / HOME, preset, row.variant, row.machine)
+
+
+def _repro(clone: Clone, machine: dict[str, int | str], held: int) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
-    environment = {**inherited, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    status = subprocess.run(["dvc", "repro"], cwd=clone, env=environment, check=False).returncode  # noqa: S607
+    asked = {name: str(value) for name, value in machine.items()}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    status = subprocess.run(
+        ["dvc", "repro"],  # noqa: S607
+        cwd=clone.folder,
+        env={**inherited, "PATH": path, **asked},
+        pass_fds={clone.lock, held},
+        check=False,
+    ).returncode
     if status:
-        raise UserError(f"`dvc repro` failed in {clone}; mend what it says, and this command goes on with that run")
+        raise UserError(f"`dvc repro` ended with status {status} in {clone.folder}, and said why above")
+
+
+def _commit(project: Path, subject: str, folder: Path) -> None:
+    """Commits one folder, one list after the other; a command of somebody else's that has the index is waited for.
+
+    Raises:
+        UserError: git has another reason, or the index stays locked.
+    """
+    place = str(folder.relative_to(project))
+    with clones.lock(project, "index", wait=True):
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                git(project, "add", place)
+                git(project, "commit", "--quiet", "-m", subject, "--", place)
+            except UserError as error:
+                if "index.lock" not in str(error) or not tries_left:
+                    raise UserError(f"the run is recorded in {place} and not committed: {error}") from None
+                sleep(_PAUSE)
+            else:
+                return
 
 
 def main(arguments: list[str] | None = None) -> None:

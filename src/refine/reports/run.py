@@ -82,6 +82,7 @@ class Facts(BaseModel):
     Attributes:
         name: of the run.
         changes: parameters that differ from the preset, by their dotted names.
+        machine: settings of the machine that a list asked for, by the names of their variables.
         commit: of the code.
         poisoned: how many training images carry the trigger and a wish of the attacker's.
         cover: how many carry it, or a part of it, and keep their label.
@@ -97,6 +98,7 @@ class Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     name: Name
     changes: dict[str, Any]
+    machine: dict[str, int | str] = Field(default={})
     commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
     poisoned: int
     cover: int
@@ -190,7 +192,7 @@ def read_all(home: Path) -> dict[str, Run]:
         UserError: a folder is damaged, or holds another run than its name says.
     """
     runs = {}
-    for folder in sorted(path for path in home.glob("*") if path.is_dir()):
+    for folder in sorted(path for path in home.glob("[!.]*") if path.is_dir()):  # a dot: one that is being written
         remedy = f"restore it by `git checkout {folder}`, or remove the folder and record the run again"
         try:
             facts = Facts.model_validate(read_json(folder / "run.json", remedy))

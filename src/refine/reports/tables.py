@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from refine.reports import rows, run
+from refine.reports import lists, run
 from refine.reports.aim import aim, percent
-from refine.reports.rows import Row, Rows
+from refine.reports.lists import Row, Rows
 from refine.reports.run import Run
 
 NOT_YET = "not yet run"
@@ -38,7 +38,7 @@ def _table(listed: Rows, project: Path, line: Line) -> str:
         line: makes the cells of one run.
     """
     recorded = run.read_all(project / run.HOME)
-    runs = [(row, recorded.get(str(name))) for row, name in zip(listed.rows, rows.names(listed, project), strict=True)]
+    runs = [(row, recorded.get(str(name))) for row, name in zip(listed.rows, lists.names(listed, project), strict=True)]
     table = markdown(pd.DataFrame([line(row, done) for row, done in runs]))
     notes = _notes([done for _, done in runs if done is not None])
     return f"{table}\n\n{notes}" if notes else table
