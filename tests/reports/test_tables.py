@@ -10,7 +10,7 @@ import pytest
 
 from refine.reports import tables
 from refine.reports.aim import aim
-from refine.reports.rows import Row
+from refine.reports.lists import Row
 from refine.reports.run import Clean, Facts, Name, OnTriggered, Run
 
 FIGURES: dict[str, Any] = {
