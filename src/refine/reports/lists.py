@@ -159,11 +159,7 @@ def refuse_other(folder: Path, params: dict[str, Any], settings: Mapping[str, in
     if not folder.is_dir():
         return
     remedy = "remove it by `git rm -r` if it is outdated, or give the row another variant"
-    chosen = {"sources": params["download"]["source"], "attacks": params["poison_dataset"]["attack"]["name"]}
-    recorded, wanted = (
-        {name: content.get(chosen[name]) if name in chosen else content for name, content in of.items()}
-        for of in (run.whole(folder / "params.yaml"), params)
-    )
+    recorded, wanted = (run.effective(of) for of in (run.whole(folder / "params.yaml"), params))
     changed = [*run.changes(recorded, wanted)]
     if read_json(folder / "run.json", remedy).get("machine", {}) != settings:
         changed.append("machine")
