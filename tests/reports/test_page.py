@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.remote.webdriver import WebDriver
@@ -21,7 +23,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from refine.reports import overview, page
 from refine.reports.run import HOME, read_all
 from refine.system.errors import UserError
-from support import PROJECT, run
+from support import PROJECT, environment, is_one_sentence, run
 
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND"
 MARKS = "g[class*=mark-line] path, g[class*=mark-symbol] path, g[class*=mark-rect] path"
@@ -66,7 +68,7 @@ def _named(project: Path) -> list[str]:
 
 def test_every_plot_shows_a_mark(drawn: WebDriver) -> None:
     named = _named(PROJECT)
-    assert len(named) == 7
+    assert len(named) == 10
 
     def marks(browser: WebDriver) -> dict[str, bool]:
         found = {}
@@ -113,17 +115,53 @@ def test_another_template_that_somebody_set_stays(tmp_path: Path) -> None:
     assert run(tmp_path, "dvc", "config", "plots.html_template").stdout.strip() == "own.html"
 
 
-def test_what_dvc_writes_with_it_needs_no_network(repo: Path, tmp_path: Path) -> None:
-    for file in (overview.TEMPLATE, overview.TABLE):
-        (repo / file).parent.mkdir(exist_ok=True)
-        shutil.copy(PROJECT / file, repo / file)
-    page.install(repo)
-    result = run(repo, "dvc", "plots", "show", "-o", str(tmp_path / "out"))
-    assert result.returncode == 0, result.stderr
+@pytest.fixture
+def plotted(repo: Path) -> Path:
+    """A finished project with templates of plots and a table of runs."""
+    shutil.copytree(PROJECT / overview.TEMPLATE.parent, repo / overview.TEMPLATE.parent, dirs_exist_ok=True)
+    shutil.copy(PROJECT / overview.TABLE, repo / overview.TABLE)
+    return repo
+
+
+def test_what_dvc_writes_with_it_needs_no_network(plotted: Path, tmp_path: Path) -> None:
+    page.install(plotted)
+    result = run(plotted, "dvc", "plots", "show", "-o", str(tmp_path / "out"))
+    assert (result.returncode, result.stderr) == (0, "")
     text = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert "<h1>refine" in text
     assert 'id = "Defence_training"' in text
     assert "<script src" not in text
+
+
+def test_curves_show_a_panel_for_each_figure_a_point_for_each_epoch_and_whole_epochs(
+    plotted: Path, tmp_path: Path
+) -> None:
+    """Of one epoch of the attack, none of the encoder and two of the defense."""
+    result = run(plotted, "dvc", "plots", "show", "-o", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    drawn = dict(re.findall(r'id = "([^"]+)">\s*<script[^>]*>\s*var spec = (.*);\s*vegaEmbed', text))
+    assert json.loads(drawn["Encoder_training"]) == {}
+    for name, panels, epochs in (("Attack_training", 2, "1"), ("Defence_training", 3, "12")):
+        svg = vl_convert.vegalite_to_svg(drawn[name], vl_version=overview.VEGA_LITE)
+        points = re.findall(r'aria-roledescription="point"', svg)
+        ticks = re.findall(r'text-anchor="middle"[^>]*font-size="10px"[^>]*>([^<]*)</text>', svg)
+        assert len(points) == panels * len(epochs)
+        assert set(ticks) - {""} == set(epochs)
+
+
+def test_files_that_plots_need_and_that_are_missing_are_told_with_a_remedy(plotted: Path) -> None:
+    assert page.missing(plotted) == []
+    page.check(plotted)
+    (plotted / "metrics/plots/snapshots.csv").unlink()
+    with pytest.raises(
+        UserError, match=r"snapshots.csv is missing, without which `dvc plots` draws no page; type `dvc"
+    ):
+        page.check(plotted)
+    shutil.rmtree(plotted / "models")
+    env = environment(PYTHONPATH="src")
+    result = run(plotted, "python", "-m", "refine.reports.page", "--check", env=env)
+    assert is_one_sentence(result, "models/backdoor/history.csv and 3 more files are missing", "./run")
 
 
 def test_outside_a_dvc_project_it_says_so(tmp_path: Path) -> None:
@@ -151,11 +189,26 @@ def test_the_picture_of_the_runs_shows_both_systems(tmp_path: Path, monkeypatch:
     for file in (overview.TEMPLATE, Path("dvc.yaml")):
         shutil.copy(PROJECT / file, tmp_path / file)
     rows = {"run": "a", "dataset": "d", "system": ["no defence", "REFINE"]}
+    rows |= {"preset": "p", "attack": "t", "variant": "default", "seed": 1}
     figures: dict[str, Any] = {"benign_accuracy": [0.9, 0.8], "attack_success_rate": [1.0, 0.0]}
+    figures["robust_accuracy"] = [0.1, 0.7]
     monkeypatch.setattr(overview, "table", lambda _project: pd.DataFrame(rows | figures))
     overview.write(tmp_path)
-    pixels = np.asarray(Image.open(io.BytesIO((tmp_path / overview.PICTURE).read_bytes())).convert("RGB")).astype(int)
-    red, green = (pixels[..., 0] - pixels[..., 1] > 60), (pixels[..., 1] - pixels[..., 0] > 60)
-    lowest_red, lowest_green = (np.argwhere(colour)[:, 0].max() / len(pixels) for colour in (red, green))
-    assert lowest_red < 0.3  # an ASR of 1 is at the top, as the legend is
-    assert lowest_green > 0.8
+    picture = vl_convert.svg_to_png((tmp_path / overview.PICTURE).read_text(encoding="utf-8"))
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)[:, :-120]  # without the legend
+    third = pixels.shape[1] // 3
+    attack = pixels[:, third : 2 * third]  # the panel in the middle
+    red, green = (attack[..., 0] - attack[..., 1] > 60), (attack[..., 1] - attack[..., 0] > 60)
+    assert np.argwhere(red)[:, 1].mean() > np.argwhere(green)[:, 1].mean() + third / 2
+
+
+def test_each_data_set_has_panels_with_axes_of_its_own(tmp_path: Path) -> None:
+    """Runs of one data set far from those of another take no room from them."""
+    runs = pd.read_csv(PROJECT / overview.TABLE)
+    point, positions = re.compile(r'run: (mnist5k[^;]*);[^>]* transform="translate\(([^)]*)\)'), []
+    for others in (0.9, 0.1):
+        moved = runs.assign(benign_accuracy=runs["benign_accuracy"].where(runs["dataset"] == "mnist5k", others))
+        drawing = overview._drawing(PROJECT, moved)
+        positions.append(sorted(point.findall(vl_convert.vegalite_to_svg(drawing, vl_version=overview.VEGA_LITE))))
+    assert positions[0] == positions[1]
+    assert len(positions[0]) == 3 * (runs["dataset"] == "mnist5k").sum()

@@ -76,8 +76,8 @@ def evaluate(
         for system, answers in answered.items():
             _write_confusion(part / f"confusion_{system}.csv", answers.benign, truth.labels, classes)
             _write_confusion(part / f"confusion_triggered_{system}.csv", answers.triggered, truth.behind, classes)
-        rows = list(_snapshots(tests, models, figures["refine"], params.batch_size, compute))
-        _write_csv(part / "snapshots.csv", list(rows[0]), [list(row.values()) for row in rows])
+        curves = _snapshots(tests, models, figures["refine"], params.batch_size, compute)
+        _write_csv(part / "snapshots.csv", ("epoch", *_CURVES), curves)
         both = answered["no_defence"], answered["refine"]
         draw_gallery(part / "gallery.png", tests, both, defence, params.gallery_images, compute)
         draw_features(part / "features.png", benign, attacked[1] if attacked else None, chosen, tests)
@@ -139,8 +139,10 @@ def _write_confusion(path: Path, probabilities: Tensor, labels: Tensor, classes:
 
 def _snapshots(
     tests: HeldOut, models: tuple[Path, Path], final: dict[str, float], batch_size: int, compute: Compute
-) -> Iterator[dict[str, float]]:
-    """Benign accuracy and attack success rate of the defence after each kept epoch; nothing is chosen by them.
+) -> Iterator[tuple[float | str, ...]]:
+    """Each kept epoch, and benign accuracy and attack success rate of the defence after it, "" without an attack.
+
+    Nothing is chosen by them.
 
     Args:
         final: figures of the finished defence, which is the last snapshot.
@@ -150,8 +152,8 @@ def _snapshots(
     for snapshot in earlier:
         defence = refine.load(refine_folder, classifier_folder, snapshot.epoch).to(compute.device)
         figures = measure(defended_answers(defence, tests, batch_size, compute), tests.truth)
-        yield {"epoch": snapshot.epoch, **{name: figures[name] for name in _CURVES if name in figures}}
-    yield {"epoch": last.epoch, **{name: final[name] for name in _CURVES if name in final}}
+        yield snapshot.epoch, *(figures.get(name, "") for name in _CURVES)
+    yield last.epoch, *(final.get(name, "") for name in _CURVES)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

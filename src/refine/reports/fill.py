@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(
         prog="python -m refine.reports.fill",
-        description="Fills the tables of pages, metrics/runs.csv and docs/runs.png from recorded runs.",
+        description="Fills the tables of pages, metrics/runs.csv and docs/runs.svg from recorded runs.",
     )
     parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE", help="such as docs/attacks.md")
     for page in parser.parse_args(arguments).pages:

@@ -1,16 +1,23 @@
 """The page of `dvc plots` without a network: `python -m refine.reports.page`, once in a checkout; `./run` does it.
 
+    python -m refine.reports.page           writes the page's template
+    python -m refine.reports.page --check   says which files are missing that plots are drawn from
+
 DVC's own page loads the library that draws (vega) from an address on the web, and stays empty without one. This
 command writes a page template that carries the library, from the package vl-convert-python, and names it in
-`.dvc/config.local`; from then on `dvc plots show` and `dvc plots diff` write pages that can be opened anywhere.
+`.dvc/config.local`; from then on `dvc plots show` and `dvc plots diff` write pages that can be opened anywhere. Where a
+file is missing that a plot is drawn from, DVC writes no page at all and hardly says why.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 import vl_convert
+import yaml
 from dvc.config import Config
 
 from refine.reports.overview import VEGA_LITE
@@ -21,12 +28,14 @@ TEMPLATE = "plots/page.html"
 """In the folder of DVC; ignored by git."""
 
 # The plots that DVC writes name an older version of the language, and hold layers without data and rows of nothing,
-# which vega warns about.
+# which vega warns about. What has no data at all, such as the encoder's training where there was none, is left out.
 _DRAW = """
 const whole = (name, value) => name === "row" && JSON.stringify(value) === "{}" ? undefined : value;
 const settings = { mode: "vega-lite", renderer: "svg", logLevel: 1 };
 window.vegaEmbed = (place, plot) =>
-    vegaEmbed(place, { ...JSON.parse(JSON.stringify(plot), whole), $schema: undefined }, settings);
+    Object.keys(plot).length
+        ? vegaEmbed(place, { ...JSON.parse(JSON.stringify(plot), whole), $schema: undefined }, settings)
+        : document.querySelector(place).remove();
 """
 
 _PAGE = """<!DOCTYPE html>
@@ -85,9 +94,39 @@ def install(project: Path) -> Path:
     return home / TEMPLATE
 
 
-def main() -> None:
+def missing(project: Path) -> list[str]:
+    """Files that plots are drawn from, as `dvc.yaml` names them, and that are not there."""
+    plots = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    named = [[plot] if isinstance(plot, str) else next(iter(plot.values()))["y"] for plot in plots]
+    return [path for path in dict.fromkeys(chain(*named)) if not (project / path).is_file()]
+
+
+def check(project: Path) -> None:
+    """Refuses a checkout whose plots cannot be drawn.
+
+    Raises:
+        UserError: files are missing.
+    """
+    absent = missing(project)
+    if absent:
+        more = f" and {len(absent) - 1} more files are" if len(absent) > 1 else " is"
+        raise UserError(
+            f"{absent[0]}{more} missing, without which `dvc plots` draws no page; type `dvc checkout`, or `dvc pull` "
+            "where the run was computed elsewhere, or ./run to compute it here"
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    sys.stdout.write(f"{install(Path.cwd())}: `dvc plots show` draws without a network now\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m refine.reports.page",
+        description="Sets up the page of `dvc plots` so that it draws without a network.",
+    )
+    parser.add_argument("--check", action="store_true", help="only say which files are missing that plots need")
+    if parser.parse_args(arguments).check:
+        check(Path.cwd())
+    else:
+        sys.stdout.write(f"{install(Path.cwd())}: `dvc plots show` draws without a network now\n")
 
 
 if __name__ == "__main__":

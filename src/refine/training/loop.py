@@ -248,8 +248,8 @@ def batches_of(training_set: TrainingSet, recipe: Recipe, compute: Compute) -> B
 
 
 def write_history(path: Path, history: list[Row]) -> None:
-    """Writes the rows as CSV, six significant digits."""
+    """Writes the rows as CSV, six significant digits; without any, a line of names alone, as plots want a file."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=list(history[0]) if history else ["epoch"], lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in history)

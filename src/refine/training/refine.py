@@ -162,7 +162,7 @@ def train_refine(
         images: benign and unlabeled.
         classifier_folder: of anybody's classifier.
         compute: device and threads.
-        folder: takes weights, card, snapshots and the history, and that of the encoder's training if there is one.
+        folder: takes weights, card, snapshots and the history, and that of the encoder, empty if it was not trained.
         checkpoints: of this run.
 
     Raises:
@@ -226,5 +226,4 @@ def train_refine(
         )
         refine.save(part, defence, card)
         write_history(part / "history.csv", history)
-        if encoder_history:
-            write_history(part / "encoder_history.csv", encoder_history)
+        write_history(part / "encoder_history.csv", encoder_history)
