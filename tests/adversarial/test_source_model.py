@@ -45,6 +45,13 @@ def test_a_network_that_wants_to_see_images_first_is_shown_some() -> None:
     assert torch.equal(weights[:12], -weights[12:])  # as computed from images, unlike the layer's first values
 
 
+def test_a_lone_image_is_a_sentence_where_the_network_cannot_normalize_it() -> None:
+    with pytest.raises(
+        UserError, match=r"source\.recipe: .* of the 96 images, too little at 16 pixels; raise batch_size$"
+    ):
+        _made(network={"name": "airbench", "width": WIDTH}, recipe={**RECIPE, "batch_size": 1})
+
+
 def test_the_seed_alone_decides_its_weights() -> None:
     first, second, third = (_made(seed).network.state_dict() for seed in (1, 1, 2))
     assert same_tensors(first, second)

@@ -77,6 +77,16 @@ def test_a_network_that_wants_to_see_images_first_is_shown_a_batch_of_them(data:
     assert torch.equal(network.whiten.weight, again.network.whiten.weight)
 
 
+@pytest.mark.parametrize(("batch_size", "remedy"), [(47, "raise batch_size or set drop_last"), (1, "raise batch_size")])
+def test_a_lone_image_is_a_sentence_where_the_network_cannot_normalize_it(
+    data: Poisoned, tmp_path: Path, batch_size: int, remedy: str
+) -> None:
+    recipe = backdoor_params(batch_size=batch_size)
+    params = recipe.model_copy(update={"network": Network(name="airbench", width=WIDTH)})
+    with pytest.raises(UserError, match=rf"^train_backdoor\.recipe: .* of the 48 images, .*; {remedy}$"):
+        train_backdoor(params, training_set(data.poisoned_train), data.outputs.attack / "training", CPU, tmp_path / "a")
+
+
 def test_another_seed_gives_other_weights(data: Poisoned, tmp_path: Path) -> None:
     for seed in (1, 2):
         _train(data, tmp_path / str(seed), seed=seed)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from refine.system.errors import UserError
 from refine.system.files import sha256_of
 from refine.training import refine as training
 from refine.training.loop import Run
-from refine.training.refine import RefineTask, _refuse_lone_image, snapshot_epochs, train_refine, unlabeled
+from refine.training.refine import RefineTask, snapshot_epochs, train_refine, unlabeled
 from support import synthetic, write_split
 from tiny import ALL_CHANGES, CPU, WIDTH, classifier_folder, files_of, history, refine_params, same_tensors
 
@@ -350,14 +348,13 @@ def test_a_lone_image_at_the_end_of_an_epoch_is_a_sentence_where_the_transform_c
     _train(tmp_path / "two", classifier, images[:18], {"drop_last": False})
 
 
-def test_a_lone_image_of_one_of_several_processes_is_refused(images: Tensor) -> None:
-    recipe = refine_params({"drop_last": False}).recipe
-    two = replace(CPU, world=2)
-    for count, refused in ((17, False), (18, True), (19, True), (20, False)):
-        kept = Resident(images[:count], ())
-        with pytest.raises(UserError, match="a process would") if refused else contextlib.nullcontext():
-            _refuse_lone_image(kept, recipe, two)
-        _refuse_lone_image(kept, recipe, replace(two, device=torch.device("cuda")))
+def test_where_the_encoder_is_frozen_before_only_its_own_training_needs_two_images(
+    classifier: Path, images: Tensor, tmp_path: Path
+) -> None:
+    first = {**ENCODER, "frozen": True, "drop_last": True}
+    _train(tmp_path / "refine", classifier, images[:17], {"drop_last": False}, encoder=first)
+    with pytest.raises(UserError, match=r"^train_refine\.encoder: .*raise batch_size or set drop_last"):
+        _train(tmp_path / "refused", classifier, images[:17], encoder={**first, "drop_last": False})
 
 
 def test_a_lone_image_of_32_pixels_trains(tmp_path: Path) -> None:

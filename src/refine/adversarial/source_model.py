@@ -19,6 +19,7 @@ from refine.poisoning.attack import Setting
 from refine.system.errors import UserError
 from refine.system.files import inside
 from refine.training.backdoor import BackdoorTask, begin
+from refine.training.lone_image import refuse_lone_image
 from refine.training.loop import Run, Step, batches_of
 
 _FLATTEST = 1 / 255
@@ -69,6 +70,7 @@ def _trained(
     # The loop's facts are label and whether an image is poisoned, which none is.
     training_set = Resident(images, (labels, torch.zeros_like(labels)), resolved.device)
     batches = batches_of(training_set, recipe, resolved)
+    refuse_lone_image(classifier, training_set, recipe, resolved)
     begin(classifier, batches, seed)
     task = SourceTask(
         classifier=classifier,

@@ -26,6 +26,7 @@ from refine.params.train_backdoor import BackdoorRecipe, TrainBackdoorParams
 from refine.system.files import new_folder
 from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
+from refine.training.lone_image import refuse_lone_image
 from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
 from refine.training.processes import Processes
 
@@ -118,6 +119,7 @@ def train_backdoor(
     )
     classifier.to(compute.device).to(memory_format=torch.channels_last)
     batches = batches_of(images, recipe, compute)
+    refuse_lone_image(classifier, images, recipe, compute)
     begin(classifier, batches, params.seed)
     attack = training_time.read(attack_folder)
     if attack.initial_weights_sha256 is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from torch import Generator, Tensor, nn
 
 from refine.data.augment import augment
 from refine.data.batches import Batch
-from refine.data.order import Sharing
 from refine.data.tensors import save_tensors
 from refine.data.training_set import TrainingSet
 from refine.defenses import refine
@@ -21,13 +21,13 @@ from refine.defenses.refine_loss import supcon, utility
 from refine.models import classifier as classifiers
 from refine.models.device import Compute, full
 from refine.models.unet import UNet
-from refine.params.recipe import Recipe
 from refine.params.train_refine import TrainRefineParams
 from refine.system.errors import UserError
 from refine.system.files import new_folder
 from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
 from refine.training.encoder import train_encoder
+from refine.training.lone_image import refuse_lone_image
 from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
 from refine.training.processes import Processes
 from refine.training.pseudo_labels import PseudoLabels
@@ -121,22 +121,16 @@ def unlabeled(images: TrainingSet, fraction: float, generator: Generator) -> Tra
     return images.subset(selected)
 
 
-def _refuse_lone_image(images: TrainingSet, recipe: Recipe, compute: Compute) -> None:
-    """Below 32 pixels the U-Net's innermost map is one pixel, of which a single image has no variance.
-
-    GPUs normalise the parts of a batch together, processors each its own.
-    """
-    if images.side >= 32:
-        return
-    count, world = sum(images.sizes), compute.world
-    parts = [Sharing(count, recipe.batch_size, recipe.drop_last, rank, world).sizes for rank in range(world)]
-    if compute.device.type == "cuda":
-        parts = [[sum(step) for step in zip(*parts, strict=True)]]
-    if any(1 in sizes for sizes in parts):
-        raise UserError(
-            f"{recipe.place}: a process would normalise a single one of the {count} images, too little at "
-            f"{images.side} pixels; raise batch_size or set drop_last"
-        )
+def _refuse(images: TrainingSet, params: TrainRefineParams, transform: UNet, compute: Compute) -> None:
+    """Before any work: images that cannot be cut into batches or shuffled, and batches that are too small."""
+    if params.encoder:
+        batches_of(images, params.encoder, compute)
+        refuse_lone_image(transform, images, params.encoder, compute)
+        if params.encoder.frozen:
+            transform = deepcopy(transform)
+            transform.freeze_encoder()
+    batches_of(images, params.recipe, compute)
+    refuse_lone_image(transform, images, params.recipe, compute)
 
 
 def resolved(params: TrainRefineParams, compute: Compute) -> dict[str, Any]:
@@ -185,10 +179,7 @@ def train_refine(
     defence.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
     own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
-    for each in (recipe, params.encoder):
-        if each:
-            batches_of(own, each, compute)  # what cannot be cut or shuffled is refused before any work
-            _refuse_lone_image(own, each, compute)
+    _refuse(own, params, transform, compute)
     answers = PseudoLabels(classifier, params, compute, precision)
     own = answers.given_to(own)
     encoder_history = []
