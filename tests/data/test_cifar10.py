@@ -101,6 +101,12 @@ def test_500_of_each_class_of_the_training_images_are_held_out_for_development(
     assert sorted(sample.info["source_index"] for sample in (*train, *test)) == list(range(50_000))
 
 
+def test_they_are_normalized_by_the_constants_of_the_released_code() -> None:
+    told = cifar.splits(iter(()), iter(()), (0, 0))
+    assert told.mean == (0.4914, 0.4822, 0.4465)
+    assert told.std == (0.2023, 0.1994, 0.2010)  # not the deviation over all pixels, which is about 0.25
+
+
 # -- files that stand in for them
 
 

@@ -107,6 +107,13 @@ def test_it_is_wired_as_in_the_table_for_every_size(size: tuple[int, int]) -> No
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_its_batch_normalizations_are_torchs_as_in_the_released_code() -> None:
+    norms = [module for module in UNet(8).modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 18
+    for norm in norms:
+        assert (norm.momentum, norm.eps, norm.affine, norm.track_running_stats) == (0.1, 1e-5, True, True)
+
+
 def test_its_output_is_not_clamped() -> None:
     torch.manual_seed(0)
     with torch.no_grad():

@@ -6,6 +6,7 @@ import csv
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from refine.system.errors import UserError
 from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
 from refine.training.loop import Guard, Row, Run, Step, Weights, write_history
-from tiny import CPU
+from tiny import CPU, same_tensors
 
 
 class Line:
@@ -129,6 +130,16 @@ def test_a_seed_gives_each_epoch_an_order_and_draws_of_its_own() -> None:
     assert len(set(draws)) == len(draws)
 
 
+def test_processes_share_the_order_of_an_epoch_and_draw_each_their_own() -> None:
+    """Two that drew alike would augment different images alike, and a batch would hold half as many changes."""
+    tasks = [Line(), Line()]
+    for rank, task in enumerate(tasks):
+        Run(task, _recipe(), "test", 1, replace(CPU, rank=rank), None).train()
+    assert tasks[0].seeds == tasks[1].seeds
+    draws = [value for task in tasks for pair in task.drawn for value in pair]
+    assert len(set(draws)) == len(draws)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("later", [0.5, math.nan, math.inf])
 def test_the_first_infinite_loss_is_told_however_late_somebody_looks(value: float, later: float) -> None:
@@ -216,6 +227,18 @@ def test_a_compiler_that_is_not_there_is_one_sentence(monkeypatch: pytest.Monkey
     assert compiled(module, _recipe(compile=False)) is module
 
 
+def _interrupt(task: Line, at: int) -> None:
+    """Lets the end of an epoch be the end of its process."""
+    finished = task.after_epoch
+
+    def after_epoch(epoch: int, weights: Weights) -> None:
+        if epoch == at:
+            raise KeyboardInterrupt
+        finished(epoch, weights)
+
+    task.after_epoch = after_epoch  # type: ignore[method-assign]
+
+
 class Wide(Line):
     """A convolution that is wide enough for the quick way, and what it was at each step."""
 
@@ -252,16 +275,25 @@ def test_the_quick_way_gives_the_same_bytes_after_an_interruption(tmp_path: Path
     kept = Checkpoints(tmp_path)
     interrupted = Run(first, recipe, "test", 1, CPU, kept)
 
-    def after_two(epoch: int, weights: Weights) -> None:
-        if epoch == 3:
-            raise KeyboardInterrupt
-
-    first.after_epoch = after_two  # type: ignore[method-assign]
+    _interrupt(first, 3)
     with pytest.raises(KeyboardInterrupt, match="interrupted after 2 of 3 epochs"):
         interrupted.train()
     Run(second, recipe, "test", 1, CPU, kept).train()
     assert len(second.kinds) == 2
     assert torch.equal(second.network[0].weight, whole.network[0].weight)  # type: ignore[arg-type]
+
+
+def test_what_a_run_kept_is_still_there_after_an_interruption(tmp_path: Path) -> None:
+    whole, first, second = Line(), Line(), Line()
+    train(whole, _recipe(epochs=4), "test")
+    kept = Checkpoints(tmp_path)
+    _interrupt(first, 3)
+    with pytest.raises(KeyboardInterrupt):
+        Run(first, _recipe(epochs=4), "test", 1, CPU, kept).train()
+    Run(second, _recipe(epochs=4), "test", 1, CPU, kept).train()
+    assert [name for name, number, _ in second.calls if name == "after"] == ["after"] * 2
+    assert second.kept.keys() == whole.kept.keys()
+    assert all(same_tensors(second.kept[epoch], whole.kept[epoch]) for epoch in whole.kept)
 
 
 def test_infinite_weights_are_not_saved_though_the_loss_was_finite(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from refine.system.errors import UserError
 from refine.training import processes
 from refine.training.backdoor import BackdoorTask
 from refine.training.encoder import EncoderTask
+from refine.training.loop import Run
 from refine.training.optimiser import build
 from refine.training.processes import Processes
 from refine.training.pseudo_labels import PseudoLabels
@@ -113,6 +114,28 @@ def _losses_of(name: str, rank: int, count: int) -> list[float]:
     return _losses(_task(name, WORLD, rank), [_batch(step, *part, count=count) for step in range(20)])
 
 
+class _OneBatch:
+    """An epoch of a single batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 1
+
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        del seed
+        yield self.batch
+
+
+def _history_of(name: str, rank: int, count: int) -> dict[str, float]:
+    task = _task(name, WORLD, rank)
+    task.batches = _OneBatch(_batch(0, *_part(rank, WORLD, count), count=count))
+    compute = replace(CPU, rank=rank, world=WORLD)
+    (row,) = Run(task, backdoor_params().recipe, "test", 1, compute, None).train()
+    return row
+
+
 def _gathered_of(_: str, rank: int, count: int) -> tuple[Tensor, Tensor]:
     """All rows as this process sees them, and the gradient of a loss of all of them."""
     rows = torch.arange(count * 2.0).view(count, 2)[_part(rank, WORLD, count)[0]].requires_grad_()
@@ -170,6 +193,16 @@ def test_twenty_steps_lose_as_in_one_process(name: str, count: int, tmp_path: Pa
     expected = _losses(alone, [_batch(step, count=count) for step in range(20)])
     assert expected[-1] != pytest.approx(expected[0], rel=0.05)
     assert [sum(pair) / WORLD for pair in zip(*parallel, strict=True)] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_history_tells_the_mean_over_the_images_of_all_processes(tmp_path: Path) -> None:
+    first, second = _together(_history_of, "backdoor", 11, tmp_path)
+    alone = _task("backdoor")
+    alone._forward = _InParts(alone._forward, WORLD)
+    alone.module.train()
+    expected = {name: value.item() for name, value in alone.step(_batch(0, count=11)).terms.items()}
+    assert first == second
+    assert first == pytest.approx({"epoch": 1, "learning_rate": 0.05, **expected}, rel=1e-5)
 
 
 def test_gathered_rows_are_those_of_all_and_gradients_stay_with_their_owner(tmp_path: Path) -> None:

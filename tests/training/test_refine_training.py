@@ -240,13 +240,15 @@ def test_the_folder_holds_the_snapshots_that_its_card_lists(classifier: Path, im
     assert files["snapshots/epoch-0002.safetensors"] != files["weights.safetensors"]
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
 def test_a_snapshot_is_the_state_after_its_epoch_and_not_later(
-    classifier: Path, images: Tensor, tmp_path: Path
+    classifier: Path, images: Tensor, tmp_path: Path, average: float
 ) -> None:
-    constant = {"schedule": {"milestones": []}, "augment": ALL_CHANGES}
+    constant = {"schedule": {"milestones": []}, "augment": ALL_CHANGES, "average": average}
     long = _train(tmp_path / "long", classifier, images, {"epochs": 3, **constant}, snapshots=3)
     short = _train(tmp_path / "short", classifier, images, {"epochs": 1, **constant}, snapshots=1)
     assert long["snapshots/epoch-0001.safetensors"] == short["weights.safetensors"]
+    assert long["snapshots/epoch-0003.safetensors"] == long["weights.safetensors"]
 
 
 def test_the_card_tells_what_was_trained_for_which_classifier(classifier: Path, images: Tensor, tmp_path: Path) -> None:
