@@ -206,11 +206,9 @@ def test_an_unknown_section_near_to_none_lists_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["evaluate: {}\nevaluate: {}\n", "evaluate:\n  whole: 1\n  flag: true\n  whole: 1\n"])
 def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
     key = text.rstrip().splitlines()[-1].strip().partition(":")[0]
-    with pytest.raises(
-        UserError, match=rf"the key '{key}' stands twice\s+in .*, line {len(text.splitlines())},"
-    ) as refused:
+    told = rf"params\.yaml cannot be read as YAML: the key '{key}' stands twice in line {len(text.splitlines())}$"
+    with pytest.raises(UserError, match=told):
         file(tmp_path, text)
-    assert "params.yaml" in str(refused.value)
 
 
 def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_one(tmp_path: Path) -> None:
@@ -247,8 +245,12 @@ def test_a_section_without_settings_says_so() -> None:
         ("whole:", "evaluate.whole: input should be a valid integer, not None"),
         ("number: .nan", "evaluate.number: input should be a finite number, not nan"),
         ("number: .inf", "evaluate.number: input should be a finite number, not inf"),
-        ("number: 'nan'", "evaluate.number: input should be a finite number, not nan"),
-        ("number: 'inf'", "evaluate.number: input should be a finite number, not inf"),
+        ("number: 'nan'", "evaluate.number: input should be a valid number, not 'nan'"),
+        ("number: '-inf'", "evaluate.number: input should be a valid number, not '-inf'"),
+        ("number: '1_000'", "evaluate.number: input should be a valid number, not '1_000'"),
+        ("number: '\u0660.\u0661'", "evaluate.number: input should be a valid number, not '\u0660.\u0661'"),
+        ("number: ' 1e-3'", "evaluate.number: input should be a valid number, not ' 1e-3'"),
+        ("number: '1e999'", "evaluate.number: input should be a finite number, not inf"),
         ("number: true", "evaluate.number: input should be a valid number, not True"),
         ("number: many", "evaluate.number: input should be a valid number, not 'many'"),
         ("number: [1]", "evaluate.number: input should be a valid number, not [1]"),

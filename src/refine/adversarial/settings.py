@@ -6,10 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from refine.params.bounds import AttackSteps
 from refine.params.reading import Number, PositiveNumber, Section
 from refine.params.recipe import paper_by_name
 from refine.params.train_backdoor import BackdoorRecipe, Network
 from refine.poisoning.overlay import PatchParams
+
+Step = Annotated[PositiveNumber, Field(le=255)]
 
 
 class Perturbation(Section):
@@ -23,8 +26,8 @@ class Perturbation(Section):
     """
 
     epsilon: Annotated[Number, Field(ge=0, le=255)] = 8.0
-    step: PositiveNumber
-    steps: Annotated[int, Field(ge=0)]
+    step: Step
+    steps: AttackSteps
     random_start: bool
 
 
@@ -58,7 +61,7 @@ class SourceModel(Section):
     folder: str | None = None
     network: Network = Network(name="resnet18")
     recipe: Annotated[SourceRecipe, BeforeValidator(paper_by_name)] = SourceRecipe()
-    robust_steps: Annotated[int, Field(ge=0)] = 0
+    robust_steps: AttackSteps = 0
 
 
 class CleanLabelParams(PatchParams):

@@ -8,11 +8,10 @@ They draw it before the image is resized, so that its size differs from image to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from refine.poisoning.attack import Chosen, Label
+from refine.params.bounds import Label, PixelCount
+from refine.poisoning.attack import Chosen
 from refine.poisoning.overlay import PatchAttack, PatchParams, in_proportion
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class Params(PatchParams):
     """
 
     target: Label | None = None  # type: ignore[assignment]  # wider on purpose
-    margin: Annotated[int, Field(ge=0)] | None = None
+    margin: PixelCount | None = None
 
 
 class Attack(PatchAttack[Params]):

@@ -14,15 +14,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from refine.adversarial.clean_label import CleanLabelAttack
-from refine.adversarial.settings import CleanLabelParams, Perturbation
-from refine.params.reading import PositiveNumber, Share
+from refine.adversarial.settings import CleanLabelParams, Perturbation, Step
+from refine.params.bounds import AttackSteps
+from refine.params.reading import Share
 
 
 class Published(Perturbation):
     """The perturbation's own values."""
 
-    step: PositiveNumber = 2.0
-    steps: Annotated[int, Field(ge=0)] = 4
+    step: Step = 2.0
+    steps: AttackSteps = 4
     random_start: bool = True
 
 

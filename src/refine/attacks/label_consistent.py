@@ -15,15 +15,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from refine.adversarial.clean_label import CleanLabelAttack
-from refine.adversarial.settings import CleanLabelParams, Perturbation
-from refine.params.reading import PositiveNumber, Share
+from refine.adversarial.settings import CleanLabelParams, Perturbation, Step
+from refine.params.bounds import AttackSteps
+from refine.params.reading import Share
 
 
 class Published(Perturbation):
     """The perturbation's own values."""
 
-    step: PositiveNumber = 1.5
-    steps: Annotated[int, Field(ge=0)] = 100
+    step: Step = 1.5
+    steps: AttackSteps = 100
     random_start: bool = False
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from refine.params.bounds import Side
 from refine.params.reading import Number
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
@@ -32,7 +33,7 @@ class Params(TargetedParams):
 
     amplitude: Amplitude = 40.0
     test_amplitude: Amplitude = 60.0
-    periods: Annotated[int, Field(ge=1)] = 6
+    periods: Side = 6
 
 
 class Attack(BaseAttack[Params]):

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from refine.params.reading import Number, PositiveNumber
-from refine.params.recipe import Augment, Count, Optimiser, Recipe, Schedule
+from refine.params.bounds import BatchSize, Epochs
+from refine.params.reading import PositiveNumber, Weight
+from refine.params.recipe import Augment, Optimiser, Recipe, Schedule
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 from refine.poisoning.overlay import to_levels
@@ -39,8 +40,8 @@ class EncoderRecipe(Recipe):
 
     place: ClassVar[str] = "attacks.ssba.recipe"
 
-    epochs: Count = 10
-    batch_size: Count = 64
+    epochs: Epochs = 10
+    batch_size: BatchSize = 64
     drop_last: bool = False
     optimiser: Optimiser = Optimiser(name="adamw", lr=4e-3, weight_decay=0.0)
     schedule: Schedule = Schedule(name="one_cycle")
@@ -60,8 +61,8 @@ class Params(TargetedParams):
 
     bits: Annotated[int, Field(ge=1, le=1024)] = 100
     strength: Annotated[PositiveNumber, Field(ge=1, le=255)] = 16.0
-    hiding: Annotated[Number, Field(ge=0)] = 1.0
-    variety: Annotated[Number, Field(ge=0)] = 0.3
+    hiding: Weight = 1.0
+    variety: Weight = 0.3
     width: Annotated[int, Field(ge=1, le=256)] = 16
     recipe: EncoderRecipe = EncoderRecipe()
 

@@ -13,11 +13,12 @@ samples. That code draws another G for its test images; here it is the same one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from refine.params.reading import Number
+from refine.params.bounds import Side
+from refine.params.reading import PositiveNumber, Weight
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 from refine.poisoning.overlay import to_levels
@@ -39,9 +40,9 @@ class Params(TargetedParams):
     """
 
     variant: Literal["paper", "released"] = "paper"
-    k: Annotated[int, Field(ge=1)] | None = 4
-    strength: Annotated[Number, Field(gt=0)] = 0.5
-    noise_ratio: Annotated[Number, Field(ge=0)] = 2.0
+    k: Side | None = 4
+    strength: PositiveNumber = 0.5
+    noise_ratio: Weight = 2.0
 
     @model_validator(mode="before")
     @classmethod

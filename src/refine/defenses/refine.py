@@ -22,7 +22,7 @@ from refine.models.classifier import Classifier
 from refine.models.device import full
 from refine.models.probe import probe, refuse_unusable
 from refine.models.unet import UNet
-from refine.params.bounds import MOST_CLASSES
+from refine.params.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs, UNetWidth
 from refine.system.errors import UserError
 
 InputSpace = Literal["normalized_clamp01", "pixel"]
@@ -32,8 +32,8 @@ class Snapshot(BaseModel):
     """A state of the transform during training: after which epoch, its file in `snapshots`, its sum."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    epoch: Annotated[int, Field(ge=1)]
-    file: Annotated[str, Field(pattern=r"^snapshots/epoch-\d{4,}\.safetensors$")]
+    epoch: Epochs
+    file: Annotated[str, Field(pattern=r"^snapshots/epoch-\d{4,6}\.safetensors$")]
     sha256: Sha256
 
 
@@ -50,14 +50,14 @@ class RefineCard(Card):
     """
 
     kind: Literal["refine"] = "refine"
-    first_channels: Annotated[int, Field(ge=8, le=1024, multiple_of=2)]
+    first_channels: UNetWidth
     input_space: InputSpace
     permutation_direction: Literal["probability of class j moves to class permutation[j]"] = (
         "probability of class j moves to class permutation[j]"
     )
     num_classes: Annotated[int, Field(ge=2, le=MOST_CLASSES)]
     classifier_sha256: Sha256
-    snapshots: Annotated[list[Snapshot], Field(min_length=1)]
+    snapshots: Annotated[list[Snapshot], Field(min_length=1, max_length=MOST_SNAPSHOTS)]
 
 
 class Refine(nn.Module):

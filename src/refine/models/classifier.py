@@ -19,7 +19,7 @@ from torch.fx.experimental.optimization import fuse
 from refine.data.tensors import save_tensors
 from refine.models.card import WEIGHTS, Card, read_card, restored, write_card
 from refine.models.probe import probe, refuse_unusable
-from refine.params.bounds import MOST_CLASSES, Mean, Side, Std
+from refine.params.bounds import MOST_CLASSES, Mean, Side, Std, Width
 from refine.params.chosen import chosen
 from refine.system.errors import UserError
 
@@ -34,7 +34,7 @@ class Architecture(_Part):
     """Attributes: `name`, a file of `models/architectures`, and the `width` that it is built with."""
 
     name: str
-    width: Annotated[int, Field(ge=8, le=1024)]
+    width: Width
 
 
 class Normalisation(_Part):

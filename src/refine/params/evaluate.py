@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from refine.params.bounds import BatchSize
 from refine.params.reading import Section, Share
 
 
@@ -19,7 +20,7 @@ class EvaluateParams(Section):
         proves nothing about the defence.
     """
 
-    batch_size: Annotated[int, Field(ge=1)] = 256
+    batch_size: BatchSize = 256
     gallery_images: Annotated[int, Field(ge=1, le=64)] = 8
     diagnostic_images: Annotated[int, Field(ge=2, le=4000)] = 150
     least_asr: Share = 0.5

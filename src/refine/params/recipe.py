@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from refine.params.reading import Number, PositiveNumber, Section, Share
+from refine.params.bounds import BatchSize, Epochs, PixelCount, ShuffleBuffer
+from refine.params.reading import Number, PositiveNumber, Section, Share, Weight
 
-Count = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "bf16", "auto"]
 
 
@@ -23,7 +23,7 @@ class Augment(Section):
     """
 
     crop_scale: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    shift: Annotated[int, Field(ge=0)] = 0
+    shift: PixelCount = 0
     flip: Share = 0.0
     grayscale: Share = 0.0
 
@@ -35,7 +35,7 @@ class Optimiser(Section):
     lr: PositiveNumber
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
-    weight_decay: Annotated[Number, Field(ge=0)] = 5e-4
+    weight_decay: Weight = 5e-4
 
 
 class Schedule(Section):
@@ -50,7 +50,7 @@ class Schedule(Section):
     """
 
     name: Literal["step", "one_cycle"] = "step"
-    milestones: list[Share] = Field(default=[2 / 3, 13 / 15])
+    milestones: Annotated[list[Share], Field(max_length=100)] = Field(default=[2 / 3, 13 / 15])
     factor: PositiveNumber = 0.1
     warmup: Annotated[Number, Field(gt=0, lt=1)] = 0.2
 
@@ -76,12 +76,12 @@ class Recipe(Section):
 
     place: ClassVar[str]
 
-    epochs: Count
-    batch_size: Count
+    epochs: Epochs
+    batch_size: BatchSize
     drop_last: bool
     precision: Precision = "fp32"
     compile: bool = False
-    shuffle_buffer: Count = 65536
+    shuffle_buffer: ShuffleBuffer = 65536
     average: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     optimiser: Optimiser
     schedule: Schedule

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
+from refine.params.bounds import BatchSize, Epochs, Width
 from refine.params.reading import Section, Seed, Share
-from refine.params.recipe import Augment, Count, Optimiser, Recipe, Schedule, paper_by_name
+from refine.params.recipe import Augment, Optimiser, Recipe, Schedule, paper_by_name
 
 
 class Network(Section):
     """Attributes:
     name: the architecture, a file of `src/refine/models/architectures`.
-    width: channels of its first stage; 64 is the paper's, and fewer than 8 crash oneDNN's channels-last
-        convolutions on some processors (torch 2.15, AVX2).
+    width: channels of its first stage; 64 is the paper's.
     """
 
     name: str
-    width: Annotated[int, Field(ge=8)] = 64
+    width: Width = 64
 
 
 class BackdoorRecipe(Recipe):
@@ -30,8 +30,8 @@ class BackdoorRecipe(Recipe):
 
     place: ClassVar[str] = "train_backdoor.recipe"
 
-    epochs: Count = 150
-    batch_size: Count = 128
+    epochs: Epochs = 150
+    batch_size: BatchSize = 128
     drop_last: bool = False
     optimiser: Optimiser = Optimiser(lr=0.1)
     schedule: Schedule = Schedule()

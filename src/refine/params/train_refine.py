@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from refine.params.reading import Number, PositiveNumber, Section, Seed, Share
-from refine.params.recipe import Augment, Count, Optimiser, Recipe, Schedule, paper_by_name
+from refine.params.bounds import MOST_SNAPSHOTS, BatchSize, Epochs, UNetWidth
+from refine.params.reading import Number, PositiveNumber, Section, Seed, Share, Weight
+from refine.params.recipe import Augment, Optimiser, Recipe, Schedule, paper_by_name
 
 InputSpace = Literal["normalized_clamp01", "pixel"]
 Form = Literal["binary", "categorical"]
@@ -22,7 +23,7 @@ class Loss(Section):
     """
 
     utility: Form = "binary"
-    supcon_weight: Annotated[Number, Field(ge=0)] = 0.1
+    supcon_weight: Weight = 0.1
     supcon_temperature: PositiveNumber = 0.07
 
 
@@ -31,8 +32,8 @@ class RefineRecipe(Recipe):
 
     place: ClassVar[str] = "train_refine.recipe"
 
-    epochs: Count = 150
-    batch_size: Count = 256
+    epochs: Epochs = 150
+    batch_size: BatchSize = 256
     drop_last: bool = True
     optimiser: Optimiser = Optimiser(lr=0.01)
     schedule: Schedule = Schedule(factor=0.8)
@@ -49,8 +50,8 @@ class EncoderRecipe(Recipe):
 
     place: ClassVar[str] = "train_refine.encoder"
 
-    epochs: Count = 8
-    batch_size: Count = 256
+    epochs: Epochs = 8
+    batch_size: BatchSize = 256
     drop_last: bool = True
     optimiser: Optimiser = Optimiser(lr=0.2, nesterov=True)
     schedule: Schedule = Schedule(name="one_cycle")
@@ -64,7 +65,7 @@ class TrainRefineParams(Section):
     seed: of initial weights, batch order, augmentation and the choice of unlabeled images.
     permutation_seed: of the label map; 666 with 10 classes gives the permutation of the public log.
     remap: move the labels by that map, as REFINE does; false leaves each in its place, an ablation.
-    first_channels: width of the U-Net; 64 is the paper's for CIFAR-10, 8 the least (see `train_backdoor.network`).
+    first_channels: width of the U-Net; 64 is the paper's for CIFAR-10.
     input_space: what the U-Net sees and where its output is clamped.
     initial_output: added to the bias of the U-Net's last layer before training. Its outputs begin around 0, so that
         half of the values begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle of the range.
@@ -81,12 +82,12 @@ class TrainRefineParams(Section):
     seed: Seed
     permutation_seed: Seed = 666
     remap: bool = True
-    first_channels: Annotated[int, Field(ge=8, multiple_of=2)] = 64
+    first_channels: UNetWidth = 64
     input_space: InputSpace = "normalized_clamp01"
     initial_output: Share = 0.0
     unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
     pseudo_labels: Literal["each_step", "once"] = "each_step"
     encoder: EncoderRecipe | None = None
-    snapshots: Annotated[int, Field(ge=1)] = 5
+    snapshots: Annotated[int, Field(ge=1, le=MOST_SNAPSHOTS)] = 5
     loss: Loss = Loss()
     recipe: Annotated[RefineRecipe, BeforeValidator(paper_by_name)]

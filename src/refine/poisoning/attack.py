@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Ty
 from pydantic import Field
 
 from refine.data.training_time import TrainingTime
+from refine.params.bounds import Label
 from refine.params.reading import Section, Share
 from refine.system.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Label = Annotated[int, Field(ge=0)]
 Candidates = Literal["every class", "other classes", "the target class"]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import Field
 
+from refine.params.bounds import Side
 from refine.params.reading import Share
 from refine.poisoning.attack import Attack, Chosen, TargetedParams
 from refine.system.errors import UserError
@@ -119,7 +120,7 @@ class PatchParams(TargetedParams):
         patch_side: height and width of the patch in pixels; left out, in proportion to the published one.
     """
 
-    patch_side: Annotated[int, Field(ge=1)] | None = None
+    patch_side: Side | None = None
 
 
 P = TypeVar("P", bound=PatchParams)

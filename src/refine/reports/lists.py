@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from refine.params.check import check
 from refine.params.reading import Section, sentence, unknown
+from refine.params.yaml12 import load, shown
 from refine.reports import run
 from refine.reports.record import preset_file
 from refine.reports.run import HOME, Name
@@ -96,7 +97,7 @@ class Rows(Section):
                 inner = inner.setdefault(parent, {})
                 if not isinstance(inner, dict):
                     raise UserError(
-                        f"{name} cannot be changed, because {parent} is {inner!r}; give {parent} as a whole"
+                        f"{name} cannot be changed, because {parent} is {shown(inner)}; give {parent} as a whole"
                     )
             inner[last] = value
         return params
@@ -108,15 +109,12 @@ def read_rows(path: Path) -> Rows:
     Raises:
         UserError: it is missing, cannot be read or is not a list of runs.
     """
+    if not path.is_file():
+        raise UserError(f"{path} is no list of runs; `ls experiments` shows those there are")
     try:
-        return Rows.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(
-            f"{path} is no list of runs ({error.strerror}); `ls experiments` shows those there are"
-        ) from None
-    except (yaml.YAMLError, ValidationError, UnicodeError) as error:
-        told = sentence("list", error) if isinstance(error, ValidationError) else str(error)
-        raise UserError(f"{path} is no list of runs: {told}") from None
+        return Rows.model_validate(load(path))
+    except ValidationError as error:
+        raise UserError(f"{path} is no list of runs: {sentence('list', error)}") from None
 
 
 def names(rows: Rows, project: Path) -> list[Name]:
