@@ -1,0 +1,70 @@
+"""What `./run` does, in order, with programs in the place of Python and DVC that only note how they were called."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import PROJECT
+
+PYTHON = """#!/bin/sh
+if [ "$1" = -c ]; then echo "$VIRTUAL_ENV"; exit; fi
+echo "python $*" >> called
+case "$*" in *"${FAILS:-nothing}"*) exit 1 ;; esac
+"""
+DVC = '#!/bin/sh\necho "dvc $*" >> called\n'
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout in which everything is installed."""
+    for name in ("run", "pyproject.toml", "constraints.txt"):
+        shutil.copy(PROJECT / name, tmp_path)
+    bin_ = tmp_path / "environment/bin"
+    bin_.mkdir(parents=True)
+    for name, text in (("python", PYTHON), ("dvc", DVC)):
+        (bin_ / name).write_text(text, encoding="utf-8")
+        (bin_ / name).chmod(0o755)
+    wanted = "".join((tmp_path / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt"))
+    (tmp_path / "environment/refine-main.stamp").write_text(f"{wanted}{tmp_path}\n", encoding="utf-8")
+    (tmp_path / ".dvc/plots").mkdir(parents=True)
+    (tmp_path / ".dvc/plots/page.html").touch()
+    return tmp_path
+
+
+def _called(checkout: Path, *arguments: str, fails: str = "nothing") -> tuple[int, list[str]]:
+    """Exit status of `./run`, and what it called."""
+    environment = {"PATH": f"{checkout}/environment/bin{os.pathsep}{os.environ['PATH']}", "FAILS": fails}
+    environment["VIRTUAL_ENV"] = str(checkout / "environment")
+    ended = subprocess.run(["./run", *arguments], cwd=checkout, env=environment, check=False)
+    return ended.returncode, (checkout / "called").read_text(encoding="utf-8").splitlines()
+
+
+def test_without_a_word_it_checks_and_mends_before_it_runs(checkout: Path) -> None:
+    status, called = _called(checkout)
+    assert status == 0
+    assert called == [
+        "python -m refine.params.check",
+        "python -m refine.upkeep.rwlock",
+        "dvc repro",
+        "python -m refine.reports.difference",
+    ]
+
+
+@pytest.mark.parametrize("failing", ["params.check", "upkeep.rwlock"])
+def test_nothing_runs_where_something_is_wrong(checkout: Path, failing: str) -> None:
+    status, called = _called(checkout, fails=failing)
+    assert status == 1
+    assert "dvc repro" not in called
+
+
+def test_a_command_of_dvc_finds_its_lock_file_mended_if_it_can_be(checkout: Path) -> None:
+    assert _called(checkout, "dvc", "status", fails="rwlock") == (0, ["python -m refine.upkeep.rwlock", "dvc status"])
+
+
+def test_another_command_is_run_as_it_is(checkout: Path) -> None:
+    assert _called(checkout, "python", "-m", "anything") == (0, ["python -m anything"])
