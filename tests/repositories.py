@@ -13,12 +13,26 @@ ALL = ["download", "poison-dataset", "train-backdoor", "train-refine", "evaluate
 def finished_in(folder: Path) -> Path:
     """The tiny project after `dvc repro`, everything committed."""
     project = tiny_project(folder / "project")
-    for command in ("git init -q -b main", "git config user.email a@b.c", "git config user.name tester", "dvc init -q"):
-        ok(project, *command.split())
+    _begun(project)
     assert ran(project) == ALL
-    ok(project, "git", "add", "-A")
-    ok(project, "git", "commit", "-qm", "first")
+    _committed(project)
     return project
+
+
+def repository(folder: Path) -> None:
+    """Makes a folder a repository of git and DVC, everything in it committed."""
+    _begun(folder)
+    _committed(folder)
+
+
+def _begun(folder: Path) -> None:
+    for command in ("git init -q -b main", "git config user.email a@b.c", "git config user.name tester", "dvc init -q"):
+        ok(folder, *command.split())
+
+
+def _committed(folder: Path) -> None:
+    ok(folder, "git", "add", "-A")
+    ok(folder, "git", "commit", "-qm", "first")
 
 
 def ok(project: Path, *command: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ import torch
 from refine.models.device import Compute
 from refine.system import files
 from refine.system.errors import UserError
-from refine.training import checkpoint, leftovers
+from refine.training import checkpoint
 from refine.training.checkpoint import Checkpoints, State, checkpoints, run_key
 from support import tiny_project
 from tiny import CPU
@@ -56,19 +58,24 @@ def test_the_newest_state_comes_back(run: Checkpoints) -> None:
     assert loaded["module"]["weight"].tolist() == [3.0] * 3
 
 
-def test_a_run_that_is_gone_on_with_knows_how_long_it_took_before(run: Checkpoints, tmp_path: Path) -> None:
+def test_a_run_that_is_gone_on_with_knows_how_long_it_took_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    run = Checkpoints(tmp_path)
     run.clock.earlier = 500.0
     part = run.part("first")
     part.save(1, _state(1))
     again = Checkpoints(tmp_path)
     assert again.clock.earlier == 0
     again.part("first").load()
-    assert 500 < again.clock.earlier < 560
+    assert again.clock.earlier == 501
     run.clock.earlier = 800.0
     run.save(1, _state(1))
     again.load()
     again.part("first").load()
-    assert 800 < again.clock.earlier < again.clock.seconds < 860
+    assert 800 < again.clock.earlier < again.clock.seconds < 810
 
 
 def test_the_last_two_stay(run: Checkpoints) -> None:
@@ -318,26 +325,3 @@ def test_of_several_processes_the_first_alone_has_checkpoints(here: Path) -> Non
     with _held(replace(CPU, rank=1, world=2)) as run:
         assert run is None
     assert not here.exists() or list(here.iterdir()) == []
-
-
-def test_leftovers_are_listed_with_their_size_and_removed_on_demand(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for seed in (1, 2):
-        with contextlib.suppress(UserError), checkpoints("train-refine", {"seed": seed}, "fp32", CPU) as left:
-            assert left is not None
-            left.part("encoder").save(9, _state(9))
-            left.save(7, {**_state(7), "large": torch.zeros(2**18)})
-            raise UserError("stopped")
-    leftovers.main([])
-    listed = capsys.readouterr().out.splitlines()
-    assert listed[0].split() == ["run", "epochs", "MiB", "in", "use"]
-    assert [line.split()[1:] for line in listed[1:]] == [["7", "1.0", "False"], ["9", "0.0", "False"]] * 2
-    assert [line.split()[0].endswith("/encoder") for line in listed[1:]] == [False, True] * 2
-    with checkpoints("train-refine", {"seed": 2}, "fp32", CPU) as used:
-        leftovers.main(["--remove"])
-        assert used is not None
-        assert [path.name for path in here.iterdir()] == [used.folder.name]
-    capsys.readouterr()
-    leftovers.main([])
-    assert capsys.readouterr().out == "nothing is left over\n"

@@ -15,6 +15,10 @@ from refine.system.errors import UserError
 
 LARGEST_JSON = 1 << 24
 """Bytes of a JSON file; what they spell takes up to 24 times as many in memory."""
+
+PARTIALS = ".*.partial"
+"""Pattern of the names that outputs have until they are whole; a killed process leaves some."""
+
 _CHUNK = 1 << 20
 _LONGEST_NAME, _LONGEST_PATH = 255, 2000  # the second is half of what Linux takes, so that there is room below it
 
@@ -35,22 +39,22 @@ def new_folder(target: Path) -> Iterator[Path]:
     The folder stands beside the target (`.NAME.partial`), so that the last step is one rename. What an
     earlier, killed run left there is thrown away first.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    _remove(partial)
+    partial = _partial(target)
+    remove(partial)
     partial.mkdir(parents=True)
     try:
         yield partial
-        _remove(target)
+        remove(target)
         partial.replace(target)
     finally:
-        _remove(partial)
+        remove(partial)
 
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
     """Gives a path to write to; the file takes the place of `target` only when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
+    partial = _partial(target)
     try:
         yield partial
         partial.replace(target)
@@ -149,8 +153,13 @@ def write_durably(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Removes a file, a link or a whole folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     elif os.path.lexists(path):
         path.unlink()
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(PARTIALS.replace("*", target.name))

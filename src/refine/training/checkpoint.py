@@ -168,32 +168,37 @@ def _unpacked(digest: str, content: bytes) -> State:
     return state
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[IO[str]]:
-    """The lock of a run's folder, which is made if it is not there.
+def hold(folder: Path) -> IO[str]:
+    """Opens the lock of a run's folder, and holds it until the file is closed.
 
     Raises:
+        FileNotFoundError: there is no such folder.
         UserError: another process holds it.
     """
-    path = folder / LOCK
+    lock = (folder / LOCK).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with lock:
+            lock.seek(0)
+            raise UserError(
+                f"process {lock.read().strip() or '(starting)'} is training this very run; "
+                "wait until it ends, or stop it and type the command again"
+            ) from None
+    return lock
+
+
+def _begun(folder: Path) -> IO[str]:
+    """Makes a run's folder if it is not there, and holds its lock."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = path.open("a+", encoding="utf-8")
+            lock = hold(folder)
         except FileNotFoundError:
             continue
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise UserError(
-                    f"process {lock.read().strip() or '(starting)'} is training this very run; "
-                    "wait until it ends, or stop it and type the command again"
-                ) from None
-            if os.fstat(lock.fileno()).st_nlink:  # 0 where the run before has just ended and removed it
-                yield lock
-                return
+        if os.fstat(lock.fileno()).st_nlink:  # 0 where the run before has just ended and removed it
+            return lock
+        lock.close()
 
 
 @contextmanager
@@ -221,7 +226,7 @@ def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Com
     key = run_key(stage, params, deciding)
     root = Path(os.environ.get("DVC_ROOT", "")) / FOLDER
     run = Checkpoints(root / f"{stage}-{key}")
-    with _held(run.folder) as lock:
+    with _begun(run.folder) as lock:
         lock.seek(0)
         lock.truncate()
         lock.write(str(os.getpid()))
