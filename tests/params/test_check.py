@@ -136,13 +136,11 @@ def test_every_section_is_needed(tmp_path: Path, content: Content, section: str)
     assert "missing" in refusal(tmp_path, content)
 
 
-def test_the_command_says_one_sentence_and_ends_with_status_1(
-    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_says_one_sentence_and_ends_with_status_1(tmp_path: Path, content: Content) -> None:
     content["evaluate"]["batch"] = 1
-    monkeypatch.setattr(sys, "argv", ["check", str(written(tmp_path, content))])
+    arguments = [str(written(tmp_path, content))]
     with pytest.raises(SystemExit, match=r"^error: .*evaluate: 'batch' is not known, did you mean 'batch_size'\?$"):
-        command(checking.main)
+        command(lambda: checking.main(arguments))
 
 
 def test_the_command_is_silent_about_a_right_file_which_is_params_yaml_unless_named(
@@ -150,15 +148,14 @@ def test_the_command_is_silent_about_a_right_file_which_is_params_yaml_unless_na
 ) -> None:
     written(tmp_path, content)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["check"])
-    command(checking.main)
+    command(lambda: checking.main([]))
     assert capsys.readouterr() == ("", "")
 
 
 def test_the_command_finds_a_wrong_setting_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFINE_DEVICE", "gpu")
     with pytest.raises(SystemExit, match=r"^error: REFINE_DEVICE=gpu is not understood"):
-        command(checking.main)
+        command(lambda: checking.main([]))
 
 
 WITHOUT_TORCH = """

@@ -5,7 +5,7 @@ python -m refine.params.check [FILE]
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from refine.params.chosen import chosen, names
@@ -46,10 +46,16 @@ def check(path: Path) -> None:
             file.section(f"{section}.{entry}", chosen(ROOMS[section], entry, f"{path}: {section}").Params)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m refine.params.check",
+        description="Checks a whole parameters file, and the settings of the machine; silent where all is right.",
+    )
+    parser.add_argument("file", nargs="?", type=Path, default=Path("params.yaml"), help="(default: %(default)s)")
+    given = parser.parse_args(arguments)
     machine()
-    check(Path(sys.argv[1] if len(sys.argv) > 1 else "params.yaml"))
+    check(given.file)
 
 
 if __name__ == "__main__":

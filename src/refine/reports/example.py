@@ -5,9 +5,13 @@ python -m refine.reports.example
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from refine.system.errors import UserError, command
+from refine.system.files import new_file
 
 PLACE = Path("data/own/attack/example.png")
 _SIDE = 64
@@ -28,5 +32,16 @@ def draw() -> Image.Image:
     return ground
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    argparse.ArgumentParser(
+        prog="python -m refine.reports.example", description=f"Draws the example for the attack custom, {PLACE}."
+    ).parse_args(arguments)
+    if not PLACE.parent.is_dir():
+        raise UserError(f"{PLACE.parent} is no folder here; go to the checkout's folder")
+    with new_file(PLACE) as partial:
+        draw().save(partial, format="PNG")
+
+
 if __name__ == "__main__":
-    draw().save(PLACE)
+    command(main)
