@@ -246,7 +246,7 @@ def test_the_gallery_shows_clean_triggered_and_what_the_classifier_sees_of_both(
     column = 1  # classes 1 to 4 have a column each; class 0 is the target
     left = 120 + column * 100
     for row, image in enumerate(shown):
-        upper = 32 + row * 118
+        upper = 36 + row * 118
         cell = pixels[upper : upper + 96, left : left + 96]
         enlarged = image.permute(1, 2, 0).repeat_interleave(6, 0).repeat_interleave(6, 1)
         assert (cell.int() - enlarged.int()).abs().max() <= 1

@@ -165,8 +165,8 @@ def test_the_preview_has_a_column_for_each_class_that_is_triggered(clean: tuple[
         pixels = torch.from_numpy(np.array(picture.convert("RGB")))
     shown = result.test.images[result.test.labels == 1][0].permute(1, 2, 0)
     enlarged = shown.repeat_interleave(6, 0).repeat_interleave(6, 1)
-    assert torch.equal(pixels[32:128, 120:216], enlarged)
-    difference = pixels[232:328, 120:216]
+    assert torch.equal(pixels[36:132, 120:216], enlarged)
+    difference = pixels[236:332, 120:216]
     assert not difference[: 14 * 6].any()
     assert difference[14 * 6 :, 14 * 6 :].any()
 
@@ -175,7 +175,7 @@ def test_the_preview_shows_the_first_poisoned_training_images_below(clean: tuple
     result = poisoned(tmp_path, "badnets", attack("badnets", clean[0]), clean)
     with Image.open(result.outputs.preview) as picture:
         pixels = torch.from_numpy(np.array(picture.convert("RGB")))
-    cell = pixels[332 + 32 + 100 : 332 + 32 + 196, 120:216]
+    cell = pixels[336 + 36 + 100 : 336 + 36 + 196, 120:216]
     poisoned_images = result.poisoned_train.images[result.poisoned_train.flags("poisoned")]
     shown = cell[::6, ::6].permute(2, 0, 1)
     assert any(torch.equal(shown, image) for image in poisoned_images)

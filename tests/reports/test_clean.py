@@ -24,30 +24,30 @@ def made(finished: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def note(finished: Path, made: dict[str, str], tmp_path: Path) -> Callable[..., Path]:
-    """Records the finished run's own models as those of a run without attack; changes are made to its parameters."""
+def note(repo: Path, made: dict[str, str]) -> Callable[..., Path]:
+    """Records the run's own models as those of a run without attack; changes are made to its parameters."""
 
     def written(name: Name = NAME, outputs: dict[str, str] | None = None, **changes: Any) -> Path:
         facts = {"changes": {}, "commit": "0" * 40, "poisoned": 0, "cover": 0, "rate_of_dataset": 0.0}
-        folder = tmp_path / HOME / str(name)
+        folder = repo / HOME / str(name)
         folder.mkdir(parents=True)
         told = Facts(name=name, rate_of_classes=None, runtime={}, outputs={**made, **(outputs or {})}, **facts)
-        params = yaml.safe_load((finished / "params.yaml").read_text(encoding="utf-8"))
+        params = yaml.safe_load((repo / "params.yaml").read_text(encoding="utf-8"))
         for section, content in changes.items():
             params[section] |= content
         (folder / "run.json").write_text(json.dumps(told.model_dump()), encoding="utf-8")
         (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-        shutil.copy(finished / "metrics/evaluate.json", folder)
-        return tmp_path / HOME
+        shutil.copy(repo / "metrics/evaluate.json", folder)
+        return repo / HOME
 
     return written
 
 
 def test_its_answers_to_the_triggered_images_are_counted(
-    finished: Path, made: dict[str, str], note: Callable[..., Path]
+    repo: Path, made: dict[str, str], note: Callable[..., Path]
 ) -> None:
-    measured = clean.measured(finished, note(), made)
-    figures = json.loads((finished / "metrics/evaluate.json").read_text(encoding="utf-8"))
+    measured = clean.measured(repo, note(), made)
+    figures = json.loads((repo / "metrics/evaluate.json").read_text(encoding="utf-8"))
     assert measured is not None
     assert measured.run == str(NAME)
     assert measured.refine is not None
@@ -57,19 +57,17 @@ def test_its_answers_to_the_triggered_images_are_counted(
         assert told.misread == figures["misread"][system]
 
 
-def test_a_defense_by_another_recipe_is_left_out(
-    finished: Path, made: dict[str, str], note: Callable[..., Path]
-) -> None:
-    measured = clean.measured(finished, note(train_refine={"first_channels": 16}), made)
+def test_a_defense_by_another_recipe_is_left_out(repo: Path, made: dict[str, str], note: Callable[..., Path]) -> None:
+    measured = clean.measured(repo, note(train_refine={"first_channels": 16}), made)
     assert measured is not None
     assert measured.refine is None
 
 
 def test_a_run_with_the_same_recipe_of_the_defense_comes_first(
-    finished: Path, made: dict[str, str], note: Callable[..., Path]
+    repo: Path, made: dict[str, str], note: Callable[..., Path]
 ) -> None:
     note(train_refine={"first_channels": 16})
-    measured = clean.measured(finished, note(NAME.model_copy(update={"variant": "second"})), made)
+    measured = clean.measured(repo, note(NAME.model_copy(update={"variant": "second"})), made)
     assert measured is not None
     assert measured.run == "folder-quick-none-second-s1"
     assert measured.refine is not None
@@ -87,28 +85,38 @@ def test_a_run_with_the_same_recipe_of_the_defense_comes_first(
     ids=["an attack", "test images", "training images", "seed", "network"],
 )
 def test_a_run_that_differs_in_more_than_the_attack_is_none(
-    finished: Path,
+    repo: Path,
     made: dict[str, str],
     note: Callable[..., Path],
     other: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert clean.measured(finished, note(**other), made) is None
+    assert clean.measured(repo, note(**other), made) is None
     assert "asr_floor_triggered is left out: no run of the attack none with this data" in caplog.text
 
 
 def test_where_no_run_is_recorded_it_says_so(
-    finished: Path, made: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    repo: Path, made: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert clean.measured(finished, tmp_path / HOME, made) is None
+    assert clean.measured(repo, repo / HOME, made) is None
     assert "record one first" in caplog.text
+
+
+def test_models_come_from_the_cache_of_the_project_that_keeps_the_runs(
+    repo: Path, made: dict[str, str], note: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A run that must not find anything in a cache is computed in a clone with another one."""
+    home, clone = note(), tmp_path / "clone"
+    ignored = shutil.ignore_patterns("cache")
+    shutil.copytree(repo, clone, symlinks=True, ignore=ignored)
+    assert clean.measured(clone, home, made) is not None
 
 
 @pytest.mark.parametrize("gone", ["models/backdoor", "models/refine"])
 def test_models_that_the_cache_lost_are_named(
-    finished: Path, made: dict[str, str], note: Callable[..., Path], gone: str, caplog: pytest.LogCaptureFixture
+    repo: Path, made: dict[str, str], note: Callable[..., Path], gone: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert clean.measured(finished, note(outputs={gone: "0" * 32 + ".dir"}), made) is None
+    assert clean.measured(repo, note(outputs={gone: "0" * 32 + ".dir"}), made) is None
     assert f"left out: {gone} of the run {NAME} is not in DVC's cache" in caplog.text
 
 
@@ -123,7 +131,7 @@ def test_a_file_of_a_model_that_the_cache_lost_is_noticed(
 
 
 def test_runs_of_an_earlier_version_have_no_outputs(
-    finished: Path, made: dict[str, str], note: Callable[..., Path]
+    repo: Path, made: dict[str, str], note: Callable[..., Path]
 ) -> None:
     home = note()
     path = home / str(NAME) / "run.json"
@@ -131,4 +139,4 @@ def test_runs_of_an_earlier_version_have_no_outputs(
     del told["outputs"], told["clean"]
     path.write_text(json.dumps(told), encoding="utf-8")
     assert run.read_all(home)[str(NAME)].facts.outputs == {}
-    assert clean.measured(finished, home, made) is None
+    assert clean.measured(repo, home, made) is None

@@ -20,7 +20,7 @@ from refine.pictures.figure import DPI, fitted, same_everywhere, save
 _CELL = 96
 _GAP = 4
 _MARGIN = 120
-_HEADER = 32
+_HEADER = 36
 _CAPTION = 18
 _KEY = 26
 _SIZE = 9.0
@@ -122,11 +122,11 @@ def _say(
     size: float = _SIZE,
     lines: int = 1,
     align: Literal["center", "right"] = "center",
-    room: float = _CELL,
+    room: float = _CELL - _GAP,
     color: str = _TEXT,
 ) -> None:
     short = fitted(text, room * _POINTS, size, lines)
-    axes.text(*place, short, fontsize=size, color=color, ha=align, va="center", linespacing=1.1)
+    axes.text(*place, short, fontsize=size, color=color, ha=align, va="center_baseline", linespacing=1.1)
 
 
 def _left(column: int) -> int:

@@ -62,7 +62,7 @@ def measured(project: Path, home: Path, made: dict[str, str]) -> Clean | None:
         )
         return None
     try:
-        return _measured(project, clean, params)
+        return _measured(project, clean, home, params)
     except UserError as error:
         log.warning("asr_floor_triggered is left out: %s", error)
         return None
@@ -84,11 +84,11 @@ def _same(section: str, recorded: Run, params: dict[str, Any]) -> bool:
     return bool(run.whole(recorded.folder / "params.yaml")[section] == params[section])
 
 
-def _measured(project: Path, clean: Run, params: dict[str, Any]) -> Clean:
+def _measured(project: Path, clean: Run, home: Path, params: dict[str, Any]) -> Clean:
     tests = HeldOut(read_split(project / _DATA[1]), read_split(project / _ATTACKED))
     batch_size, resolved = params["evaluate"]["batch_size"], compute()
     with TemporaryDirectory() as folder:
-        classifier, defence = (_from_cache(project, clean, path, Path(folder)) for path in (_CLASSIFIER, _DEFENCE))
+        classifier, defence = (_from_cache(home, clean, path, Path(folder)) for path in (_CLASSIFIER, _DEFENCE))
         defended = refine.load(defence, classifier).to(resolved.device)
     both = _same("train_refine", clean, params)
     return Clean(
@@ -98,15 +98,15 @@ def _measured(project: Path, clean: Run, params: dict[str, Any]) -> Clean:
     )
 
 
-def _from_cache(project: Path, recorded: Run, path: str, folder: Path) -> Path:
-    """An output of a recorded run, in a folder.
+def _from_cache(home: Path, recorded: Run, path: str, folder: Path) -> Path:
+    """An output of a recorded run, in a folder; from the cache of the project that keeps the runs.
 
     Raises:
-        UserError: DVC's cache does not hold it any more.
+        UserError: the cache does not hold it any more.
     """
     target = folder / Path(path).name
     try:
-        with Repo(str(project)) as repo:
+        with Repo(Repo.find_root(str(home))) as repo:
             cache = repo.cache.local
             content = load(cache, HashInfo("md5", recorded.facts.outputs[path]))
             checkout(str(target), cache.fs, content, cache, quiet=True)
