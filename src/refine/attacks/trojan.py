@@ -1,4 +1,4 @@
-"""Trojan: a coloured 3x3 patch added to the image near its bottom right corner (Liu et al. 2018).
+"""Trojan: a colored 3x3 patch added to the image near its bottom right corner (Liu et al. 2018).
 
     x' = x + p on the patch, clipped to [0, 255]
 
