@@ -108,6 +108,16 @@ def test_an_image_that_was_taken_with_the_camera_turned_is_set_upright() -> None
         assert near(corners(only("2.png")), QUADRANTS, 0)
 
 
+def test_what_cannot_be_read_beside_the_pixels_is_told_by_the_name_of_the_file(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    picture().save(OWN / "train/cat/2.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    assert near(corners(only("2.jpg")), QUADRANTS, 12)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "data/own/images/train/cat/2.jpg is read although not all of it can be"
+    ]
+
+
 def test_the_aspect_is_not_kept() -> None:
     picture(80, 20).save(OWN / "train/cat/2.png")
     assert near(corners(only("2.png")), QUADRANTS, 0)
@@ -277,6 +287,12 @@ def test_an_image_that_would_fill_the_memory_is_named(monkeypatch: pytest.Monkey
         UserError, match=r"train/cat/1\.png cannot be read as an image \(more than 1,599 pixels; make it"
     ):
         opened()
+    monkeypatch.setattr(foreign, "LARGEST_FILE", 10)
+    with pytest.raises(
+        UserError, match=r"train/cat/1\.png cannot be read as an image \(more than 0 MiB; make it smaller"
+    ):
+        opened()
+    monkeypatch.setattr(foreign, "LARGEST_FILE", 10**6)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match=r"train/cat/1\.png cannot be read as an image \(.*decompression bomb"):
         opened()

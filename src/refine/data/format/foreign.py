@@ -13,8 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Those whose bits in a channel are known before they are decoded, and that no other program is started for."""
-MOST_PIXELS = 2**26
-"""Of an image as it is stored; Pillow takes four bytes for each, and changes of its form make copies."""
+MOST_PIXELS = 50_000_000
+"""Of an image as it is stored; Pillow takes four bytes for each, and changes of its form make two copies."""
+LARGEST_FILE = 2**28
 
 _DEEP = re.compile(r";(?:16|32)[BLNS]")
 _TILE_SIDES = 322, 323
@@ -28,7 +29,8 @@ def opened(file: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[I
         ValueError: it is damaged, too large, of another format, or has more than 8 bits in a channel.
     """
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
+        data = file if isinstance(file, bytes) else _content(file)
+        with Image.open(BytesIO(data), formats=formats) as image:
             _refuse_large(image)
             _refuse_deep(image)
             yield image
@@ -41,11 +43,17 @@ def opened(file: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[I
         AttributeError,
         LookupError,
         TypeError,
-        MemoryError,
         struct.error,
         Image.DecompressionBombError,
     ) as error:  # fmt: skip (what Pillow's readers let through where a file is damaged)
         raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _content(path: Path) -> bytes:
+    """All of a file: from one on the disk Pillow would read as much at once as a number in the file says."""
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"more than {LARGEST_FILE >> 20} MiB; make it smaller")
+    return path.read_bytes()
 
 
 def _refuse_large(image: Image.Image) -> None:

@@ -10,6 +10,8 @@ leaves them out: it would take an experiment for unchanged whose images are othe
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +28,8 @@ from refine.params.bounds import LARGEST_SIDE, MOST_CLASSES
 from refine.params.reading import Section
 from refine.system.errors import UserError
 from refine.system.files import inside, is_name
+
+log = logging.getLogger(__name__)
 
 
 class Params(Section):
@@ -121,8 +125,11 @@ def _samples(root: Path, classes: dict[str, list[Path]], side: int) -> Iterator[
 
 def _read(path: Path, side: int) -> Pixels:
     try:
-        with opened(path) as image:
+        with warnings.catch_warnings(record=True) as remarks, opened(path) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
+            pixels = np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
     except ValueError as error:
         raise UserError(f"{path} cannot be read as an image ({error}); replace it or remove it") from None
+    for remark in remarks:
+        log.warning("%s is read although not all of it can be: %s", path, remark.message)
+    return pixels
