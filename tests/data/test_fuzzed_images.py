@@ -1,0 +1,97 @@
+"""A hundred folders of own images of an enemy: each is refused in one sentence, or becomes shards of all its images."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+from random import Random
+
+import pytest
+from PIL import Image
+
+from hostile import Files, bytes_like, fuzzed, refusal, written
+from refine.data.download import write_splits
+from refine.data.format.foreign import FORMATS
+from refine.data.reader import read_split
+from refine.data.source import Source
+from refine.data.sources import folder as own
+from support import synthetic
+
+OWN = Path("data/own/images")
+OUT = Path("data/raw")
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Files:
+    """Two classes in two splits, an image of every format in each."""
+    images = synthetic(4 * len(FORMATS), side=20)[0].permute(0, 2, 3, 1).contiguous().numpy()
+    pictures = iter(images)
+    files = {}
+    for split in ("train", "test"):
+        for name in CLASSES:
+            for form in FORMATS:
+                buffer = io.BytesIO()
+                Image.fromarray(next(pictures)).save(buffer, form)
+                files[f"{split}/{name}/{form}.bin"] = buffer.getvalue()
+    return files
+
+
+@fuzzed(100)
+def test_a_folder_of_images_is_refused_or_becomes_shards(
+    random: Random, healthy: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree("data", ignore_errors=True)
+    files = dict(healthy)
+    name = random.choice(sorted(files))
+    how = random.choice(("head", "head", "head", "anywhere", "anywhere", "place", "place"))
+    if how != "place":
+        files[name] = bytes_like(random, files[name], places=64 if how == "head" else 2**30)
+    written(OWN, files)
+    if how == "place":
+        _disturb(random, OWN / name)
+    if refusal(_download, OWN) is not None:
+        assert not list(OUT.rglob("*")) or not OUT.exists()
+    else:
+        count = sum(path.is_file() and not path.name.startswith(".") for path in OWN.rglob("*"))
+        assert sum(len(read_split(OUT / split).keys) for split in ("train", "test")) == count
+
+
+def _download() -> None:
+    source = Source(mirror=None, own_images=OWN, cache=Path("nowhere"))
+    splits = own.open_source(own.Params(side=16), source)
+    write_splits(splits, "folder", OUT / "train", OUT / "test", samples_per_shard=8)
+
+
+def _disturb(random: Random, path: Path) -> None:
+    """Puts something else in the place of an image, or beside it, or of its class."""
+    change = random.choice(
+        ("link", "loop", "folder link", "pipe", "subfolder", "name", "beside", "class", "hidden", "gone")
+    )
+    if change == "link":
+        path.unlink()
+        path.symlink_to(random.choice(("nowhere", "/dev/zero", "/proc/self/mem", path.parent.absolute())))
+    elif change == "loop":
+        (path.parent / "loop").symlink_to("loop")
+    elif change == "folder link":
+        kept = Path("data/kept")
+        path.parent.rename(kept)
+        path.parent.symlink_to(kept.absolute())
+    elif change == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif change == "subfolder":
+        (path.parent / "more").mkdir()
+    elif change == "name":
+        path.rename(path.parent / os.fsdecode(random.choice((b"\xff.png", b"a\nb", b"\xed\xa0\x80", b" ", b"x" * 255))))
+    elif change == "beside":
+        path.rename(path.parent.parent / path.name)
+    elif change == "class":
+        path.parent.rename(path.parent.parent / random.choice(("ant", "\udcff", "x" * 255)))
+    elif change == "hidden":
+        path.parent.rename(path.parent.parent / ".cat")
+    else:
+        shutil.rmtree(path.parent.parent if random.random() < 0.5 else path.parent)
