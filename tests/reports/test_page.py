@@ -90,6 +90,21 @@ def test_the_console_is_empty(drawn: WebDriver) -> None:
     assert drawn.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
+def test_a_plot_without_data_is_left_out_of_the_page(browser: WebDriver, tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    text = page.install(tmp_path).read_text(encoding="utf-8")
+    point = '{"data": {"values": [{"a": 1}]}, "mark": "point", "encoding": {"x": {"field": "a"}}}'
+    plots = "".join(
+        f"<div id='{name}'><script>vegaEmbed('#{name}', {plot});</script></div>"
+        for name, plot in (("empty", "{}"), ("full", point))
+    )
+    (tmp_path / "index.html").write_text(text.replace("{plot_divs}", plots).replace("{refresh_tag}", ""), "utf-8")
+    browser.get(f"file://{tmp_path}/index.html")
+    WebDriverWait(browser, 20).until(lambda opened: opened.find_elements("css selector", "#full path"))
+    assert browser.find_elements("id", "empty") == []
+    assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
+
+
 def test_the_page_names_no_address_to_load_from(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     text = page.install(tmp_path).read_text(encoding="utf-8")

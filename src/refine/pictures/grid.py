@@ -83,7 +83,7 @@ def draw_grids(path: Path, *grids: Grid, vector: bool = False) -> None:
         for top, grid in zip(tops, grids, strict=False):
             _paste(sheet, top, grid)
             _write(axes, top, grid)
-        axes.imshow(sheet, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
+        axes.imshow(sheet, interpolation="none", extent=(0, width, height, 0), aspect="auto")
         save(figure, path, vector)
 
 

@@ -79,7 +79,8 @@ def draw_maps(path: Path, maps: Sequence[tuple[str, Tensor, Tensor]], legend: Le
 
 def _draw(axes: Axes, benign: Tensor, triggered: Tensor, legend: Legend) -> None:
     """Crosses below, so that they hide no dot: their arms show beside it."""
-    axes.set_xlabel(f"t-SNE of {len(benign):,} benign and {len(triggered):,} triggered images")
+    also = f" and {len(triggered):,} triggered" if len(triggered) else ""
+    axes.set_xlabel(f"t-SNE of {len(benign):,} benign{also} images")
     places = embedded(torch.cat([benign, triggered]))
     clean, marked = places[: len(benign)], places[len(benign) :]
     axes.scatter(marked[:, 0], marked[:, 1], c=_colors(legend.triggered.tolist(), len(legend.classes)), **_CROSS)

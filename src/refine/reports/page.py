@@ -50,7 +50,7 @@ _PAGE = """<!DOCTYPE html>
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 82rem; padding: 0 1.5rem; }
 main { display: flex; flex-wrap: wrap; gap: 2.5rem 3rem; align-items: flex-start; }
 main > div { max-width: 100%; }
-main img { max-width: 100%; image-rendering: pixelated; }
+main img { max-width: 100%; }
 main p { margin: 0 0 .5rem; }
 </style>
 <script>
