@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refine.pictures.grid import Caption, Grid, difference, draw_grids
+from refine.pictures.grid import Caption, Grid, draw_grids
 
 
 def _drawn(path: Path) -> Tensor:
@@ -69,18 +69,3 @@ def test_captions_stand_below_their_images_in_their_colors_and_the_key_below_all
 def test_large_images_are_made_smaller(tmp_path: Path) -> None:
     draw_grids(tmp_path / "a.png", Grid(["x"], [("row", torch.full((1, 3, 224, 224), 77, dtype=torch.uint8))]))
     assert (_drawn(tmp_path / "a.png")[36:132, 120:216] == 77).all()
-
-
-def test_a_difference_is_brightened_by_a_whole_factor_that_its_title_tells() -> None:
-    clean = torch.tensor([[[[10, 20]]]], dtype=torch.uint8).expand(1, 3, 1, 2)
-    title, shown = difference(clean, clean + torch.tensor([0, 16], dtype=torch.uint8))
-    assert title == "difference x 15"
-    assert shown[0, 0].tolist() == [[0, 240]]
-
-
-def test_a_strong_difference_and_none_are_shown_as_they_are() -> None:
-    clean = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-    assert difference(clean, clean + 200)[0] == "difference"
-    title, shown = difference(clean, clean)
-    assert not shown.any()
-    assert title == "difference"

@@ -180,14 +180,6 @@ def test_an_attack_that_poisons_nothing_but_triggers_is_refused(clean: Clean, tm
     )
 
 
-@pytest.mark.parametrize("name", ["badnets", "badnets_square", "sig", "none"])
-def test_a_data_set_of_one_class_is_refused(name: str, tmp_path: Path) -> None:
-    clean = raw(tmp_path / "raw", classes=1)
-    told = _refusal(tmp_path / "made", attack(name, clean[0]), clean)
-    assert told.startswith("the data set has a single class, class-0,")
-    assert told.endswith("give images of two classes or more")
-
-
 def test_a_refusal_leaves_the_outputs_of_the_last_run(clean: Clean, tmp_path: Path) -> None:
     poisoned(tmp_path, "badnets", attack("badnets", clean[0]), clean)
     before = files_of(tmp_path)

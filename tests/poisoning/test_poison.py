@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Generator, Tensor
 
 from refine.attacks import badnets
@@ -153,32 +151,10 @@ def test_no_output_appears_when_writing_breaks_off(
     def broken(*_: object) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr("refine.poisoning.poison.draw_grids", broken)
+    monkeypatch.setattr("refine.poisoning.preview.draw_grids", broken)
     with pytest.raises(OSError, match="no space"):
         poisoned(tmp_path, "badnets", attack("badnets", clean[0]), clean)
     assert files_of(tmp_path) == {}
-
-
-def test_the_preview_has_a_column_for_each_class_that_is_triggered(clean: tuple[Split, Split], tmp_path: Path) -> None:
-    result = poisoned(tmp_path, "badnets", attack("badnets", clean[0]), clean)
-    with Image.open(result.outputs.preview) as picture:
-        pixels = torch.from_numpy(np.array(picture.convert("RGB")))
-    shown = result.test.images[result.test.labels == 1][0].permute(1, 2, 0)
-    enlarged = shown.repeat_interleave(6, 0).repeat_interleave(6, 1)
-    assert torch.equal(pixels[36:132, 120:216], enlarged)
-    difference = pixels[236:332, 120:216]
-    assert not difference[: 14 * 6].any()
-    assert difference[14 * 6 :, 14 * 6 :].any()
-
-
-def test_the_preview_shows_the_first_poisoned_training_images_below(clean: tuple[Split, Split], tmp_path: Path) -> None:
-    result = poisoned(tmp_path, "badnets", attack("badnets", clean[0]), clean)
-    with Image.open(result.outputs.preview) as picture:
-        pixels = torch.from_numpy(np.array(picture.convert("RGB")))
-    cell = pixels[336 + 36 + 100 : 336 + 36 + 196, 120:216]
-    poisoned_images = result.poisoned_train.images[result.poisoned_train.flags("poisoned")]
-    shown = cell[::6, ::6].permute(2, 0, 1)
-    assert any(torch.equal(shown, image) for image in poisoned_images)
 
 
 def test_triggered_images_show_the_trigger_where_the_attack_puts_it_and_leave_out_the_target_class(

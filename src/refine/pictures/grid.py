@@ -137,13 +137,6 @@ def _middle(column: int) -> float:
     return _left(column) + _CELL / 2
 
 
-def difference(clean: Tensor, changed: Tensor) -> tuple[str, Tensor]:
-    """A titled row of what differs between images uint8 [n, 3, H, W], brightened by a whole factor to be seen."""
-    apart = (changed.int() - clean.int()).abs()
-    factor = 255 // int(apart.max()) if apart.any() else 1
-    return "difference" if factor == 1 else f"difference x {factor}", (apart * factor).to(torch.uint8)
-
-
 def to_bytes(pixels: Tensor) -> Tensor:
     """Pixels float in [0, 1] to uint8, rounded; values outside are clamped."""
     return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)

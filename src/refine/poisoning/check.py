@@ -1,6 +1,7 @@
 """What a poisoned data set has to hold before it is written, whichever attack made it; else every figure is idle.
 
-An attack that poisons nothing and triggers nothing, such as `none`, has nothing to be checked but its classes.
+An attack that poisons nothing and triggers nothing, such as `none`, passes. A data set of one class never comes
+here: its manifest is refused.
 """
 
 from __future__ import annotations
@@ -33,14 +34,6 @@ class Checks:
     attack: AnyAttack
     train: Split
     test: Split
-
-    def classes(self) -> None:
-        """There is a class to lead away from."""
-        if self.attack.setting.num_classes < 2:
-            raise UserError(
-                f"the data set has a single class, {self.train.manifest.classes[0]}, so that nothing can be led to "
-                "another one; give images of two classes or more"
-            )
 
     def labels(self, chosen: Chosen, given: Tensor, to_trigger: Tensor) -> None:
         """There are poisoned and benign training images, every class keeps some, and there is something to trigger.

@@ -14,14 +14,13 @@ from refine.data.format.writer import Sample, write_shards
 from refine.data.reader import Split
 from refine.data.tensors import save_tensors
 from refine.data.twins import Twins
-from refine.pictures.grid import Grid, difference, draw_grids
 from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack, Chosen
 from refine.poisoning.check import Checks
+from refine.poisoning.preview import Preview
 from refine.system.files import new_folder
 from refine.system.progress import progress
 
-PREVIEWS = 8
 _BATCH = 512  # bounds what a trigger's arithmetic in floats holds in memory
 
 
@@ -51,7 +50,6 @@ def poison_dataset(
         UserError: the attack cannot be applied here, or would leave a data set that proves nothing.
     """
     checks = Checks(attack, train, test)
-    checks.classes()
     generator = torch.Generator().manual_seed(seed)
     chosen = attack.choose(train.labels, generator)
     given = train.labels.clone()
@@ -74,8 +72,7 @@ def poison_dataset(
         write_shards(test_part, _test_samples(attack, test, to_trigger, triggered), test.manifest.description)
         record = saved.save(attack_part, name, attack, chosen, seed, train.labels)
         _save_training_time(attack_part / "training", attack, train, chosen)
-        grids = _triggered_grid(test, to_trigger, triggered), _poisoned_grid(train, images, attack, chosen)
-        draw_grids(outputs.preview, *grids)
+        Preview(attack, train, images, chosen, test, to_trigger, triggered, seed).draw(outputs.preview)
     return record
 
 
@@ -123,23 +120,3 @@ def _test_samples(attack: AnyAttack, test: Split, to_trigger: Tensor, triggered:
 def _sample(clean: Split, row: int, image: Tensor, given: int, flags: dict[str, bool]) -> Sample:
     info = {**clean.infos[row], **flags, "original_label": int(clean.labels[row]), "given_label": given}
     return Sample(int(clean.keys[row]), image.permute(1, 2, 0).numpy(), given, info)
-
-
-def _triggered_grid(test: Split, to_trigger: Tensor, triggered: Tensor) -> Grid:
-    """One test image of each class that is triggered."""
-    rows = to_trigger.nonzero().flatten()
-    labels = test.labels[rows]
-    first = [labels.tolist().index(label) for label in sorted(set(labels.tolist()))][:PREVIEWS]
-    clean, changed = test.images[rows[first]], triggered[first]
-    titles = [test.manifest.classes[int(labels[place])] for place in first]
-    return Grid(titles, [("clean test", clean), ("triggered", changed), difference(clean, changed)])
-
-
-def _poisoned_grid(train: Split, images: Tensor, attack: AnyAttack, chosen: Chosen) -> Grid:
-    """The first poisoned training images, with their original and their given label where these differ."""
-    rows = chosen.poisoned[:PREVIEWS]
-    names = train.manifest.classes
-    pairs = zip(train.labels[rows].tolist(), attack.relabel(train.labels[rows]).tolist(), strict=True)
-    titles = [names[was] if was == given else f"{names[was]} as {names[given]}" for was, given in pairs]
-    clean, changed = train.images[rows], images[rows]
-    return Grid(titles, [("clean training", clean), ("poisoned", changed), difference(clean, changed)])

@@ -1,0 +1,136 @@
+"""The picture of a poisoning: images as they were, as the attack leaves them, and as training sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from refine.data.distort import distort
+from refine.data.pixels import to_pixels
+from refine.data.reader import Split
+from refine.data.training_time import Distortion
+from refine.pictures.grid import Caption, Grid, draw_grids, to_bytes
+from refine.poisoning.attack import AnyAttack, Chosen
+
+IMAGES = 8
+_STRONG = 0.9  # of what differs; the rest may be cut off, so that a patch does not leave what is fainter in the dark
+_AROUND = 2  # unchanged pixels around what differs
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Test images with the trigger, and the first poisoned, cover and benign training images.
+
+    Attributes:
+        attack: that was applied.
+        train: clean training split.
+        poisoned: uint8 [N, 3, H, W], all training images after poisoning.
+        chosen: training images.
+        test: clean test split.
+        to_trigger: bool [M], the test images that the trigger is for.
+        triggered: uint8 [m, 3, H, W], these with it.
+        seed: of what is random while the classifier is trained.
+    """
+
+    attack: AnyAttack
+    train: Split
+    poisoned: Tensor
+    chosen: Chosen
+    test: Split
+    to_trigger: Tensor
+    triggered: Tensor
+    seed: int
+
+    def draw(self, path: Path) -> None:
+        """Writes it as PNG."""
+        draw_grids(path, *self._grids())
+
+    def _grids(self) -> Iterator[Grid]:
+        acts = self.attack.training_time()
+        if self.to_trigger.any():
+            yield self._triggered()
+        if len(self.chosen.poisoned):
+            rows = self.chosen.poisoned[:IMAGES]
+            names = self.train.manifest.classes
+            pairs = zip(self.train.labels[rows].tolist(), self.attack.relabel(self.train.labels[rows]), strict=True)
+            titles = [names[was] if was == given else f"{names[was]} as {names[given]}" for was, given in pairs]
+            yield self._trained("poisoned", titles, rows, acts.poisoned)
+        if len(self.chosen.cover):
+            rows = self.chosen.cover[:IMAGES]
+            yield self._trained("cover", self._classes(rows), rows, acts.benign)
+        if acts.benign is not None or not len(self.chosen.poisoned):
+            yield self._benign(acts.benign)
+
+    def _triggered(self) -> Grid:
+        """One test image of each class that is triggered."""
+        rows = self.to_trigger.nonzero().flatten()
+        labels = self.test.labels[rows].tolist()
+        first = [labels.index(label) for label in sorted(set(labels))][:IMAGES]
+        clean, changed = self.test.images[rows[first]], self.triggered[first]
+        titles = [self.test.manifest.classes[labels[place]] for place in first]
+        return _compared(titles, ("clean test", clean), ("triggered", changed))
+
+    def _trained(self, kind: str, titles: Sequence[str], rows: Tensor, acts: Distortion | None) -> Grid:
+        """Training images before and after poisoning, and as they are seen in training where that differs."""
+        changed = self.poisoned[rows]
+        grid = _compared(titles, ("clean training", self.train.images[rows]), (kind, changed))
+        return grid if acts is None else Grid(titles, [*grid.rows, self._seen(changed, acts)], grid.captions)
+
+    def _benign(self, acts: Distortion | None) -> Grid:
+        benign = torch.ones(len(self.train.labels), dtype=torch.bool)
+        benign[torch.cat([self.chosen.poisoned, self.chosen.cover])] = False
+        rows = benign.nonzero().flatten()
+        rows = rows[torch.randperm(len(rows), generator=self._generator())[:IMAGES]]
+        images = self.train.images[rows]
+        seen = [] if acts is None else [self._seen(images, acts)]
+        return Grid(self._classes(rows), [("benign training", images), *seen])
+
+    def _seen(self, images: Tensor, acts: Distortion) -> tuple[str, Tensor]:
+        return "seen in training", to_bytes(distort(to_pixels(images), acts, self._generator()))
+
+    def _classes(self, rows: Tensor) -> list[str]:
+        return [self.train.manifest.classes[label] for label in self.train.labels[rows].tolist()]
+
+    def _generator(self) -> Generator:
+        return Generator().manual_seed(self.seed)
+
+
+def _compared(titles: Sequence[str], clean: tuple[str, Tensor], changed: tuple[str, Tensor]) -> Grid:
+    shown, factors = difference(clean[1], changed[1])
+    shown = enlarged(shown)
+    side = shown.shape[-1]
+    title = "difference" if side == clean[1].shape[-1] else f"difference in {side} {_TIMES} {side} pixels"
+    told = [Caption(f"{_TIMES} {factor}") for factor in factors]
+    return Grid(titles, [clean, changed, (title, shown)], [("", ()), ("", ()), ("brightened", told)])
+
+
+def difference(clean: Tensor, changed: Tensor) -> tuple[Tensor, list[int]]:
+    """What differs between images uint8 [n, 3, H, W], each brightened by a whole factor of its own, and the factors.
+
+    A factor takes what differs more than nine in ten of the changed values to full brightness, and cuts the rest off.
+    """
+    apart = (changed.int() - clean.int()).abs()
+    factors = []
+    for image in apart:
+        strong = torch.quantile(image[image > 0].float(), _STRONG) if image.any() else torch.tensor(255.0)
+        factors.append(max(1, int(255 // strong)))
+    return (apart * torch.tensor(factors).view(-1, 1, 1, 1)).clamp(max=255).to(torch.uint8), factors
+
+
+def enlarged(apart: Tensor) -> Tensor:
+    """The square of differences uint8 [n, 3, side, side] outside of which nothing is; all of them where it is large."""
+    side = apart.shape[-1]
+    somewhere = apart.amax(dim=(0, 1)) > 0
+    if not somewhere.any():
+        return apart
+    spans = [somewhere.any(dim=across).nonzero().flatten() for across in (1, 0)]
+    size = max(int(span[-1] - span[0]) + 1 for span in spans) + 2 * _AROUND
+    if size > side // 2:
+        return apart
+    top, left = (min(max(int(span[0]) - _AROUND, 0), side - size) for span in spans)
+    return apart[:, :, top : top + size, left : left + size]
