@@ -69,7 +69,9 @@ def _spread_line(row: Row, done: Run | None) -> dict[str, str]:
     line = {"seed": str(row.seed)}
     if done is None:
         return {**line, "threads": NOT_YET}
-    line["threads"] = str(done.facts.runtime.get("train-refine", {}).get("threads", "from the cache"))
+    computed = done.facts.runtime.get("train-refine", {})
+    line["threads"] = str(computed.get("threads", "from the cache"))
+    line["instructions"] = str(done.facts.machine.get("ONEDNN_MAX_CPU_ISA") or computed.get("instructions", _NONE))
     return {**line, **_figures(done)}
 
 
