@@ -26,7 +26,12 @@ MEMORY = 2**30
 CALLS, BYTES_PER_CALL = 120_000, 4
 """Calls of functions, in Python and out of it: half as many more than a healthy folder needs, and some by its size."""
 
-Files = dict[str, bytes]
+
+class Files(dict[str, bytes]):
+    """Contents by name, which a failing test does not spell out."""
+
+    def __repr__(self) -> str:
+        return f"Files({ {name: len(content) for name, content in self.items()} })"
 
 
 def fuzzed(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -29,7 +29,7 @@ def healthy() -> Files:
     """Two classes in two splits, an image of every format in each."""
     images = synthetic(4 * len(FORMATS), side=20)[0].permute(0, 2, 3, 1).contiguous().numpy()
     pictures = iter(images)
-    files = {}
+    files = Files()
     for split in ("train", "test"):
         for name in CLASSES:
             for form in FORMATS:
@@ -45,7 +45,7 @@ def test_a_folder_of_images_is_refused_or_becomes_shards(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.rmtree("data", ignore_errors=True)
-    files = dict(healthy)
+    files = Files(healthy)
     name = random.choice(sorted(files))
     how = random.choice(("head", "head", "head", "anywhere", "anywhere", "place", "place"))
     if how != "place":

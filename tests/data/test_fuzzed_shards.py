@@ -29,7 +29,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Files:
     """Six images in two shards."""
     folder = tmp_path_factory.mktemp("healthy") / "split"
     write_split(folder, *synthetic(6, side=SIDE, classes=CLASSES), classes=CLASSES, samples_per_shard=4)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return Files({path.name: path.read_bytes() for path in folder.iterdir()})
 
 
 @fuzzed(200)
@@ -50,7 +50,7 @@ def test_a_folder_of_shards_is_refused_or_read(random: Random, healthy: Files, t
 
 def _folder_like(random: Random, files: Files) -> Files:
     """A folder whose manifest or first shard is another one, and whose sum is mostly the right one."""
-    made, shard = dict(files), "shard-000000.tar"
+    made, shard = Files(files), "shard-000000.tar"
     change = random.choice(("manifest", "manifest", "sizes", "bytes", "tar", "members", "members", "members", "pixels"))
     if change == "manifest":
         made[manifest.NAME] = json_like(random, files[manifest.NAME])

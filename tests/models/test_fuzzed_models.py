@@ -28,7 +28,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
     classifier_folder(home / "classifier")
     defence_folder(home / "refine", home / "classifier")
     folders = [home / name for name in ("classifier", "refine")]
-    return {folder.name: {name: (folder / name).read_bytes() for name in (CARD, WEIGHTS)} for folder in folders}
+    return {folder.name: Files({name: (folder / name).read_bytes() for name in (CARD, WEIGHTS)}) for folder in folders}
 
 
 @fuzzed(100)
@@ -72,7 +72,7 @@ def _model_like(random: Random, files: Files) -> Files:
         weights = len(header).to_bytes(8, "little") + header + weights[end:]
     if random.random() < 0.95:
         card = card.replace(*(hashlib.sha256(data).hexdigest().encode() for data in (files[WEIGHTS], weights)))
-    made = {CARD: card, WEIGHTS: weights}
+    made = Files({CARD: card, WEIGHTS: weights})
     if random.random() < 0.05:
         name = random.choice((CARD, WEIGHTS))
         made[f"{name}/inside"] = made.pop(name)
