@@ -96,6 +96,17 @@ def test_triggered_images_of_another_data_set_are_refused(tests: HeldOut) -> Non
     stranger = _with_keys(tests, tests.triggered.keys + 1000)
     with pytest.raises(UserError, match="belongs to another data set"):
         _ = stranger.truth
+    manifest = tests.triggered.manifest
+    for changes in ({"side": 8}, {"classes": [*manifest.classes[:2], "another"]}):
+        stranger = replace(tests, triggered=replace(tests.triggered, manifest=manifest.model_copy(update=changes)))
+        with pytest.raises(UserError, match="belongs to another data set"):
+            _ = stranger.truth
+
+
+def test_a_test_set_without_images_is_refused(tests: HeldOut) -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(UserError, match="the clean test set holds no image"):
+        _ = replace(tests, clean=replace(tests.clean, keys=none, labels=none)).truth
 
 
 def _with_keys(tests: HeldOut, keys: Tensor) -> HeldOut:

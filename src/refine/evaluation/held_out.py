@@ -28,10 +28,13 @@ class HeldOut:
         """Labels of both, and which clean image is behind each triggered one.
 
         Raises:
-            UserError: a triggered image has no clean one.
+            UserError: there is no clean image, or a triggered one has none.
         """
+        if not len(self.clean.keys):
+            raise UserError("the clean test set holds no image to measure; run `dvc repro download`")
         rows = torch.searchsorted(self.clean.keys, self.triggered.keys).clamp(max=len(self.clean.keys) - 1)
-        if not torch.equal(self.clean.keys[rows], self.triggered.keys):
+        of = [(split.manifest.classes, split.manifest.side) for split in (self.clean, self.triggered)]
+        if of[0] != of[1] or not torch.equal(self.clean.keys[rows], self.triggered.keys):
             raise UserError("the triggered test set belongs to another data set; run `dvc repro poison-dataset`")
         return Truth(self.clean.labels, rows, self.triggered.labels)
 
