@@ -49,7 +49,7 @@ def refusal(use: Callable[[], object], folder: Path) -> str | None:
     """
     before, size = sorted(folder.rglob("*")), _size(folder)
     try:
-        with _limited(CALLS + size // BYTES_PER_CALL):
+        with limited(CALLS + size // BYTES_PER_CALL):
             use()
     except UserError as error:
         told = str(error)
@@ -65,8 +65,8 @@ def refusal(use: Callable[[], object], folder: Path) -> str | None:
 
 
 @contextmanager
-def _limited(calls: int) -> Iterator[None]:
-    """Bounds memory by the system and work by counting: no clock decides."""
+def limited(calls: int | None) -> Iterator[None]:
+    """Bounds memory by the system and work by counting, which None leaves out: no clock decides."""
     limits = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, limits[1]))
@@ -76,13 +76,13 @@ def _limited(calls: int) -> Iterator[None]:
         nonlocal counted
         counted += event in ("call", "c_call")
 
-    sys.setprofile(count)
+    sys.setprofile(None if calls is None else count)
     try:
         yield
     finally:
         sys.setprofile(None)
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        assert counted < calls, f"{counted} calls"
+        assert calls is None or counted < calls, f"{counted} calls"
 
 
 def _size(folder: Path) -> int:
@@ -129,7 +129,7 @@ def json_like(random: Random, healthy: bytes) -> bytes:
     content = json.loads(healthy)
     raw: list[str] = []
     for _ in range(random.choice((1, 1, 2))):
-        parent, key = random.choice(list(_places(content)))
+        parent, key = random.choice(list(places(content)))
         change = random.choice(("value", "value", "value", "odd", "remove", "repeat", "add"))
         if change == "remove":
             del parent[key]
@@ -146,11 +146,12 @@ def json_like(random: Random, healthy: bytes) -> bytes:
     return text.encode()
 
 
-def _places(content: Any) -> Iterator[tuple[Any, Any]]:
+def places(content: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in nested mappings and lists: what holds it, and its key there."""
     keys = list(content) if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
     for key in keys:
         yield content, key
-        yield from _places(content[key])
+        yield from places(content[key])
 
 
 # -- bytes
