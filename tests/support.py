@@ -20,6 +20,8 @@ from refine.data.format.manifest import Description, Manifest
 from refine.data.format.writer import Sample, write_shards
 
 PROJECT = Path(__file__).parents[1]
+WATCHDOG = 1200
+"""Seconds after which a command counts as hung, on any machine under any load; no test needs nearly as many."""
 
 TINY_PARAMS = {
     "download": {"source": "folder", "samples_per_shard": 8},
@@ -122,7 +124,7 @@ def environment(**changes: str) -> dict[str, str]:
 def run(project: Path, *command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs a command in a project, and gives what it printed."""
     return subprocess.run(
-        command, cwd=project, env=env or environment(), capture_output=True, text=True, timeout=300, check=False
+        command, cwd=project, env=env or environment(), capture_output=True, text=True, timeout=WATCHDOG, check=False
     )
 
 

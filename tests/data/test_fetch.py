@@ -200,11 +200,11 @@ def test_a_file_that_is_not_there_is_a_sentence(server: _Server, cache: Path) ->
 
 
 def test_a_server_that_cannot_be_reached_is_a_sentence_that_names_the_mirror(cache: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(UserError, match=r"refused.*; 0 of 100,000 bytes.* or set REFINE_MIRROR to a folder or URL"):
-        fetch(remote(f"http://127.0.0.1:{port}/{NAME}"), None, cache)
+    with socket.socket() as taken:  # nobody else gets the port, and nobody listens there
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/{NAME}"
+        with pytest.raises(UserError, match=r"refused.*; 0 of 100,000 bytes.* or set REFINE_MIRROR to a folder or URL"):
+            fetch(remote(address), None, cache)
 
 
 def test_a_mirror_url_takes_the_place_of_the_address(server: _Server, cache: Path) -> None:

@@ -15,7 +15,7 @@ from refine.params import check as checking
 from refine.params.check import check
 from refine.params.chosen import chosen, names
 from refine.system.errors import UserError, command
-from support import PROJECT, TINY_PARAMS, environment, is_one_sentence
+from support import PROJECT, TINY_PARAMS, WATCHDOG, environment, is_one_sentence
 
 Content = dict[str, Any]
 
@@ -185,7 +185,7 @@ def test_neither_the_check_nor_the_download_nor_the_start_of_a_stage_imports_tor
         env=environment(PYTHONPATH="src", PYTHONDONTWRITEBYTECODE="1"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=WATCHDOG,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -199,7 +199,7 @@ def test_a_wrong_file_stops_the_command_as_a_process_with_one_sentence(tmp_path:
         env=environment(PYTHONPATH=str(PROJECT / "src"), PYTHONDONTWRITEBYTECODE="1"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=WATCHDOG,
         check=False,
     )
     assert is_one_sentence(result, "train_backdoor.recipe: 'epoch' is not known, did you mean 'epochs'?")

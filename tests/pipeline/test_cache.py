@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from gates import Gate, group, hook_into
 from repositories import ok, ran
 from support import environment, run, write_params
 
@@ -131,16 +132,15 @@ def test_a_colleague_pulls_a_run_that_is_on_no_branch(repo: Path, tmp_path: Path
     assert ran(clone) == ["evaluate"], "only the stage whose metrics git tracks may run again"
 
 
-def test_two_repros_at_once_are_refused_in_a_sentence(repo: Path) -> None:
+def test_two_repros_at_once_are_refused_in_a_sentence(repo: Path, tmp_path: Path) -> None:
     _edit(repo, train_refine={"seed": 11})
-    first = subprocess.Popen(["dvc", "repro"], cwd=repo, stdout=subprocess.PIPE, text=True, env=environment())
-    assert first.stdout is not None
-    for line in first.stdout:
-        if line.startswith("> "):
-            break
-    second = run(repo, "dvc", "repro")
+    hook_into(repo)
+    gate = Gate(tmp_path, r"/train-refine-\w+/epoch-000001\.ckpt")
+    with group(repo, "dvc", "repro", env=environment(**gate.variables)) as first:
+        with gate.reached(first):
+            second = run(repo, "dvc", "repro")
+        first.communicate()
+        assert first.returncode == 0
     assert second.returncode != 0
     assert re.search(r"is busy|Unable to acquire lock|Another DVC process", second.stdout + second.stderr)
     assert "Traceback" not in second.stderr
-    first.communicate()
-    assert first.returncode == 0

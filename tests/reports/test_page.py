@@ -23,7 +23,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from refine.reports import overview, page
 from refine.reports.run import HOME, read_all
 from refine.system.errors import UserError
-from support import PROJECT, environment, is_one_sentence, run
+from support import PROJECT, WATCHDOG, environment, is_one_sentence, run
 
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND"
 MARKS = "g[class*=mark-line] path, g[class*=mark-symbol] path, g[class*=mark-rect] path"
@@ -77,7 +77,7 @@ def test_every_plot_shows_a_mark(drawn: WebDriver) -> None:
             found[name] = any(path.get_attribute("d") for path in place.find_elements("css selector", MARKS))
         return found
 
-    WebDriverWait(drawn, 20).until(lambda browser: all(marks(browser).values()), f"nothing drawn: {marks(drawn)}")
+    WebDriverWait(drawn, WATCHDOG).until(lambda browser: all(marks(browser).values()), f"nothing drawn: {marks(drawn)}")
 
 
 def test_every_picture_is_there(drawn: WebDriver) -> None:

@@ -7,38 +7,41 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from support import environment
+from gates import group
+from support import PROJECT, environment, run
 
 STAGE = """
-import os, sys, time
+import os, signal, sys
 from pathlib import Path
 from refine.system.errors import UserError
 from refine.system.launch import rank
 from refine.system.stage import run
 
 def work():
-    Path(f"{rank()}.pid").write_text(str(os.getpid()))
     BODY
     return {"world": os.environ.get("WORLD_SIZE")}
 
 run("some-stage", work, parallel=True)
 """
+WAIT = "os.write(1, b'here\\n')\n    signal.pause()"
+"""Both processes of a stage that waits hold its standard output, which ends when the last of them does."""
 
 
-def _command(folder: Path, body: str) -> tuple[list[str], dict[str, str]]:
-    (folder / "stage.py").write_text(STAGE.replace("BODY", body))
-    source = str(Path(__file__).parents[2] / "src")
-    return [sys.executable, "stage.py"], environment(PYTHONPATH=source, REFINE_PROCESSES="2")
+def _stage(folder: Path, body: str) -> tuple[str, str]:
+    (folder / "stage.py").write_text(STAGE.replace("BODY", body), encoding="utf-8")
+    return sys.executable, "stage.py"
+
+
+def _environment() -> dict[str, str]:
+    return environment(PYTHONPATH=str(PROJECT / "src"), REFINE_PROCESSES="2")
 
 
 def _run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
-    command, env = _command(folder, body)
-    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return run(folder, *_stage(folder, body), env=_environment())
 
 
 def test_each_process_knows_its_number_and_one_of_them_records(tmp_path: Path) -> None:
@@ -46,7 +49,7 @@ def test_each_process_knows_its_number_and_one_of_them_records(tmp_path: Path) -
     result = _run(tmp_path, f"os.write(1, {told}.encode())")  # in one piece, which print is not
     assert result.returncode == 0, result.stderr
     assert sorted(result.stdout.splitlines()) == ["here 0 0 2", "here 1 1 2"]
-    assert '"world": "2"' in (tmp_path / "metrics/runtime/some-stage.json").read_text()
+    assert '"world": "2"' in (tmp_path / "metrics/runtime/some-stage.json").read_text(encoding="utf-8")
 
 
 def test_an_error_of_all_is_told_once(tmp_path: Path) -> None:
@@ -76,80 +79,34 @@ def test_an_error_of_one_while_the_others_wait_for_it_is_one_sentence(tmp_path: 
 
 
 def test_a_process_that_is_killed_ends_all_and_the_launcher_says_so(tmp_path: Path) -> None:
-    result = _run(tmp_path, "os.kill(os.getpid(), 9) if rank() else time.sleep(50)")
+    result = _run(tmp_path, "os.kill(os.getpid(), 9) if rank() else signal.pause()")
     assert result.returncode == 128 + 9
     assert result.stderr.startswith("error: some-stage: a process of this stage was killed")
     assert result.stderr.count("\n") == 1
 
 
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+def _both_wait(launcher: subprocess.Popen[str]) -> None:
+    assert launcher.stdout is not None
+    assert [launcher.stdout.readline() for _ in range(2)] == ["here\n"] * 2
 
 
-def _heed_interrupts() -> None:
-    """What runs in the background ignores them, and hands that on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _started(folder: Path) -> list[int]:
-    """Process ids of both, once they are there."""
-    names = [folder / f"{rank}.pid" for rank in range(2)]
-    deadline = time.monotonic() + 30
-    while not all(name.is_file() and name.read_text() for name in names):
-        assert time.monotonic() < deadline, "the processes never started"
-        time.sleep(0.02)
-    return [int(name.read_text()) for name in names]
-
-
-def _gone(pids: list[int]) -> bool:
-    """Whether they have ended, or do so soon."""
-    deadline = time.monotonic() + 10
-    while any(map(_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not any(map(_alive, pids))
-
-
-PROC = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
-
-
-@PROC
 @pytest.mark.parametrize("sent", ["SIGTERM to the launcher", "SIGINT to the launcher", "SIGINT to the group"])
 def test_a_signal_to_the_launcher_or_the_group_leaves_no_process(tmp_path: Path, sent: str) -> None:
-    command, env = _command(tmp_path, "time.sleep(50)")
-    with subprocess.Popen(
-        command,
-        env=env,
-        cwd=tmp_path,
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        preexec_fn=_heed_interrupts,
-    ) as launcher:
-        pids = _started(tmp_path)
+    with group(tmp_path, *_stage(tmp_path, WAIT), env=_environment()) as launcher:
+        _both_wait(launcher)
         number = signal.Signals[sent.split()[0]]
         if sent.endswith("group"):
             os.killpg(launcher.pid, number)
         else:
             launcher.send_signal(number)
-        assert launcher.wait(20) in (130, 128 + 15)
-        assert _gone(pids)
+        launcher.communicate()  # comes back when all are gone
+        assert launcher.returncode in (130, 128 + 15)
 
 
-@PROC
 def test_processes_of_a_stage_that_nobody_waits_for_are_ended_before_they_finish(tmp_path: Path) -> None:
-    command, env = _command(tmp_path, "time.sleep(3)\n    Path('finished').touch()")
-    said = tmp_path / "said"
-    with subprocess.Popen(
-        ["sh", "-c", f"{shlex.join(command)} 2> {said}; true"], env=env, cwd=tmp_path, start_new_session=True
-    ) as waiting:
-        pids = _started(tmp_path)
+    stage = shlex.join(_stage(tmp_path, WAIT))
+    with group(tmp_path, "sh", "-c", f"{stage}; true", env=_environment()) as waiting:
+        _both_wait(waiting)
         waiting.kill()
-    assert _gone(pids)
-    deadline = time.monotonic() + 10
-    while not said.read_text().endswith("\n") and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert said.read_text().startswith("error: some-stage: the process that started this stage is gone; `dvc repro`")
-    assert not (tmp_path / "finished").exists()
+        _, said = waiting.communicate()  # comes back when all are gone
+    assert said.startswith("error: some-stage: the process that started this stage is gone; `dvc repro`")

@@ -9,9 +9,7 @@ import re
 import runpy
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -20,27 +18,31 @@ from typing import Any
 
 import pytest
 
+from gates import Gate, group, hook_into, released
 from support import TINY_PARAMS, environment, run, run_stage, tiny_project, write_params
 from tiny import files_of
 
-EPOCHS = 6
-KILLS = 20
-TRAININGS = ("train-backdoor", "train-refine-encoder", "train-refine")
+EPOCHS = 4
+KILLS = 10
+TRAININGS = {"train-backdoor": EPOCHS, "train-refine-encoder": 2, "train-refine": EPOCHS}
 OUTPUTS = {"train_backdoor": "models/backdoor", "train_refine": "models/refine"}
 PRELOADED = [f"refine.{name}" for name in ("training.backdoor", "training.refine", "models.architectures.resnet18")]
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(PRELOADED)
 
 
-def _params(epochs: int = EPOCHS) -> dict[str, Any]:
+def _params() -> dict[str, Any]:
     """Trainings in which everything that a checkpoint holds matters: momentum, schedule, average, augmentation."""
     content: dict[str, Any] = {**TINY_PARAMS}
     augment = {"shift": 2, "flip": 0.5, "crop_scale": 0.8}
+    common = {"epochs": EPOCHS, "batch_size": 16, "average": 0.9, "augment": augment}
     for name in OUTPUTS:
-        recipe = {**content[name]["recipe"], "epochs": epochs, "average": 0.9, "augment": augment}
-        content[name] = {**content[name], "recipe": {**recipe, "schedule": {"name": "one_cycle"}}}
-    encoder = {"epochs": EPOCHS, "batch_size": 8, "average": 0.9, "augment": augment}
-    content["train_refine"] |= {"encoder": encoder, "pseudo_labels": "once"}
+        recipe = {**content[name]["recipe"], **common, "schedule": {"name": "one_cycle"}}
+        content[name] = {**content[name], "recipe": recipe}
+    content["train_refine"] |= {
+        "encoder": {**common, "epochs": TRAININGS["train-refine-encoder"]},
+        "pseudo_labels": "once",
+    }
     return content
 
 
@@ -61,7 +63,7 @@ def undisturbed(project: Path) -> dict[str, dict[str, str]]:
         started = _started(project, stage)
         started.join()
         assert started.exitcode == 0, _said(project)
-    told = [f"{training} {epoch}/" for training in TRAININGS for epoch in range(1, EPOCHS + 1)]
+    told = [f"{training} {epoch}/" for training, epochs in TRAININGS.items() for epoch in range(1, epochs + 1)]
     assert _epochs_told(project) == Counter(told)
     (project / "said.txt").unlink()
     return {stage: files_of(project / output) for stage, output in OUTPUTS.items()}
@@ -69,17 +71,19 @@ def undisturbed(project: Path) -> dict[str, dict[str, str]]:
 
 @dataclass
 class Point:
-    """A moment inside a training at which the process kills itself: the n-th call of a function, before or after it.
+    """A moment inside a training at which the process gets a signal: the n-th call of a function, before or after it.
 
     Attributes:
         where: the function, as `module:attribute`.
         call: which call of it, from 1.
         after: whether the function has done its work by then.
+        number: of the signal.
     """
 
     where: str
     call: int = 1
     after: bool = False
+    number: int = signal.SIGKILL
     calls: int = field(default=0, init=False)
 
     def set(self) -> None:
@@ -95,16 +99,43 @@ class Point:
             self.calls += 1
             here = self.calls == self.call
             if here and not self.after:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self.number)
             result = real(*args, **named)
-            if here:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if here and self.after:
+                os.kill(os.getpid(), self.number)
             return result
 
         setattr(holder, name, watched)
 
 
-BEFORE = {"refine.system.files:os.fsync": 2 * EPOCHS, "refine.training.loop:Run.train": 1}
+@dataclass
+class Change:
+    """A moment at which the process kills itself: before it changes what lies on the disk for the n-th time.
+
+    The removal of whole folders does not count: that of the checkpoints has moments of its own.
+
+    Attributes:
+        number: of the change, from 1; the process lives where there are fewer.
+        seen: how many there were.
+    """
+
+    number: int
+    seen: int = field(default=0, init=False)
+
+    def set(self) -> None:
+        """Lies in wait."""
+        sys.addaudithook(self._watch)
+
+    def _watch(self, event: str, arguments: tuple[Any, ...]) -> None:
+        opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        removed = event == "os.remove" and arguments[1] == -1  # by its path, not from an open folder
+        if opened or removed or event in ("os.rename", "os.mkdir"):
+            self.seen += 1
+            if self.seen == self.number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+BEFORE = {"refine.system.files:os.fsync": 2 * TRAININGS["train-refine-encoder"], "refine.training.loop:Run.train": 1}
 """How often the encoder's training calls them before the transform's begins."""
 POINTS = {
     "inside a checkpoint's write": Point("refine.system.files:os.fsync", call=3),
@@ -116,7 +147,7 @@ POINTS = {
 }
 
 
-def _stage(project: Path, stage: str, point: Point | None) -> None:
+def _stage(project: Path, stage: str, point: Point | Change | None) -> None:
     """Runs in a process of its own: the stage's script, as `dvc` runs it."""
     os.chdir(project)
     os.environ["REFINE_THREADS"] = "1"
@@ -128,10 +159,14 @@ def _stage(project: Path, stage: str, point: Point | None) -> None:
     sys.argv = [f"stages/{stage}.py"]
     if point is not None:
         point.set()
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        if isinstance(point, Change):
+            Path("changes.txt").write_text(str(point.seen), encoding="utf-8")
 
 
-def _started(project: Path, stage: str, point: Point | None = None) -> BaseProcess:
+def _started(project: Path, stage: str, point: Point | Change | None = None) -> BaseProcess:
     process = FORK.Process(target=_stage, args=(project, stage, point))
     process.start()
     return process
@@ -174,22 +209,20 @@ def _ends_alike(project: Path, stage: str, undisturbed: dict[str, dict[str, str]
 
 
 @pytest.mark.parametrize("stage", OUTPUTS)
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(
+def test_killed_before_random_changes_of_the_disk_it_ends_as_if_undisturbed(
     undisturbed: dict[str, dict[str, str]], clean: Path, stage: str
 ) -> None:
+    _forget(clean, stage)
+    _started(clean, stage, Change(0)).join()
+    changes = int((clean / "changes.txt").read_text(encoding="utf-8"))
     moments = random.Random(stage)
-    started = time.monotonic()
-    _started(clean, stage).join()
-    duration = time.monotonic() - started
     kills = 0
     while kills < KILLS:
-        (clean / "said.txt").unlink(missing_ok=True)
+        (clean / "said.txt").unlink()
         for attempt in range(10 * KILLS):
             assert attempt < 10 * KILLS - 1, "it does not get on"
             _forget(clean, stage)
-            process = _started(clean, stage)
-            process.join(moments.uniform(0.02, duration))
-            process.kill()
+            process = _started(clean, stage, Change(moments.randint(1, changes)))
             process.join()
             kills += process.exitcode == -signal.SIGKILL
             if process.exitcode == 0 or _over(clean, stage):
@@ -218,24 +251,21 @@ def test_killed_at_a_critical_moment_it_ends_as_if_undisturbed(
 
 
 def test_ctrl_c_says_what_happened_and_how_to_go_on(undisturbed: dict[str, dict[str, str]], clean: Path) -> None:
-    process = _started(clean, "train_refine")
-    while not _epochs_told(clean):
-        time.sleep(0.01)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGINT)
+    third = Point("refine.training.loop:Run._epoch", call=TRAININGS["train-refine-encoder"] + 3, number=signal.SIGINT)
+    process = _started(clean, "train_refine", third)
     process.join()
     assert process.exitcode == 130
-    told = rf"interrupted after \d of {EPOCHS} epochs of train-refine(-encoder)?; type `dvc repro` to go on"
-    assert re.fullmatch(f"error: train-refine: {told}", _said(clean).splitlines()[-1])
+    told = f"interrupted after 2 of {EPOCHS} epochs of train-refine; type `dvc repro` to go on"
+    assert _said(clean).splitlines()[-1] == f"error: train-refine: {told}"
     again = _started(clean, "train_refine")
     again.join()
-    assert re.search("^train-refine(-encoder)? goes on after epoch", _said(clean), re.MULTILINE)
+    assert "\ntrain-refine goes on after epoch 2" in _said(clean)
     _ends_alike(clean, "train_refine", undisturbed)
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence(undisturbed: object, clean: Path) -> None:
     params = _params()
-    params["train_refine"]["recipe"]["optimiser"] = {"lr": 1e12, "momentum": 0.0}
+    params["train_refine"]["recipe"]["optimiser"] = {"lr": 1e6, "momentum": 0.0}
     params["train_refine"]["recipe"]["schedule"] = {"name": "step", "milestones": []}
     write_params(clean, params)
     try:
@@ -253,58 +283,42 @@ class TestUnderDvc:
 
     @pytest.fixture
     def repository(self, undisturbed: object, clean: Path, tmp_path: Path) -> Path:
-        """A DVC repository in which train-refine is next, and takes long enough to be caught."""
+        """A DVC repository in which train-refine is next."""
         folder = Path(shutil.copytree(clean, tmp_path / "repository"))
-        write_params(folder, _params(epochs=40))
+        hook_into(folder)
         for command in (("git", "init", "-q"), ("dvc", "init", "-q"), ("dvc", "commit", "-q", "-f", "poison-dataset")):
             assert run(folder, *command).returncode == 0
         return folder
 
-    def _repro(self, repository: Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["dvc", "repro", "-s", "train-refine"],
-            cwd=repository,
-            env=environment(),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-
-    def _until(self, process: subprocess.Popen[str], text: str) -> str:
-        said = ""
-        assert process.stderr is not None
-        while text not in said:
-            line = process.stderr.readline()
-            assert line, f"{text!r} was never said: {said}"
-            said += line
-        return said
-
-    def test_it_goes_on_after_dvc_alone_and_after_all_were_killed(self, repository: Path) -> None:
-        first = self._repro(repository)
-        told = self._until(first, "train-refine 3/40")
-        first.terminate()  # DVC alone: the training is now an orphan
-        first.wait()
-        (lock,) = repository.glob(".scratch/*/lock")
-        orphan = int(lock.read_text())
-        refused = run(repository, "dvc", "repro", "-s", "train-refine")
-        assert refused.returncode != 0
-        assert f"error: train-refine: process {orphan} is training this very run" in refused.stderr
-        os.kill(orphan, signal.SIGKILL)
-        second = self._repro(repository)
-        more = self._until(second, "train-refine 30/40")
-        os.killpg(second.pid, signal.SIGKILL)
-        second.wait()
-        last = run(repository, "dvc", "repro", "-s", "train-refine")
+    def test_it_goes_on_after_dvc_alone_and_after_all_were_killed(
+        self, repository: Path, undisturbed: dict[str, dict[str, str]], tmp_path: Path
+    ) -> None:
+        repro = ("dvc", "repro", "-s", "train-refine")
+        gates = [Gate(tmp_path, rf"/train-refine-\w+/epoch-00000{epoch}\.ckpt") for epoch in (2, 4)]
+        with group(repository, *repro, env=environment(**gates[0].variables)) as first, gates[0].reached(first):
+            first.terminate()  # DVC alone: the training is now an orphan
+            first.wait()
+            (lock,) = repository.glob(".scratch/*/lock")
+            orphan = int(lock.read_text(encoding="utf-8"))
+            refused = run(repository, *repro)
+            assert refused.returncode != 0
+            assert f"error: train-refine: process {orphan} is training this very run" in refused.stderr
+            os.kill(orphan, signal.SIGKILL)
+            released(lock)
+            _, told = first.communicate()
+        with group(repository, *repro, env=environment(**gates[1].variables)) as second, gates[1].reached(second):
+            os.killpg(second.pid, signal.SIGKILL)
+            released(lock)
+            _, more = second.communicate()
+        last = run(repository, *repro)
         assert last.returncode == 0, last.stderr
-        epochs = re.findall(r"^train-refine (\d+)/", told + more + last.stderr, re.MULTILINE)
-        assert len(epochs) == len(set(epochs))
-        assert "train-refine goes on after epoch" in more
-        assert "train-refine goes on after epoch" in last.stderr
+        assert "train-refine goes on after epoch 1" in more
+        assert "train-refine goes on after epoch 3" in last.stderr
+        epochs = re.findall(r"^(train-[\w-]+ \d+)/", told + more + last.stderr, re.MULTILINE)
+        assert epochs == [
+            "train-refine-encoder 1",
+            "train-refine-encoder 2",
+            *(f"train-refine {n}" for n in range(1, 5)),
+        ]
         assert list((repository / ".scratch").iterdir()) == []
-        ended = files_of(repository / "models/refine")
-        shutil.rmtree(repository / "models/refine")
-        undisturbed = run_stage(repository, "train_refine")
-        assert undisturbed.returncode == 0, undisturbed.stderr
-        assert "goes on" not in undisturbed.stderr
-        assert files_of(repository / "models/refine") == ended
+        assert files_of(repository / "models/refine") == undisturbed["train_refine"]
