@@ -234,7 +234,7 @@ def test_the_folder_holds_the_snapshots_that_its_card_lists(classifier: Path, im
     card = json.loads((tmp_path / "refine/card.json").read_text(encoding="utf-8"))
     assert [entry["epoch"] for entry in card["snapshots"]] == [2, 4]
     named = {entry["file"]: entry["sha256"] for entry in card["snapshots"]}
-    assert set(files) == {"card.json", "weights.safetensors", "history.csv", *named}
+    assert set(files) == {"card.json", "weights.safetensors", "history.csv", "encoder_history.csv", *named}
     assert all(sha256_of(tmp_path / "refine" / file) == sha256 for file, sha256 in named.items())
     assert files["snapshots/epoch-0004.safetensors"] == files["weights.safetensors"]
     assert files["snapshots/epoch-0002.safetensors"] != files["weights.safetensors"]
