@@ -63,6 +63,8 @@ class RefineCard(Card):
 class Refine(nn.Module):
     """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to remapped probabilities float [N, K].
 
+    A call of what `load` gave refuses other pixels, as its classifier does.
+
     Attributes:
         transform: the U-Net, the only part that is ever trained.
         permutation: int64 [K].
@@ -113,6 +115,7 @@ class Refine(nn.Module):
         return (images * self.classifier.std + self.classifier.mean).clamp(0, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        self.classifier.refuse_other(pixels)
         raw = self.logits(self.transformed(pixels))
         return remap(full(raw).softmax(dim=1), self.permutation)
 

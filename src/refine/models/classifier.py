@@ -24,6 +24,7 @@ from refine.params.chosen import chosen
 from refine.system.errors import UserError
 
 ARCHITECTURES = "refine.models.architectures"
+_ROUNDING = 1e-3
 
 
 class _Part(BaseModel):
@@ -79,10 +80,12 @@ class Classifier(nn.Module):
     Attributes:
         network: the network behind the normalisation; it has `features` for its penultimate representation, and `head`
             for the logits of that.
+        input_side: where it is set, as `load` does, a call refuses what are no such pixels of this height and width.
     """
 
     mean: Tensor
     std: Tensor
+    input_side: int | None = None
 
     def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
@@ -94,7 +97,24 @@ class Classifier(nn.Module):
         """Pixels in [0, 1] to what the network was trained on, same shape."""
         return (pixels - self.mean) / self.std
 
+    def refuse_other(self, pixels: Tensor) -> None:
+        """Looks at what a call is given, where `input_side` is set; at the range of its values unless compiling.
+
+        Raises:
+            ValueError: it is another shape, no floating point, or out of [0, 1] by more than rounding.
+        """
+        if self.input_side is None:
+            return
+        wanted = f"give pixels float [N, 3, {self.input_side}, {self.input_side}] in [0, 1], RGB"
+        if pixels.shape[1:] != (3, self.input_side, self.input_side) or not pixels.is_floating_point():
+            raise ValueError(f"{wanted}, not {pixels.dtype} {list(pixels.shape)}")
+        if pixels.numel() and not torch.compiler.is_compiling():
+            least, most = pixels.detach().aminmax()
+            if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):  # also where they are NaN
+                raise ValueError(f"{wanted}, not from {float(least):g} to {float(most):g}")
+
     def forward(self, pixels: Tensor) -> Tensor:
+        self.refuse_other(pixels)
         logits: Tensor = self.network(self.normalise(pixels))
         return logits
 
@@ -136,6 +156,7 @@ def load(folder: Path) -> tuple[Classifier, ClassifierCard]:
     network = restored(building, path, card.weights_sha256)
     classifier = freeze(Classifier(network, card.normalisation))
     refuse_unusable(network, classifier.normalise(probe()), path)
+    classifier.input_side = card.input_side
     return classifier, card
 
 
