@@ -93,7 +93,7 @@ MUTANTS = (
     ),
     Mutant(
         "U-Net evaluated in train mode",
-        (("src/refine/defenses/refine.py", "return defence.eval()", "return defence.train()"),),
+        (("src/refine/defenses/refine.py", "card.input_space).eval()", "card.input_space).train()"),),
         "tests/defenses/test_refine.py::"
         "test_a_loaded_defence_is_in_eval_mode_so_that_an_answer_does_not_depend_on_its_batch",
     ),
