@@ -297,7 +297,7 @@ class TestStage:
         assert result.returncode == 1
         errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
         assert errors == [
-            "error: train-refine: train_refine.recipe: a batch of 8 images cannot be shared by 3 processes; "
+            "error: train-refine: train_refine.encoder: a batch of 8 images cannot be shared by 3 processes; "
             "make batch_size a multiple of them"
         ]
         assert "Traceback" not in result.stderr

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from tempfile import TemporaryFile
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, NoReturn
 
 from refine.system.machine import machine
+
+MEETING = "PROCESSES_MEET_AT"
+"""In the environment of the processes: where they find each other, as torch's `init_method`."""
 
 _GRACE = 5.0
 
@@ -45,22 +48,20 @@ def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None
     count, parent = machine().processes, os.getppid()
     if count == 1 or "RANK" in os.environ:
         return work()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with TemporaryDirectory() as folder:
+        return _launch(count, parent, Path(folder))
+
+
+def _launch(count: int, parent: int, folder: Path) -> NoReturn:
     heard: list[IO[bytes]] = []
     started: list[subprocess.Popen[bytes]] = []
     signal.signal(signal.SIGTERM, lambda *_: _stop(started, 128 + signal.SIGTERM))
-    for number in range(count):
-        shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
-        own = {"MASTER_ADDR": "127.0.0.1", "RANK": number, "LOCAL_RANK": number}
-        threads = {"OMP_NUM_THREADS": max(1, (os.cpu_count() or 1) // count)}
-        given = {name: str(value) for name, value in {**shared, **own}.items()}
-        environment = {**{name: str(value) for name, value in threads.items()}, **os.environ, **given}
-        heard.append(TemporaryFile())  # noqa: SIM115 (lives as long as the process)
-        quiet = heard[-1] if number else None
-        started.append(subprocess.Popen([sys.executable, *sys.argv], env=environment, stderr=quiet))  # noqa: S603
     try:
+        for number in range(count):
+            heard.append(TemporaryFile())  # noqa: SIM115 (lives as long as the process)
+            command, quiet = [sys.executable, *sys.argv], heard[-1] if number else None
+            environment = _environment(number, count, folder)
+            started.append(subprocess.Popen(command, env=environment, stderr=quiet))  # noqa: S603
         status = _first_failure(started, parent)
     except KeyboardInterrupt:
         _interrupt(started)
@@ -72,6 +73,14 @@ def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None
     if status and not _explained(started, heard):
         raise Ended(status, "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)")
     raise Ended(status)
+
+
+def _environment(number: int, count: int, folder: Path) -> dict[str, str]:
+    """Of one process, as torchrun would set it, but for a meeting in a file: a free port may be taken by others."""
+    given = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": number, "LOCAL_RANK": number}
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    own = {name: str(value) for name, value in given.items()}
+    return {"OMP_NUM_THREADS": threads, **os.environ, **own, MEETING: f"file://{folder / 'meeting'}"}
 
 
 def _first_failure(started: list[subprocess.Popen[bytes]], parent: int) -> int | None:
@@ -130,4 +139,4 @@ def _kill(started: list[subprocess.Popen[bytes]]) -> None:
 
 def _stop(started: list[subprocess.Popen[bytes]], status: int) -> NoReturn:
     _kill(started)
-    os._exit(status)
+    raise Ended(status)

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from refine.models.device import Compute, compute
 from refine.system.errors import UserError
+from refine.system.launch import MEETING, rank
 
 T = TypeVar("T")
 
@@ -42,7 +43,8 @@ def joined() -> Iterator[Compute]:
     if device.type == "cuda":
         device = _own_gpu(device, int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend, meeting = "nccl" if device.type == "cuda" else "gloo", os.environ.get(MEETING, "env://")
+    distributed.init_process_group(backend, meeting, world_size=world, rank=rank())
     try:
         yield replace(alone, device=device, rank=distributed.get_rank(), world=world)
         distributed.barrier()
