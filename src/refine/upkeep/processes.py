@@ -93,7 +93,7 @@ def working() -> list[Process]:
 
 
 def lived(pid: int, when: float) -> bool:
-    """Whether the living process of this number began before a moment, in seconds since 1970; False without one.
+    """Whether a living process of this number may have begun before a moment, in seconds since 1970.
 
     Numbers are given again: a younger process is another one than the one that was meant then.
     """
@@ -101,3 +101,5 @@ def lived(pid: int, when: float) -> bool:
         return bool(psutil.Process(pid).create_time() < when + _CLOCK)
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True
