@@ -86,8 +86,8 @@ class Configuration:
 def configurations(device: str) -> dict[str, Configuration]:
     """All that can be measured: as published, and with the networks and recipes of the default experiment.
 
-    Published is a batch of 256 for train-refine; processors take 64, of which the plain way needs seconds. Pseudo-labels
-    are asked for in each step, as the plain way does.
+    Published is a batch of 256 for train-refine; processors take 64, of which the plain way needs seconds.
+    The default's pseudo-labels are asked for in each step, as the plain way does.
     """
     backdoor, refine = trainings.paper_params()
     narrow_backdoor, narrow_refine = trainings.default_params()
