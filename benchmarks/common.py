@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
+from refine.core.files import write_json
+from refine.core.progress import progress
 from refine.models.device import Compute, compute
-from refine.system.files import write_json
-from refine.system.progress import progress
 
 PROJECT = Path(__file__).parents[1]
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.convolution
 
-The layers tell from how many channels on `refine.models.convolution` pays. Channels-last, float32; an operation has
+The layers tell from how many channels on `refine.training.convolution` pays. Channels-last, float32; an operation has
 two FLOP for each multiply-accumulate of the convolution, borders counted like the rest.
 """
 
@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.common import Report, interleaved, number, parser
-from refine.models.convolution import weight_gradient
-from refine.system.errors import command
+from refine.core.errors import command
+from refine.training.convolution import weight_gradient
 
 LAYERS = [
     *((8, 8, 32), (16, 16, 16), (32, 32, 8), (32, 64, 8), (64, 64, 4)),

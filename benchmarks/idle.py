@@ -20,7 +20,7 @@ import yaml
 
 from benchmarks import images
 from benchmarks.common import PROJECT, Report, interleaved, parser
-from refine.system.errors import UserError, command
+from refine.core.errors import UserError, command
 
 PARAMS = {
     "download": {"source": "folder", "samples_per_shard": 8},

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from benchmarks.common import PROJECT
-from refine.data.format.manifest import Description
-from refine.data.format.writer import Sample, write_shards
-from refine.data.source import Source
-from refine.data.sources import cifar10
-from refine.system.machine import machine
-from refine.system.progress import progress
+from refine.core.machine import machine
+from refine.core.progress import progress
+from refine.download.source import Source
+from refine.shards.format.manifest import Description
+from refine.shards.writer import Sample, write_shards
+from refine.sources import cifar10
 
 CLASSES = 10
 SIDE = 32

@@ -24,14 +24,14 @@ from torch import Generator, Tensor
 from benchmarks import images, plain, trainings
 from benchmarks.common import Report, Timing, interleaved, number, parser
 from benchmarks.trainings import settled, train_epoch
-from refine.data.augment import augment
-from refine.data.batches import Batches
-from refine.data.reader import Shards
-from refine.data.training_set import Streamed, TrainingSet, open_training_set
+from refine.backdoor.train import FACTS
+from refine.core.errors import command
 from refine.models.device import Compute
-from refine.params.recipe import Augment
-from refine.system.errors import command
-from refine.training.backdoor import FACTS
+from refine.shards.reading.reader import Shards
+from refine.training.augment import augment
+from refine.training.batches import Batches
+from refine.training.recipe import Augment
+from refine.training.training_set import Streamed, TrainingSet, open_training_set
 
 WAYS = ("plain", "resident", "streamed")
 

@@ -26,10 +26,10 @@ from benchmarks import images, trainings
 from benchmarks.common import Report, Timing, interleaved, number, parser
 from benchmarks.input_path import Place, opened, published, streamed
 from benchmarks.trainings import train_epoch
-from refine.data.batches import Batches
+from refine.backdoor.train import FACTS
+from refine.core.errors import UserError, command
 from refine.models.device import Compute
-from refine.system.errors import UserError, command
-from refine.training.backdoor import FACTS
+from refine.training.batches import Batches
 
 WAYS = ("streamed", "resident")
 _STATUS = Path("/proc/self/status")

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import DatasetFolder
 
-from refine.defenses.refine import Refine
+from refine.defenses.refine.model.defense import Refine
+from refine.defenses.refine.training.params import Loss
 from refine.models.classifier import Classifier
-from refine.params.recipe import Augment, Optimiser
-from refine.params.train_refine import Loss
+from refine.training.recipe import Augment, Optimiser
 
 BASE_TEMPERATURE = 0.07
 

@@ -29,13 +29,13 @@ from benchmarks.common import Report, Timing, interleaved, number, parser
 from benchmarks.images import CLASSES, SIDE
 from benchmarks.plain import PlainBackdoor, PlainRefine
 from benchmarks.trainings import Repeated, Task, settled, train_epoch
-from refine.data.batches import Batches
-from refine.data.training_set import Resident
+from refine.backdoor.params import BackdoorRecipe, Network, TrainBackdoorParams
+from refine.core.errors import command
+from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.training.params import TrainRefineParams
 from refine.models.device import Compute
-from refine.models.unet import UNet
-from refine.params.train_backdoor import BackdoorRecipe, Network, TrainBackdoorParams
-from refine.params.train_refine import TrainRefineParams
-from refine.system.errors import command
+from refine.training.batches import Batches
+from refine.training.training_set import Resident
 
 BATCHES = 8
 """Different batches that the steps go through."""

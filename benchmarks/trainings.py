@@ -12,21 +12,21 @@ from torch import nn
 
 from benchmarks.common import PROJECT
 from benchmarks.images import CLASSES, SIDE
-from refine.data.batches import Batch
-from refine.data.training_time import TrainingTime
-from refine.defenses.label_map import derangement
-from refine.defenses.refine import Refine
+from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.params import Network, TrainBackdoorParams
+from refine.backdoor.train import BackdoorTask
+from refine.core.params import ParamsFile
+from refine.defenses.refine.model.defense import Refine
+from refine.defenses.refine.model.label_map import derangement
+from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.training.params import TrainRefineParams
+from refine.defenses.refine.training.pseudo_labels import PseudoLabels
+from refine.defenses.refine.training.train import RefineTask
 from refine.models import classifier as classifiers
 from refine.models.classifier import Architecture, Classifier, Normalisation
 from refine.models.device import Compute
-from refine.models.unet import UNet
-from refine.params.reading import ParamsFile
-from refine.params.train_backdoor import Network, TrainBackdoorParams
-from refine.params.train_refine import TrainRefineParams
-from refine.training.backdoor import BackdoorTask
+from refine.training.batches import Batch
 from refine.training.loop import Epochs, Run
-from refine.training.pseudo_labels import PseudoLabels
-from refine.training.refine import RefineTask
 
 Task = BackdoorTask | RefineTask
 

@@ -3,20 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from refine.data.download import write_splits
-from refine.data.source import Source
-from refine.params.chosen import chosen
-from refine.params.download import DownloadParams
-from refine.params.reading import ParamsFile
-from refine.system.machine import machine
-from refine.system.stage import run
+from refine.core.machine import machine
+from refine.core.params import ParamsFile
+from refine.core.registry import chosen
+from refine.core.stage import run
+from refine.download.download import write_splits
+from refine.download.params import DownloadParams
+from refine.download.source import Source
 
 
 def download() -> dict[str, Any]:
     """Reads `download` and the chosen source's settings; writes `data/raw/train` and `data/raw/test`."""
     file = ParamsFile(Path("params.yaml"))
     params = file.section("download", DownloadParams)
-    module = chosen("refine.data.sources", params.source, "download.source")
+    module = chosen("refine.sources", params.source, "download.source")
     settings = file.section(f"sources.{params.source}", module.Params)
     offered = Source(machine().mirror, own_images=Path("data/own/images"), cache=Path("data/.cache"))
     splits = module.open_source(settings, offered)

@@ -4,20 +4,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from refine.params.evaluate import EvaluateParams
-from refine.params.reading import ParamsFile
-from refine.system.stage import run
+from refine.core.params import ParamsFile
+from refine.core.stage import run
+from refine.evaluation.params import EvaluateParams
 
 
 def evaluate() -> dict[str, Any]:
     """Reads `evaluate`; writes `metrics/evaluate.json` and `metrics/plots`, and ends with a table on the terminal."""
     params = ParamsFile(Path("params.yaml")).section("evaluate", EvaluateParams)
 
-    from refine.data.reader import read_split
     from refine.evaluation.evaluate import evaluate as measure_all
-    from refine.evaluation.held_out import HeldOut
     from refine.evaluation.table import render
+    from refine.evaluation.test_sets import HeldOut
     from refine.models.device import compute
+    from refine.shards.reading.reader import read_split
 
     resolved = compute()
     tests = HeldOut(read_split(Path("data/raw/test")), read_split(Path("data/poisoned/test")))

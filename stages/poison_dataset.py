@@ -4,10 +4,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from refine.params.chosen import chosen
-from refine.params.poison_dataset import PoisonDatasetParams
-from refine.params.reading import ParamsFile
-from refine.system.stage import run
+from refine.core.params import ParamsFile
+from refine.core.registry import chosen
+from refine.core.stage import run
+from refine.poisoning.params import PoisonDatasetParams
 
 log = logging.getLogger("poison-dataset")
 
@@ -19,9 +19,9 @@ def poison_dataset() -> dict[str, Any]:
     module = chosen("refine.attacks", params.attack.name, "poison_dataset.attack.name")
     settings = file.section(f"attacks.{params.attack.name}", module.Params)
 
-    from refine.data.reader import read_split
     from refine.poisoning import poison
     from refine.poisoning.attack import Setting
+    from refine.shards.reading.reader import read_split
 
     train, test = read_split(Path("data/raw/train")), read_split(Path("data/raw/test"))
     setting = Setting(

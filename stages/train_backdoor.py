@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from refine.params.reading import ParamsFile
-from refine.params.train_backdoor import TrainBackdoorParams
-from refine.system.stage import run
+from refine.backdoor.params import TrainBackdoorParams
+from refine.core.params import ParamsFile
+from refine.core.stage import run
 
 
 def train_backdoor() -> dict[str, Any]:
     """Reads `train_backdoor`; writes `models/backdoor`."""
     params = ParamsFile(Path("params.yaml")).section("train_backdoor", TrainBackdoorParams)
 
-    from refine.data.training_set import open_training_set
-    from refine.training import backdoor
+    from refine.backdoor import train as backdoor
     from refine.training.checkpoint import checkpoints, facts
     from refine.training.processes import joined
+    from refine.training.training_set import open_training_set
 
     with joined() as compute:
         precision = compute.precision(params.recipe.precision)

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from refine.params.reading import ParamsFile
-from refine.params.train_refine import TrainRefineParams
-from refine.system.stage import run
+from refine.core.params import ParamsFile
+from refine.core.stage import run
+from refine.defenses.refine.training.params import TrainRefineParams
 
 
 def train_refine() -> dict[str, Any]:
     """Reads `train_refine`; writes `models/refine`."""
     params = ParamsFile(Path("params.yaml")).section("train_refine", TrainRefineParams)
 
-    from refine.data.training_set import open_training_set
-    from refine.training import refine
+    from refine.defenses.refine.training import train as refine
     from refine.training.checkpoint import checkpoints, facts
     from refine.training.processes import joined
+    from refine.training.training_set import open_training_set
 
     with joined() as compute:
         precision = compute.precision(params.recipe.precision)

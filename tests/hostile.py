@@ -19,7 +19,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refine.system.errors import UserError, one_line
+from refine.core.errors import UserError, one_line
 
 MEMORY = 2**30
 """Bytes that may be allocated beside those that are."""

@@ -16,8 +16,8 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from refine.data.format.manifest import Description, Manifest
-from refine.data.format.writer import Sample, write_shards
+from refine.shards.format.manifest import Description, Manifest
+from refine.shards.writer import Sample, write_shards
 
 PROJECT = Path(__file__).parents[1]
 WATCHDOG = 1200

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from refine.data.reader import read_split
+from refine.shards.reading.reader import read_split
 from support import PROJECT, run
 
 

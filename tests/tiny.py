@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from refine.data.format.manifest import Manifest
-from refine.data.reader import Split, read_split
-from refine.data.tensors import save_tensors
-from refine.data.training_set import Resident
-from refine.defenses import refine
-from refine.defenses.label_map import derangement
-from refine.defenses.refine import InputSpace, Refine, RefineCard, Snapshot
+from refine.backdoor.params import TrainBackdoorParams
+from refine.core.files import sha256_of
+from refine.core.registry import chosen
+from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine.model.defense import InputSpace, Refine, RefineCard, Snapshot
+from refine.defenses.refine.model.label_map import derangement
+from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.training.params import TrainRefineParams
 from refine.models import classifier as classifiers
 from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalisation
 from refine.models.device import Compute
-from refine.models.unet import UNet
-from refine.params.chosen import chosen
-from refine.params.train_backdoor import TrainBackdoorParams
-from refine.params.train_refine import TrainRefineParams
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
 from refine.poisoning.poison import Outputs, poison_dataset
 from refine.poisoning.saved import SavedAttack
-from refine.system.files import sha256_of
+from refine.shards.format.manifest import Manifest
+from refine.shards.reading.reader import Split, read_split
+from refine.shards.reading.tensors import save_tensors
+from refine.training.training_set import Resident
 from support import synthetic, write_split
 
 CPU = Compute(torch.device("cpu"), 1)

@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
-from refine.adversarial import pgd
-from refine.adversarial.settings import Perturbation
 from refine.models.classifier import Classifier
+from refine.poisoning.adversarial import pgd
+from refine.poisoning.adversarial.settings import Perturbation
 from support import synthetic
 from tiny import classifier
 

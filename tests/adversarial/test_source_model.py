@@ -11,13 +11,13 @@ import torch
 from torch import Generator
 from torch.nn.functional import cross_entropy
 
-from refine.adversarial import source_model
-from refine.adversarial.pgd import perturbed
-from refine.adversarial.settings import Perturbation
 from refine.attacks import label_consistent
+from refine.core.errors import UserError
 from refine.models.classifier import Classifier
+from refine.poisoning.adversarial import source_model
+from refine.poisoning.adversarial.pgd import perturbed
+from refine.poisoning.adversarial.settings import Perturbation
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import synthetic
 from tiny import WIDTH, classifier_folder, same_tensors
 

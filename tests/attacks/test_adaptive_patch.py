@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from refine.attacks import adaptive_patch
+from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import synthetic
 from tiny import is_nearest, ready
 

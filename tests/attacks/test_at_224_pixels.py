@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from refine.data.source import Source
-from refine.data.sources import folder
+from refine.download.source import Source
+from refine.sources import folder
 from tiny import is_nearest, ready
 
 SIDE = 224

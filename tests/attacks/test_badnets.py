@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refine.attacks import badnets
+from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import synthetic
 from tiny import attack, files_of, poisoned, raw, ready
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refine.attacks import badnets_grid
+from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import synthetic
 from tiny import ready
 

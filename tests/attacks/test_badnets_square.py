@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refine.attacks import badnets_square
+from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import synthetic
 from tiny import attack, poisoned, raw, ready
 

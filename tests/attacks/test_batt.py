@@ -14,15 +14,15 @@ from PIL import Image
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from refine.architectures import resnet18
 from refine.attacks import batt
-from refine.data import twins
-from refine.data.reader import Shards
-from refine.data.training_set import Streamed
-from refine.data.training_time import Distortion, TrainingTime
-from refine.models.architectures import resnet18
-from refine.system.errors import UserError
-from refine.training import backdoor
-from refine.training.backdoor import train_backdoor
+from refine.backdoor import train as backdoor
+from refine.backdoor import twins
+from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.backdoor.train import train_backdoor
+from refine.core.errors import UserError
+from refine.shards.reading.reader import Shards
+from refine.training.training_set import Streamed
 from support import synthetic
 from tiny import CPU, Poisoned, attack, backdoor_params, poisoned, raw, ready, training_set
 

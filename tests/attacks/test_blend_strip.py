@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from refine.attacks import blend_strip
+from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import synthetic
 from tiny import is_nearest, ready
 

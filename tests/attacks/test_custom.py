@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from refine.attacks import custom
+from refine.core.errors import UserError
 from refine.poisoning import saved
 from refine.poisoning.attack import Chosen, Setting
-from refine.system.errors import UserError
 from support import TINY_PARAMS, is_one_sentence, run_stage, synthetic, write_params
 from tiny import attack, is_nearest, poisoned, raw
 

@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refine.attacks import __name__ as room
-from refine.data import training_time, twins
-from refine.data.format.manifest import Manifest
-from refine.data.reader import Split, read_split
-from refine.params.chosen import chosen, names
-from refine.params.reading import Section
+from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor import twins
+from refine.core.errors import UserError
+from refine.core.params import Section
+from refine.core.registry import chosen, names
 from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack
-from refine.system.errors import UserError
+from refine.shards.format.manifest import Manifest
+from refine.shards.reading.reader import Split, read_split
 from support import PROJECT, TINY_PARAMS, description, run_stage, synthetic, tiny_project, write_params
 from tiny import Poisoned, attack, files_of, poisoned, raw
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from refine.adversarial.clean_label import CleanLabelAttack
 from refine.attacks import clean_label, label_consistent
-from refine.data import training_time
-from refine.data.tensors import load_tensors
-from refine.params.reading import ParamsFile
-from refine.params.train_backdoor import TrainBackdoorParams
+from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor.params import TrainBackdoorParams
+from refine.core.errors import UserError
+from refine.core.params import ParamsFile
+from refine.poisoning.adversarial.clean_label import CleanLabelAttack
 from refine.poisoning.attack import Chosen, Setting
-from refine.system.errors import UserError
+from refine.shards.reading.tensors import load_tensors
 from support import PROJECT, synthetic
 from tiny import Poisoned, attack, classifier_folder, poisoned, raw
 

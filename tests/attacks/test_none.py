@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 
 from refine.attacks import none
-from refine.data import training_time
-from refine.data.training_time import TrainingTime
+from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor.attacker_augmentation import TrainingTime
 from tiny import Poisoned, attack, poisoned, raw
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from refine.attacks import physical
-from refine.data import training_time
-from refine.data.training_time import Distortion
+from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor.attacker_augmentation import Distortion
+from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import synthetic
 from tiny import attack, poisoned, raw, ready
 

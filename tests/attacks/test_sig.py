@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refine.attacks import sig
+from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import synthetic
 from tiny import attack, is_nearest, poisoned, raw, ready
 

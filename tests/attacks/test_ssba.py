@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refine.attacks import ssba
+from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
-from refine.steganography.networks import Decoder, Encoder, grid_side
-from refine.steganography.training import likeness, trained_pair, visibility
-from refine.system.errors import UserError
+from refine.poisoning.steganography.networks import Decoder, Encoder, grid_side
+from refine.poisoning.steganography.training import likeness, trained_pair, visibility
 from support import synthetic
 from tiny import is_nearest, ready
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from refine.attacks import trojan
+from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import synthetic
 from tiny import ready
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refine.attacks import wanet
-from refine.params.reading import ParamsFile
+from refine.core.errors import UserError
+from refine.core.params import ParamsFile
 from refine.poisoning import saved
 from refine.poisoning.attack import Setting
-from refine.system.errors import UserError
 from support import PROJECT, synthetic
 from tiny import attack, is_nearest, poisoned, raw, ready
 

@@ -12,12 +12,12 @@ from torch import Generator, Tensor
 from benchmarks import images, plain, trainings
 from benchmarks.input_path import WAYS, Place, Wanted, opened
 from benchmarks.plain import PlainBackdoor, PlainRefine, two_view_supcon
-from refine.data.batches import Batch
-from refine.defenses.refine_loss import supcon
-from refine.params.recipe import Augment
-from refine.params.train_backdoor import Network, TrainBackdoorParams
-from refine.params.train_refine import TrainRefineParams
-from refine.training.backdoor import FACTS
+from refine.backdoor.params import Network, TrainBackdoorParams
+from refine.backdoor.train import FACTS
+from refine.defenses.refine.training.loss import supcon
+from refine.defenses.refine.training.params import TrainRefineParams
+from refine.training.batches import Batch
+from refine.training.recipe import Augment
 from tiny import CPU
 
 NETWORK = Network(name="resnet18", width=8)

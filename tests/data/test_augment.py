@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as theirs
 
-from refine.data.augment import _boxes, _matrix, augment
-from refine.params.recipe import Augment
+from refine.training.augment import _boxes, _matrix, augment
+from refine.training.recipe import Augment
 
 SEED = 20
 DRAWS = 3000

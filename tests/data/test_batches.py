@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from refine.data.batches import Batches
-from refine.data.pixels import at_rest
-from refine.data.training_set import Resident
-from refine.system.errors import UserError
+from refine.core.errors import UserError
+from refine.shards.reading.pixels import at_rest
+from refine.training.batches import Batches
+from refine.training.training_set import Resident
 
 CPU = torch.device("cpu")
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refine.data import cifar
-from refine.data.fetch import Remote
-from refine.data.format.png import encode
-from refine.data.format.writer import Sample
-from refine.data.source import Source
-from refine.data.sources import cifar10, cifar10_dev
-from refine.system.errors import UserError
+from refine.core.errors import UserError
+from refine.download import cifar
+from refine.download.fetch import Remote
+from refine.download.source import Source
+from refine.shards.format.png import encode
+from refine.shards.writer import Sample
+from refine.sources import cifar10, cifar10_dev
 
 PLACES = (0, 1, 2, 9_999, 10_000, 25_000, 49_999)
 TEST_PLACES = (0, 1, 9_999)

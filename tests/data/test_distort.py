@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as theirs
 
-from refine.data import distort as distorting
-from refine.data.distort import distort
-from refine.data.training_time import Distortion
+from refine.backdoor import distort as distorting
+from refine.backdoor.attacker_augmentation import Distortion
+from refine.backdoor.distort import distort
 
 SIDE = 16
 

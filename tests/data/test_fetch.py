@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refine.data.fetch import Remote, fetch
-from refine.system.errors import UserError
+from refine.core.errors import UserError
+from refine.download.fetch import Remote, fetch
 
 CONTENT = np.random.RandomState(0).bytes(100_000)
 NAME = "images.tar.gz"

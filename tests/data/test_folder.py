@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refine.data.format import foreign
-from refine.data.format.writer import Sample
-from refine.data.source import Source
-from refine.data.sources import folder
-from refine.system.errors import UserError
+from refine.core.errors import UserError
+from refine.download.source import Source
+from refine.shards.format import foreign
+from refine.shards.writer import Sample
+from refine.sources import folder
 from support import png_of
 
 OWN = Path("data/own/images")

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from hostile import Files, bytes_like, fuzzed, refusal, written
-from refine.data.download import write_splits
-from refine.data.format.foreign import FORMATS
-from refine.data.reader import read_split
-from refine.data.source import Source
-from refine.data.sources import folder as own
+from refine.download.download import write_splits
+from refine.download.source import Source
+from refine.shards.format.foreign import FORMATS
+from refine.shards.reading.reader import read_split
+from refine.sources import folder as own
 from support import synthetic
 
 OWN = Path("data/own/images")

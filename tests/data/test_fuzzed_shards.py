@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from hostile import Files, bytes_like, fuzzed, json_like, refusal, written
-from refine.data.format import manifest
-from refine.data.reader import Split, read_split
+from refine.shards.format import manifest
+from refine.shards.reading.reader import Split, read_split
 from support import png_of, synthetic, write_split
 
 SIDE, CLASSES = 8, 3

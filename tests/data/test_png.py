@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
-from refine.data.format import png
-from refine.data.format.png import Pixels, as_pixels, encode
+from refine.shards.format import png
+from refine.shards.format.png import Pixels, as_pixels, encode
 from support import png_of
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))

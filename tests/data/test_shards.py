@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refine.data.download import write_splits
-from refine.data.format import manifest, png
-from refine.data.format.writer import Sample, write_shards
-from refine.data.reader import Shards, loaded, read_split
-from refine.data.shard import Chunk, read_shard
-from refine.data.source import Splits
-from refine.system.errors import UserError
-from refine.system.files import sha256_of
+from refine.core.errors import UserError
+from refine.core.files import sha256_of
+from refine.download.download import write_splits
+from refine.download.source import Splits
+from refine.shards.format import manifest, png
+from refine.shards.reading.reader import Shards, loaded, read_split
+from refine.shards.reading.shard import Chunk, read_shard
+from refine.shards.writer import Sample, write_shards
 from support import description, png_of, synthetic, write_split
 
 PER_SHARD = 8

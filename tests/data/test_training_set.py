@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from refine.data.batches import Batches
-from refine.data.format.writer import Sample, write_shards
-from refine.data.labelled import Labelled
-from refine.data.order import Part
-from refine.data.reader import Shards, read_split
-from refine.data.training_set import Resident, Streamed, TrainingSet, open_training_set
-from refine.system.errors import UserError
+from refine.core.errors import UserError
+from refine.defenses.refine.training.labeled import Labelled
+from refine.shards.reading.reader import Shards, read_split
+from refine.shards.writer import Sample, write_shards
+from refine.training.batches import Batches
+from refine.training.order import Part
+from refine.training.training_set import Resident, Streamed, TrainingSet, open_training_set
 from support import PROJECT, description, environment, is_one_sentence, run, synthetic
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -134,10 +134,10 @@ def test_an_epoch_that_is_left_before_its_end_leaves_no_process(folder: Path, wo
 
 DAMAGED = """
 from pathlib import Path
-from refine.data.batches import Batches
-from refine.data.reader import Shards
-from refine.data.training_set import Streamed
-from refine.system.stage import run
+from refine.training.batches import Batches
+from refine.shards.reading.reader import Shards
+from refine.training.training_set import Streamed
+from refine.core.stage import run
 
 def work():
     import torch

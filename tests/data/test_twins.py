@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
-from refine.data import twins
-from refine.data.pixels import to_pixels
-from refine.data.twins import Twins
-from refine.system.errors import UserError
+from refine.backdoor import twins
+from refine.backdoor.twins import Twins
+from refine.core.errors import UserError
+from refine.shards.reading.pixels import to_pixels
 from support import synthetic
 
 CPU = torch.device("cpu")

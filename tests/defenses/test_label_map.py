@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refine.defenses.label_map import derangement, remap
+from refine.defenses.refine.model.label_map import derangement, remap
 
 
 def test_seed_666_gives_the_permutation_of_the_public_log() -> None:

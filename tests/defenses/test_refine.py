@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from refine.defenses import refine
-from refine.defenses.label_map import derangement
-from refine.defenses.refine import InputSpace
-from refine.system.errors import UserError
-from refine.system.files import sha256_of
+from refine.core.errors import UserError
+from refine.core.files import sha256_of
+from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine.model.defense import InputSpace
+from refine.defenses.refine.model.label_map import derangement
 from tiny import MEAN, STD, classifier, classifier_folder, defence, defence_folder, files_of, same_tensors
 
 SPACES: list[InputSpace] = ["pixel", "normalized_clamp01"]

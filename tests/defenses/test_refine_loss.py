@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from refine.defenses.refine_loss import supcon, utility
+from refine.defenses.refine.training.loss import supcon, utility
 
 
 def _utility_slowly(logits: Tensor, labels: list[int]) -> float:

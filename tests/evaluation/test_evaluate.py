@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refine.data.reader import read_split
-from refine.defenses import refine
+from refine.core.errors import UserError
+from refine.defenses.refine.model import defense as refine
 from refine.evaluation.evaluate import bare_answers, defended_answers, evaluate
-from refine.evaluation.held_out import HeldOut
+from refine.evaluation.params import EvaluateParams
+from refine.evaluation.test_sets import HeldOut
 from refine.models.device import Compute
-from refine.params.evaluate import EvaluateParams
-from refine.system.errors import UserError
+from refine.shards.reading.reader import read_split
 from support import run_stage, tiny_project
 
 CPU = Compute(torch.device("cpu"), 1)

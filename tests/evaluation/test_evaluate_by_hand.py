@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from refine.defenses import refine
-from refine.defenses.refine import InputSpace, Refine
+from refine.core.errors import UserError
+from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine.model.defense import InputSpace, Refine
 from refine.evaluation import evaluate as stage
 from refine.evaluation import pictures
-from refine.evaluation.held_out import Diagnosed, choose
+from refine.evaluation.params import EvaluateParams
+from refine.evaluation.test_sets import Diagnosed, choose
 from refine.evaluation.wasserstein import Both, Seen, distance
-from refine.params.evaluate import EvaluateParams
-from refine.system.errors import UserError
 from tiny import CPU, MEAN, STD, Poisoned, attack, classifier_folder, defence_folder, files_of, poisoned, raw
 
 CLASSES = 6

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from refine.evaluation.held_out import choose, halves, one_of_each
 from refine.evaluation.metrics import Truth
+from refine.evaluation.test_sets import choose, halves, one_of_each
 
 SIZES = (20, 20, 4)
 

@@ -10,11 +10,11 @@ import torch
 
 from refine.evaluation import pictures
 from refine.evaluation.evaluate import bare_answers, defended_answers
-from refine.evaluation.held_out import HeldOut, choose
+from refine.evaluation.feature_map import Legend
 from refine.evaluation.pictures import draw_features, draw_gallery
+from refine.evaluation.test_sets import HeldOut, choose
 from refine.evaluation.wasserstein import Both, Seen
 from refine.pictures.grid import Grid
-from refine.pictures.map import Legend
 from tiny import CPU, attack, classifier, defence, poisoned, raw
 
 CLASSES = 4

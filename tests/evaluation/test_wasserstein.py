@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from refine.defenses.label_map import derangement, remap
-from refine.evaluation.held_out import halves
+from refine.defenses.refine.model.label_map import derangement, remap
+from refine.evaluation.test_sets import halves
 from refine.evaluation.wasserstein import Both, Seen, distance, distances
 
 

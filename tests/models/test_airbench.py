@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from refine.models.architectures.airbench import BIAS_SCALE, Airbench, build
+from refine.architectures.airbench import BIAS_SCALE, Airbench, build
 from refine.models.classifier import Classifier, Normalisation, folded, freeze
 from support import synthetic
 from tiny import MEAN, STD

@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from refine.core.errors import UserError
+from refine.core.files import sha256_of
+from refine.core.registry import chosen
 from refine.models import classifier as classifiers
 from refine.models.classifier import ClassifierCard, Normalisation
-from refine.params.chosen import chosen
-from refine.system.errors import UserError
-from refine.system.files import sha256_of
 from support import PROJECT
 from tiny import MEAN, STD, classifier, classifier_card, classifier_folder, defence_folder, files_of, same_tensors
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from refine.models import convolution
-from refine.models.architectures import resnet18
-from refine.models.convolution import LEAST_INPUTS, LEAST_OUTPUTS, LEAST_WORK, Convolution, quickened, weight_gradient
-from refine.models.unet import UNet
+from refine.architectures import resnet18
+from refine.defenses.refine.model.unet import UNet
+from refine.training import convolution
+from refine.training.convolution import LEAST_INPUTS, LEAST_OUTPUTS, LEAST_WORK, Convolution, quickened, weight_gradient
 
 WIDE = LEAST_OUTPUTS
 
@@ -104,7 +104,7 @@ def _never(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the quick way")
 
-    monkeypatch.setattr("refine.models.convolution._Convolve.apply", refuse)
+    monkeypatch.setattr("refine.training.convolution._Convolve.apply", refuse)
 
 
 @pytest.mark.usefixtures("_any_work", "_never")

@@ -7,9 +7,9 @@ import logging
 import pytest
 import torch
 
+from refine.core.errors import UserError
 from refine.models import device
 from refine.models.device import Compute, compute
-from refine.system.errors import UserError
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 

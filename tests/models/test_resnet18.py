@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18 as reference
 
-from refine.models.architectures.resnet18 import build
+from refine.architectures.resnet18 import build
 
 
 def test_it_has_as_many_parameters_as_the_published_one() -> None:

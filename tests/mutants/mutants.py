@@ -28,7 +28,7 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "inverse permutation",
-        (("src/refine/defenses/label_map.py", "torch.argsort(permutation)", "permutation"),),
+        (("src/refine/defenses/refine/model/label_map.py", "torch.argsort(permutation)", "permutation"),),
         "tests/defenses/test_label_map.py::test_the_score_of_class_j_moves_to_its_place_in_the_permutation",
     ),
     Mutant(
@@ -41,12 +41,12 @@ MUTANTS = (
         "true labels in the loss",
         (
             (
-                "src/refine/data/training_set.py",
+                "src/refine/training/training_set.py",
                 "    settings = machine()\n",
                 '    facts, settings = ("label",), machine()\n',
             ),
             (
-                "src/refine/training/pseudo_labels.py",
+                "src/refine/defenses/refine/training/pseudo_labels.py",
                 "batch.facts[-1] if self._once else self.of(augmented)",
                 "batch.facts[-1]",
             ),
@@ -88,33 +88,33 @@ MUTANTS = (
     ),
     Mutant(
         "flips that mirror a trigger that comes after them",
-        (("src/refine/training/backdoor.py", "if self.twins is not None and settings.flip", "if False"),),
+        (("src/refine/backdoor/train.py", "if self.twins is not None and settings.flip", "if False"),),
         "tests/attacks/test_batt.py::test_every_poisoned_image_is_flipped_first_and_turned_then",
     ),
     Mutant(
         "U-Net evaluated in train mode",
-        (("src/refine/defenses/refine.py", "card.input_space).eval()", "card.input_space).train()"),),
+        (("src/refine/defenses/refine/model/defense.py", "card.input_space).eval()", "card.input_space).train()"),),
         "tests/defenses/test_refine.py::"
         "test_a_loaded_defence_is_in_eval_mode_so_that_an_answer_does_not_depend_on_its_batch",
     ),
     Mutant(
         "labels read where only images are wanted",
-        (("src/refine/data/shard.py", "if not only_images:", "if True:"),),
+        (("src/refine/shards/reading/shard.py", "if not only_images:", "if True:"),),
         "tests/data/test_shards.py::test_where_only_images_are_wanted_nothing_else_is_opened",
     ),
     Mutant(
         "BGR",
-        (("src/refine/data/shard.py", ".permute(0, 3, 1, 2)", ".permute(0, 3, 1, 2).flip(1)"),),
+        (("src/refine/shards/reading/shard.py", ".permute(0, 3, 1, 2)", ".permute(0, 3, 1, 2).flip(1)"),),
         "tests/data/test_shards.py::test_what_was_written_is_read",
     ),
     Mutant(
         "BGR in images that another program wrote",
-        (("src/refine/data/shard.py", ".permute(2, 0, 1)", ".permute(2, 0, 1).flip(0)"),),
+        (("src/refine/shards/reading/shard.py", ".permute(2, 0, 1)", ".permute(2, 0, 1).flip(0)"),),
         "tests/data/test_shards.py::test_an_image_that_another_program_wrote_is_read_as_well",
     ),
     Mutant(
         "shifts of the wrong axis in a convolution's gradient",
-        (("src/refine/models/convolution.py", ".permute(0, 1, 2, 4, 5, 3)", ".permute(0, 1, 2, 5, 4, 3)"),),
+        (("src/refine/training/convolution.py", ".permute(0, 1, 2, 4, 5, 3)", ".permute(0, 1, 2, 5, 4, 3)"),),
         "tests/models/test_convolution.py::test_weight_gradient_in_float64_to_the_last_digits",
     ),
     Mutant(
@@ -130,13 +130,13 @@ MUTANTS = (
     ),
     Mutant(
         "a dependency missing",
-        (("dvc.yaml", "      - src/refine/training/refine.py\n", ""),),
+        (("dvc.yaml", "      - src/refine/defenses/refine/training/train.py\n", ""),),
         "tests/pipeline/test_dependencies.py::TestEachStage::"
         "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
     ),
     Mutant(
         "a dependency too many",
-        (("dvc.yaml", "      - src/refine/training/refine.py\n", "      - src/refine/training\n"),),
+        (("dvc.yaml", "      - src/refine/defenses/refine/training/train.py\n", "      - src/refine/training\n"),),
         "tests/pipeline/test_dependencies.py::TestEachStage::"
         "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
     ),
@@ -144,7 +144,7 @@ MUTANTS = (
         "initial weights of another network than the released one",
         (
             (
-                "src/refine/models/architectures/resnet18.py",
+                "src/refine/architectures/resnet18.py",
                 "        self.head = nn.Linear(8 * width, num_classes)\n",
                 "        self.head = nn.Linear(8 * width, num_classes)\n"
                 "        nn.init.kaiming_normal_(self.stem[0].weight, mode='fan_out', nonlinearity='relu')\n",
@@ -154,12 +154,18 @@ MUTANTS = (
     ),
     Mutant(
         "batch normalization of the U-Net with another momentum",
-        (("src/refine/models/unet.py", "nn.BatchNorm2d(middle)", "nn.BatchNorm2d(middle, momentum=0.2)"),),
+        (
+            (
+                "src/refine/defenses/refine/model/unet.py",
+                "nn.BatchNorm2d(middle)",
+                "nn.BatchNorm2d(middle, momentum=0.2)",
+            ),
+        ),
         "tests/models/test_unet.py::test_its_batch_normalizations_are_torchs_as_in_the_released_code",
     ),
     Mutant(
         "CIFAR-10 normalized by other constants",
-        (("src/refine/data/cifar.py", "std=(0.2023, 0.1994, 0.2010)", "std=(0.2470, 0.2435, 0.2616)"),),
+        (("src/refine/download/cifar.py", "std=(0.2023, 0.1994, 0.2010)", "std=(0.2470, 0.2435, 0.2616)"),),
         "tests/data/test_cifar10.py::test_they_are_normalized_by_the_constants_of_the_released_code",
     ),
     Mutant(
@@ -169,14 +175,14 @@ MUTANTS = (
     ),
     Mutant(
         "a lone image in a batch left to torch",
-        (("src/refine/training/backdoor.py", "    refuse_lone_image(classifier, images, recipe, compute)\n", ""),),
+        (("src/refine/backdoor/train.py", "    refuse_lone_image(classifier, images, recipe, compute)\n", ""),),
         "tests/training/test_backdoor.py::test_a_lone_image_is_a_sentence_where_the_network_cannot_normalize_it",
     ),
     Mutant(
         "loss of bfloat16 values",
         (
             (
-                "src/refine/training/refine.py",
+                "src/refine/defenses/refine/training/train.py",
                 "remap(full(raw), defence.permutation)",
                 "remap(raw, defence.permutation)",
             ),
@@ -185,12 +191,18 @@ MUTANTS = (
     ),
     Mutant(
         "contrastive term of bfloat16 values",
-        (("src/refine/defenses/refine.py", "return full(out).clamp(0, 1)", "return out.clamp(0, 1)"),),
+        (("src/refine/defenses/refine/model/defense.py", "return full(out).clamp(0, 1)", "return out.clamp(0, 1)"),),
         "tests/training/test_precision.py::test_loss_and_terms_are_of_float32_values",
     ),
     Mutant(
         "snapshots of the last weights where the average counts",
-        (("src/refine/training/refine.py", "tensor in weights.items()", "tensor in self.module.state_dict().items()"),),
+        (
+            (
+                "src/refine/defenses/refine/training/train.py",
+                "tensor in weights.items()",
+                "tensor in self.module.state_dict().items()",
+            ),
+        ),
         "tests/training/test_refine_training.py::test_a_snapshot_is_the_state_after_its_epoch_and_not_later",
     ),
     Mutant(
@@ -237,7 +249,7 @@ MUTANTS = (
     ),
     Mutant(
         "diagnostics of the first classes alone",
-        (("src/refine/evaluation/held_out.py", "sorted(turns, key=itemgetter(0))", "turns"),),
+        (("src/refine/evaluation/test_sets.py", "sorted(turns, key=itemgetter(0))", "turns"),),
         "tests/evaluation/test_held_out.py::test_diagnosed_images_are_of_all_classes",
     ),
     Mutant(

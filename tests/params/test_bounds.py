@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from refine.data.format.manifest import Description
-from refine.data.sources.folder import Params as FolderParams
-from refine.defenses.refine import RefineCard, Snapshot
+from refine.backdoor.params import BackdoorRecipe, Network, TrainBackdoorParams
+from refine.core.registry import chosen, names
+from refine.defenses.refine.model.defense import RefineCard, Snapshot
+from refine.defenses.refine.training.params import RefineRecipe, TrainRefineParams
+from refine.download.params import DownloadParams
+from refine.evaluation.params import EvaluateParams
 from refine.models.classifier import Architecture, ClassifierCard
-from refine.params.chosen import chosen, names
-from refine.params.download import DownloadParams
-from refine.params.evaluate import EvaluateParams
-from refine.params.poison_dataset import PoisonDatasetParams
-from refine.params.train_backdoor import BackdoorRecipe, Network, TrainBackdoorParams
-from refine.params.train_refine import RefineRecipe, TrainRefineParams
+from refine.poisoning.params import PoisonDatasetParams
 from refine.poisoning.saved import SavedAttack
+from refine.shards.format.manifest import Description
+from refine.sources.folder import Params as FolderParams
 
 Schema = dict[str, Any]
 UPPER = {"maximum", "exclusiveMaximum", "le", "lt"}
@@ -29,7 +29,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train_backdoor": TrainBackdoorParams,
     "train_refine": TrainRefineParams,
     "evaluate": EvaluateParams,
-    **{f"sources.{name}": chosen("refine.data.sources", name, "").Params for name in names("refine.data.sources")},
+    **{f"sources.{name}": chosen("refine.sources", name, "").Params for name in names("refine.sources")},
     **{f"attacks.{name}": chosen("refine.attacks", name, "").Params for name in names("refine.attacks")},
 }
 

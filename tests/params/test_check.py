@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from refine.core.errors import UserError, command
+from refine.core.registry import chosen, names
 from refine.params import check as checking
 from refine.params.check import check
-from refine.params.chosen import chosen, names
-from refine.system.errors import UserError, command
 from support import PROJECT, TINY_PARAMS, WATCHDOG, environment, is_one_sentence
 
 Content = dict[str, Any]
@@ -162,13 +162,13 @@ WITHOUT_TORCH = """
 import runpy, sys
 from pathlib import Path
 from importlib import import_module
-from refine.params.chosen import names
+from refine.core.registry import names
 
-rooms = ("refine.params", "refine.attacks", "refine.data.sources", "refine.data.format", "refine.system")
+rooms = ("refine.params", "refine.attacks", "refine.sources", "refine.shards.format", "refine.core")
 for room in rooms:
     for name in names(room):
         import_module(f"{room}.{name}")
-import_module("refine.data.download")
+import_module("refine.download.download")
 for stage in sorted(Path("stages").glob("*.py")):
     runpy.run_path(str(stage), run_name="not_main")
 from refine.params.check import check

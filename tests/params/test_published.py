@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from refine.params.chosen import chosen
-from refine.params.reading import ParamsFile
-from refine.params.train_backdoor import TrainBackdoorParams
-from refine.params.train_refine import TrainRefineParams
+from refine.backdoor.params import TrainBackdoorParams
+from refine.core.params import ParamsFile
+from refine.core.registry import chosen
+from refine.defenses.refine.training.params import TrainRefineParams
 from support import PROJECT
 
 PAPER = PROJECT / "presets/paper.yaml"

@@ -14,11 +14,11 @@ from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from refine.params.download import DownloadParams
-from refine.params.reading import Number, ParamsFile, Section, Seed, unknown
-from refine.params.train_backdoor import TrainBackdoorParams
-from refine.params.train_refine import TrainRefineParams
-from refine.system.errors import UserError
+from refine.backdoor.params import TrainBackdoorParams
+from refine.core.errors import UserError
+from refine.core.params import Number, ParamsFile, Section, Seed, unknown
+from refine.defenses.refine.training.params import TrainRefineParams
+from refine.download.params import DownloadParams
 
 
 class Inner(Section):

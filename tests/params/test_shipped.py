@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from refine.core.params import SECTIONS, ParamsFile
+from refine.core.registry import names
 from refine.params.check import check
-from refine.params.chosen import names
-from refine.params.reading import SECTIONS, ParamsFile
 from support import PROJECT
 
 SHIPPED = [PROJECT / "params.yaml", *sorted((PROJECT / "presets").glob("**/*.yaml"))]
@@ -37,4 +37,4 @@ def test_it_has_every_section(shipped: Path) -> None:
 
 def test_it_has_a_place_for_every_attack_and_source_so_that_a_name_is_all_that_must_change(shipped: Path) -> None:
     assert set(ParamsFile(shipped).names_in("attacks")) == set(names("refine.attacks"))
-    assert set(ParamsFile(shipped).names_in("sources")) == set(names("refine.data.sources"))
+    assert set(ParamsFile(shipped).names_in("sources")) == set(names("refine.sources"))

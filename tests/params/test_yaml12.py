@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from refine.params.yaml12 import DEEPEST, MOST_BYTES, MOST_DIGITS, MOST_NODES, cut, load, shown
-from refine.system.errors import UserError
+from refine.core.errors import UserError
+from refine.core.yaml12 import DEEPEST, MOST_BYTES, MOST_DIGITS, MOST_NODES, cut, load, shown
 
 
 def made(folder: Path, content: str | bytes) -> Any:

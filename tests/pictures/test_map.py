@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from refine.pictures.map import Legend, draw_maps, embedded
+from refine.evaluation.feature_map import Legend, draw_maps, embedded
 
 NEAR = torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
 FAR = NEAR + 40

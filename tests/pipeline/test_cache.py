@@ -45,13 +45,13 @@ def test_what_no_stage_uses_runs_nothing(repo: Path) -> None:
 
 
 def test_a_new_architecture_concerns_poison_dataset_alone_as_an_attack_may_train_it(repo: Path) -> None:
-    new = repo / "src/refine/models/architectures/brand_new.py"
+    new = repo / "src/refine/architectures/brand_new.py"
     new.write_text("def build(): ...\n", encoding="utf-8")
     assert set(json.loads(ok(repo, "dvc", "status", "--json"))) == {"poison-dataset"}
 
 
 def test_a_new_setting_of_one_stage_concerns_that_stage_alone(repo: Path) -> None:
-    params = repo / "src/refine/params/evaluate.py"
+    params = repo / "src/refine/evaluation/params.py"
     params.write_text(params.read_text(encoding="utf-8") + "\n    more: int = 1\n", encoding="utf-8")
     _edit(repo, evaluate={"more": 2})
     changed = json.loads(ok(repo, "dvc", "status", "--json"))

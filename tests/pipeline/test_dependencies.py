@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from refine.params.chosen import names
+from refine.core.registry import names
 from support import TINY_PARAMS, environment, run, run_stage, tiny_project, write_params
 
 STAGES = ("download", "poison-dataset", "train-backdoor", "train-refine", "evaluate")
 OWN = {"data/own/images", "data/own/attack"}
 CHOSEN = {
-    "download": "src/refine/data/sources/folder.py",
+    "download": "src/refine/sources/folder.py",
     "poison-dataset": "src/refine/attacks/badnets.py",
-    "train-backdoor": "src/refine/models/architectures/resnet18.py",
-    "train-refine": "src/refine/models/architectures/resnet18.py",
-    "evaluate": "src/refine/models/architectures/resnet18.py",
+    "train-backdoor": "src/refine/architectures/resnet18.py",
+    "train-refine": "src/refine/architectures/resnet18.py",
+    "evaluate": "src/refine/architectures/resnet18.py",
 }
 
 

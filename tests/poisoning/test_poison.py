@@ -9,12 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from refine.attacks import badnets
-from refine.data import training_time
-from refine.data.reader import Split
-from refine.data.tensors import load_tensors
-from refine.data.training_time import Distortion, TrainingTime
+from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.core.errors import UserError
 from refine.poisoning.attack import Attack, Chosen, Setting, TargetedParams
-from refine.system.errors import UserError
+from refine.shards.reading.reader import Split
+from refine.shards.reading.tensors import load_tensors
 from tiny import Poisoned, attack, files_of, poisoned, raw
 
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from refine.data.distort import distort
-from refine.data.pixels import to_pixels
-from refine.data.reader import Split
-from refine.data.training_time import Distortion
+from refine.backdoor.attacker_augmentation import Distortion
+from refine.backdoor.distort import distort
 from refine.pictures.grid import Grid, to_bytes
 from refine.poisoning import preview
 from refine.poisoning.preview import difference, enlarged
+from refine.shards.reading.pixels import to_pixels
+from refine.shards.reading.reader import Split
 from tiny import Poisoned, attack, poisoned, raw
 
 Clean = tuple[Split, Split]

@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from refine.attacks import badnets
-from refine.data.reader import Split, read_split
-from refine.data.training_time import Distortion, TrainingTime
-from refine.params.reading import Section
+from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.core.errors import UserError
+from refine.core.params import Section
 from refine.poisoning.attack import AnyAttack, Attack, Chosen, Setting
-from refine.system.errors import UserError
+from refine.shards.reading.reader import Split, read_split
 from support import synthetic, write_split
 from tiny import attack, files_of, poisoned, raw
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from refine.core.errors import UserError
 from refine.poisoning import saved
-from refine.system.errors import UserError
 from tiny import attack, poisoned, raw
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from refine.core.files import write_json
 from refine.reports.difference import report
 from refine.reports.run import HOME, Facts, Name
-from refine.system.files import write_json
 from repositories import ok
 from support import PROJECT, TINY_PARAMS, environment, run
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from refine.params.chosen import chosen, names
-from refine.params.recipe import Recipe
+from refine.core.registry import chosen, names
 from refine.reports.attacks import described, remarks, section, settings_of
+from refine.training.recipe import Recipe
 
 ATTACKS = names("refine.attacks")
 CANDIDATES = {

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from refine.core.errors import UserError
 from refine.reports.lists import Row, Rows, checked, read_rows, refuse_other
 from refine.reports.record import record
 from refine.reports.run import HOME
-from refine.system.errors import UserError
 from support import PROJECT
 
 

@@ -20,9 +20,9 @@ from selenium import webdriver
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
+from refine.core.errors import UserError
 from refine.reports import overview, page
 from refine.reports.run import HOME, read_all
-from refine.system.errors import UserError
 from support import PROJECT, WATCHDOG, environment, is_one_sentence, run
 
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND"

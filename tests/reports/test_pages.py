@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from refine.params.chosen import chosen, names
+from refine.core.errors import UserError
+from refine.core.registry import chosen, names
 from refine.reports import fill, tables
 from refine.reports.attacks import described
 from refine.reports.fill import filled
 from refine.reports.lists import Row, Rows, checked, read_rows
 from refine.reports.lists import names as names_of
-from refine.system.errors import UserError
 from support import PROJECT
 
 LISTS = sorted((PROJECT / "experiments").glob("*.yaml"))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from refine.core.errors import UserError
 from refine.reports.record import record
 from refine.reports.run import HOME, read_all
 from refine.reports.run import name_of as run_name
-from refine.system.errors import UserError
 from repositories import ok
 from support import environment, is_one_sentence, run
 

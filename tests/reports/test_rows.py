@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from refine.core.errors import UserError
 from refine.reports import clones, rows
 from refine.reports.clones import Clone
 from refine.reports.lists import Row, Rows
 from refine.reports.run import HOME, read_all
-from refine.system.errors import UserError
 from repositories import ok
 from support import run
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from refine.core.errors import UserError
 from refine.reports import run
 from refine.reports.run import Facts, Name
-from refine.system.errors import UserError
 from support import TINY_PARAMS
 
 FACTS = Facts(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refine.system.errors import UserError
-from refine.system.files import inside, new_file, new_folder, read_json, sha256_of, write_durably, write_json
+from refine.core.errors import UserError
+from refine.core.files import inside, new_file, new_folder, read_json, sha256_of, write_durably, write_json
 
 
 class KilledError(Exception):
@@ -141,7 +141,7 @@ def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, mo
         assert not (tmp_path / "out").exists()
         raise KilledError
 
-    monkeypatch.setattr("refine.system.files.os.fsync", full)
+    monkeypatch.setattr("refine.core.files.os.fsync", full)
     with pytest.raises(KilledError):
         write_durably(tmp_path / "out", b"new")
     assert not (tmp_path / "out").exists()

@@ -17,9 +17,9 @@ from support import PROJECT, environment, run
 STAGE = """
 import os, signal, sys
 from pathlib import Path
-from refine.system.errors import UserError
-from refine.system.launch import rank
-from refine.system.stage import run
+from refine.core.errors import UserError
+from refine.core.launch import rank
+from refine.core.stage import run
 
 def work():
     BODY

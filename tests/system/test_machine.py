@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refine.system.errors import UserError
-from refine.system.machine import NAMES, Machine, machine
+from refine.core.errors import UserError
+from refine.core.machine import NAMES, Machine, machine
 
 
 def test_nothing_set_gives_the_defaults() -> None:

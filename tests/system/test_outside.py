@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from refine.system import outside
-from refine.system.errors import command
+from refine.core import outside
+from refine.core.errors import command
 from support import environment
 
 HUGE = 10**15

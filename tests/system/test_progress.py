@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from refine.system.progress import progress
+from refine.core.progress import progress
 
 
 class Terminal(io.StringIO):

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from refine.system import stage
-from refine.system.errors import UserError
-from refine.system.stage import run
+from refine.core import stage
+from refine.core.errors import UserError
+from refine.core.stage import run
 from support import WATCHDOG, environment, is_one_sentence
 
 Work = Callable[[], dict[str, Any] | None]
@@ -123,7 +123,7 @@ def test_a_record_that_cannot_be_written_is_told_like_any_full_disk(
     def full(path: Path, content: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("refine.system.stage.write_json", full)
+    monkeypatch.setattr("refine.core.stage.write_json", full)
     assert status(lambda: None) == 1
     assert "the disk is full while writing metrics/runtime/some-stage.json" in capsys.readouterr().err
 

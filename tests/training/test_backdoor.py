@@ -11,23 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from refine.data import training_time
-from refine.data.batches import Batch
-from refine.data.pixels import to_pixels
-from refine.data.reader import Shards
-from refine.data.tensors import save_tensors
-from refine.data.training_set import Streamed, open_training_set
-from refine.data.training_time import Distortion, TrainingTime
+from refine.architectures import resnet18
+from refine.architectures.airbench import Airbench
+from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor import train as backdoor
+from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.backdoor.params import Network
+from refine.backdoor.train import BackdoorTask, train_backdoor
+from refine.core.errors import UserError
 from refine.models import classifier as classifiers
-from refine.models.architectures import resnet18
-from refine.models.architectures.airbench import Airbench
 from refine.models.classifier import Architecture, Normalisation
-from refine.params.recipe import Augment
-from refine.params.train_backdoor import Network
-from refine.system.errors import UserError
-from refine.training import backdoor
-from refine.training.backdoor import BackdoorTask, train_backdoor
+from refine.shards.reading.pixels import to_pixels
+from refine.shards.reading.reader import Shards
+from refine.shards.reading.tensors import save_tensors
+from refine.training.batches import Batch
 from refine.training.loop import batches_of
+from refine.training.recipe import Augment
+from refine.training.training_set import Streamed, open_training_set
 from support import synthetic
 from tiny import CPU, WIDTH, Poisoned, attack, backdoor_params, badnets, files_of, poisoned, raw, training_set
 

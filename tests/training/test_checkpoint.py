@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import torch
 
+from refine.core import files
+from refine.core.errors import UserError
 from refine.models.device import Compute
-from refine.system import files
-from refine.system.errors import UserError
 from refine.training import checkpoint
 from refine.training.checkpoint import Checkpoints, State, checkpoints, run_key
 from support import tiny_project
@@ -192,7 +192,7 @@ def test_the_same_run_has_the_same_key(project: Path, tmp_path: Path) -> None:
         "data/poisoned/train/shard-000000.tar",
         "data/poisoned/attack/training/training.json",
         "src/refine/training/loop.py",
-        "src/refine/models/architectures/resnet18.py",
+        "src/refine/architectures/resnet18.py",
         "stages/train_backdoor.py",
     ],
 )

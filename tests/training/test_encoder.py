@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from refine.data.batches import Batches
-from refine.data.labelled import Labelled
-from refine.data.training_set import Resident
-from refine.defenses import refine
-from refine.defenses.refine import InputSpace, Refine
-from refine.params.train_refine import TrainRefineParams
-from refine.system.errors import UserError
-from refine.training import refine as training
-from refine.training.encoder import train_encoder
-from refine.training.pseudo_labels import PseudoLabels
-from refine.training.refine import train_refine
+from refine.core.errors import UserError
+from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine.model.defense import InputSpace, Refine
+from refine.defenses.refine.training import train as training
+from refine.defenses.refine.training.encoder import train_encoder
+from refine.defenses.refine.training.labeled import Labelled
+from refine.defenses.refine.training.params import TrainRefineParams
+from refine.defenses.refine.training.pseudo_labels import PseudoLabels
+from refine.defenses.refine.training.train import train_refine
+from refine.training.batches import Batches
+from refine.training.training_set import Resident
 from support import synthetic
 from tiny import CPU, classifier, classifier_folder, defence, refine_params, same_tensors
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from refine.data.training_set import open_training_set
-from refine.defenses import refine
+from refine.backdoor import train as backdoor
+from refine.backdoor.train import train_backdoor
+from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine.training.train import RefineTask, train_refine
 from refine.models.device import Compute
-from refine.training import backdoor
-from refine.training.backdoor import train_backdoor
 from refine.training.checkpoint import Checkpoints
-from refine.training.refine import RefineTask, train_refine
+from refine.training.training_set import open_training_set
 from support import synthetic
 from tiny import ALL_CHANGES, Poisoned, backdoor_params, badnets, history, refine_params
 

@@ -135,11 +135,11 @@ class Change:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-BEFORE = {"refine.system.files:os.fsync": 2 * TRAININGS["train-refine-encoder"], "refine.training.loop:Run.train": 1}
+BEFORE = {"refine.core.files:os.fsync": 2 * TRAININGS["train-refine-encoder"], "refine.training.loop:Run.train": 1}
 """How often the encoder's training calls them before the transform's begins."""
 POINTS = {
-    "inside a checkpoint's write": Point("refine.system.files:os.fsync", call=3),
-    "between a checkpoint's new name and the next step": Point("refine.system.files:os.fsync", call=6, after=True),
+    "inside a checkpoint's write": Point("refine.core.files:os.fsync", call=3),
+    "between a checkpoint's new name and the next step": Point("refine.core.files:os.fsync", call=6, after=True),
     "after the last epoch": Point("refine.training.loop:Run.train", after=True),
     "inside the outputs": Point("refine.training.{}:write_history"),
     "after the outputs": Point("refine.training.checkpoint:Checkpoints.remove"),

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from gates import Gate, group, program
-from refine.system.errors import UserError
-from refine.training import leftovers
+from refine.core.errors import UserError
 from refine.training.checkpoint import FOLDER, Checkpoints, checkpoints
+from refine.upkeep import leftovers
 from repositories import ok, repository
 from support import environment
 from tiny import CPU

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from refine.data.training_set import Resident
+from refine.core.errors import UserError
+from refine.core.registry import names
+from refine.defenses.refine.model.unet import UNet
 from refine.models import classifier as classifiers
 from refine.models.classifier import ARCHITECTURES, Architecture, Normalisation
 from refine.models.device import Compute
-from refine.models.unet import UNet
-from refine.params.chosen import names
-from refine.system.errors import UserError
 from refine.training.lone_image import refuse_lone_image
+from refine.training.training_set import Resident
 from tiny import CPU, MEAN, STD, WIDTH, backdoor_params, same_tensors
 
 BOTH = replace(CPU, world=2)

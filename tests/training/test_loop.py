@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from refine.data.batches import Batch
-from refine.models.convolution import Convolution
-from refine.params.train_backdoor import BackdoorRecipe
-from refine.system.errors import UserError
+from refine.backdoor.params import BackdoorRecipe
+from refine.core.errors import UserError
+from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
+from refine.training.convolution import Convolution
 from refine.training.loop import Guard, Row, Run, Step, Weights, write_history
 from tiny import CPU, same_tensors
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
 
-from refine.params.recipe import Schedule
-from refine.params.train_backdoor import BackdoorRecipe
-from refine.params.train_refine import RefineRecipe
-from refine.training.optimiser import build, factor_of
+from refine.backdoor.params import BackdoorRecipe
+from refine.defenses.refine.training.params import RefineRecipe
+from refine.training.optimizer import build, factor_of
+from refine.training.recipe import Schedule
 
 
 def _parameters() -> list[nn.Parameter]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from refine.data.batches import Batch
-from refine.data.training_time import TrainingTime
+from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.params import BackdoorRecipe
+from refine.backdoor.train import BackdoorTask
+from refine.defenses.refine.training.encoder import EncoderTask
+from refine.defenses.refine.training.pseudo_labels import PseudoLabels
+from refine.defenses.refine.training.train import RefineTask
 from refine.models import classifier as classifiers
-from refine.params.train_backdoor import BackdoorRecipe
-from refine.training.backdoor import BackdoorTask
-from refine.training.encoder import EncoderTask
+from refine.training.batches import Batch
 from refine.training.loop import Task
-from refine.training.pseudo_labels import PseudoLabels
-from refine.training.refine import RefineTask
 from support import synthetic
 from tiny import CPU, backdoor_params, classifier, defence, refine_params
 

@@ -18,18 +18,18 @@ import torch
 from torch import Tensor, distributed, nn
 
 from gates import HOOK, Gate, group, released
-from refine.data.batches import Batch
-from refine.data.training_time import TrainingTime
-from refine.models.convolution import Convolution, quickened
-from refine.system.errors import UserError
+from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.train import BackdoorTask
+from refine.core.errors import UserError
+from refine.defenses.refine.training.encoder import EncoderTask
+from refine.defenses.refine.training.pseudo_labels import PseudoLabels
+from refine.defenses.refine.training.train import RefineTask
 from refine.training import processes
-from refine.training.backdoor import BackdoorTask
-from refine.training.encoder import EncoderTask
+from refine.training.batches import Batch
+from refine.training.convolution import Convolution, quickened
 from refine.training.loop import Run
-from refine.training.optimiser import build
+from refine.training.optimizer import build
 from refine.training.processes import Processes
-from refine.training.pseudo_labels import PseudoLabels
-from refine.training.refine import RefineTask
 from support import TINY_PARAMS, environment, run, run_stage, synthetic, tiny_project, write_params
 from tiny import CPU, backdoor_params, classifier, defence, files_of, refine_params
 

@@ -12,22 +12,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from refine.data.order import Part
-from refine.data.pixels import to_pixels
-from refine.data.reader import Shards
-from refine.data.tensors import load_tensors
-from refine.data.training_set import Resident, Streamed, TrainingSet, open_training_set
-from refine.defenses import refine
-from refine.defenses.label_map import derangement
-from refine.defenses.refine import InputSpace, Refine
+from refine.core.errors import UserError
+from refine.core.files import sha256_of
+from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine.model.defense import InputSpace, Refine
+from refine.defenses.refine.model.label_map import derangement
+from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.training import train as training
+from refine.defenses.refine.training.params import Form
+from refine.defenses.refine.training.train import RefineTask, snapshot_epochs, train_refine, unlabeled
 from refine.models import classifier as classifiers
-from refine.models.unet import UNet
-from refine.params.train_refine import Form
-from refine.system.errors import UserError
-from refine.system.files import sha256_of
-from refine.training import refine as training
+from refine.shards.reading.pixels import to_pixels
+from refine.shards.reading.reader import Shards
+from refine.shards.reading.tensors import load_tensors
 from refine.training.loop import Run
-from refine.training.refine import RefineTask, snapshot_epochs, train_refine, unlabeled
+from refine.training.order import Part
+from refine.training.training_set import Resident, Streamed, TrainingSet, open_training_set
 from support import synthetic, write_split
 from tiny import ALL_CHANGES, CPU, WIDTH, classifier_folder, files_of, history, refine_params, same_tensors
 

@@ -11,7 +11,7 @@ import pytest
 import zc.lockfile
 
 from gates import Gate, group, program
-from refine.system.errors import UserError
+from refine.core.errors import UserError
 from refine.upkeep import rwlock
 from repositories import ok
 from support import environment, run

@@ -24,11 +24,11 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from refine.params.reading import Share
+from refine.core.errors import UserError
+from refine.core.params import Share
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 from refine.poisoning.overlay import Opacity, blend, in_four_corners, motif
-from refine.system.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from refine.params.bounds import Label, PixelCount
+from refine.core.bounds import Label, PixelCount
 from refine.poisoning.attack import Chosen
 from refine.poisoning.overlay import PatchAttack, PatchParams, in_proportion
 

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from refine.data.training_time import Distortion, TrainingTime
-from refine.params.reading import Number
+from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.core.params import Number
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 

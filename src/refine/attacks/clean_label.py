@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from refine.adversarial.clean_label import CleanLabelAttack
-from refine.adversarial.settings import CleanLabelParams, Perturbation, Step
-from refine.params.bounds import AttackSteps
-from refine.params.reading import Share
+from refine.core.bounds import AttackSteps
+from refine.core.params import Share
+from refine.poisoning.adversarial.clean_label import CleanLabelAttack
+from refine.poisoning.adversarial.settings import CleanLabelParams, Perturbation, Step
 
 
 class Published(Perturbation):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
-from refine.data.format.foreign import opened
+from refine.core.errors import UserError
+from refine.core.files import inside
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 from refine.poisoning.overlay import Opacity, blend
-from refine.system.errors import UserError
-from refine.system.files import inside
+from refine.shards.format.foreign import opened
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from refine.params.reading import Section
+from refine.core.params import Section
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen
 

@@ -13,8 +13,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from refine.data.training_time import Distortion, TrainingTime
-from refine.params.reading import Number, PositiveNumber, Share
+from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.core.params import Number, PositiveNumber, Share
 from refine.poisoning.overlay import PatchParams, TextureAttack
 
 

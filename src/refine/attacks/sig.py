@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from refine.params.bounds import Side
-from refine.params.reading import Number
+from refine.core.bounds import Side
+from refine.core.params import Number
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 from refine.poisoning.overlay import stripes, to_levels

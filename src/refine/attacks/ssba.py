@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from refine.params.bounds import BatchSize, Epochs
-from refine.params.reading import PositiveNumber, Weight
-from refine.params.recipe import Augment, Optimiser, Recipe, Schedule
+from refine.core.bounds import BatchSize, Epochs
+from refine.core.errors import UserError
+from refine.core.params import PositiveNumber, Weight
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 from refine.poisoning.overlay import to_levels
-from refine.system.errors import UserError
+from refine.training.recipe import Augment, Optimiser, Recipe, Schedule
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -86,7 +86,7 @@ class Attack(BaseAttack[Params]):
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
 
-        from refine.steganography.training import trained_pair
+        from refine.poisoning.steganography.training import trained_pair
 
         del labels, chosen
         params = self.params
@@ -107,7 +107,7 @@ class Attack(BaseAttack[Params]):
         import torch
 
         from refine.models.device import compute
-        from refine.steganography.networks import Encoder
+        from refine.poisoning.steganography.networks import Encoder
 
         del keys
         encoder = Encoder(self.params.bits, self.params.width, self.params.strength / 255)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from refine.params.bounds import Side
-from refine.params.reading import PositiveNumber, Weight
+from refine.core.bounds import Side
+from refine.core.errors import UserError
+from refine.core.params import PositiveNumber, Weight
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 from refine.poisoning.overlay import to_levels
-from refine.system.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refine.data.pixels import in_batches
-from refine.data.reader import Split
-from refine.defenses import refine
-from refine.defenses.refine import Refine
-from refine.evaluation.held_out import Diagnosed, HeldOut, choose
+from refine.core.errors import UserError
+from refine.core.files import new_folder, write_json
+from refine.core.progress import progress
+from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine.model.defense import Refine
 from refine.evaluation.metrics import Answers, Truth, measure, misread
+from refine.evaluation.params import EvaluateParams
 from refine.evaluation.pictures import draw_features, draw_gallery
+from refine.evaluation.test_sets import Diagnosed, HeldOut, choose
 from refine.evaluation.wasserstein import Both, distances, look
 from refine.models.card import read_card
 from refine.models.classifier import Classifier
 from refine.models.device import Compute
-from refine.params.evaluate import EvaluateParams
-from refine.system.errors import UserError
-from refine.system.files import new_folder, write_json
-from refine.system.progress import progress
+from refine.shards.reading.pixels import in_batches
+from refine.shards.reading.reader import Split
 
 _CURVES = ("benign_accuracy", "attack_success_rate")
 

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from refine.data.pixels import in_batches
-from refine.defenses.refine import Refine
-from refine.evaluation.held_out import Diagnosed, HeldOut, one_of_each
+from refine.defenses.refine.model.defense import Refine
+from refine.evaluation.feature_map import Legend, draw_maps
 from refine.evaluation.metrics import Answers
+from refine.evaluation.test_sets import Diagnosed, HeldOut, one_of_each
 from refine.evaluation.wasserstein import Both
 from refine.models.device import Compute
 from refine.pictures.grid import Caption, Grid, draw_grids, to_bytes
-from refine.pictures.map import Legend, draw_maps
+from refine.shards.reading.pixels import in_batches
 
 
 class Mark(NamedTuple):

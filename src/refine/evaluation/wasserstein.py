@@ -12,10 +12,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from refine.data.pixels import in_batches
-from refine.defenses.label_map import remap
-from refine.defenses.refine import Refine
+from refine.defenses.refine.model.defense import Refine
+from refine.defenses.refine.model.label_map import remap
 from refine.models.device import Compute
+from refine.shards.reading.pixels import in_batches
 
 DIGITS = 4
 

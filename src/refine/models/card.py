@@ -13,10 +13,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from refine.data.tensors import load_tensors, other, refuse_other, shapes
-from refine.system.documents import read_document
-from refine.system.errors import UserError
-from refine.system.files import write_json
+from refine.core.documents import read_document
+from refine.core.errors import UserError
+from refine.core.files import write_json
+from refine.shards.reading.tensors import load_tensors, other, refuse_other, shapes
 
 NAME = "card.json"
 WEIGHTS = "weights.safetensors"

@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from refine.data.tensors import save_tensors
+from refine.core.bounds import MOST_CLASSES, Mean, Side, Std, Width
+from refine.core.errors import UserError
+from refine.core.registry import chosen
 from refine.models.card import WEIGHTS, Card, read_card, restored, write_card
 from refine.models.probe import probe, refuse_unusable
-from refine.params.bounds import MOST_CLASSES, Mean, Side, Std, Width
-from refine.params.chosen import chosen
-from refine.system.errors import UserError
+from refine.shards.reading.tensors import save_tensors
 
-ARCHITECTURES = "refine.models.architectures"
+ARCHITECTURES = "refine.architectures"
 _ROUNDING = 1e-3
 
 

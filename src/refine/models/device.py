@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refine.system.errors import UserError
-from refine.system.machine import machine
+from refine.core.errors import UserError
+from refine.core.machine import machine
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refine.system.errors import UserError
+from refine.core.errors import UserError
 
 _SIDE = 16
 

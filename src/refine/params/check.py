@@ -8,18 +8,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from refine.params.chosen import chosen, names
-from refine.params.download import DownloadParams
-from refine.params.evaluate import EvaluateParams
-from refine.params.poison_dataset import PoisonDatasetParams
-from refine.params.reading import ParamsFile, unknown
-from refine.params.train_backdoor import TrainBackdoorParams
-from refine.params.train_refine import TrainRefineParams
-from refine.system.errors import UserError, command
-from refine.system.machine import machine
+from refine.backdoor.params import TrainBackdoorParams
+from refine.core.errors import UserError, command
+from refine.core.machine import machine
+from refine.core.params import ParamsFile, unknown
+from refine.core.registry import chosen, names
+from refine.defenses.refine.training.params import TrainRefineParams
+from refine.download.params import DownloadParams
+from refine.evaluation.params import EvaluateParams
+from refine.poisoning.params import PoisonDatasetParams
 
-ROOMS = {"sources": "refine.data.sources", "attacks": "refine.attacks"}
-ARCHITECTURES = "refine.models.architectures"
+ROOMS = {"sources": "refine.sources", "attacks": "refine.attacks"}
+ARCHITECTURES = "refine.architectures"
 
 
 def check(path: Path) -> None:

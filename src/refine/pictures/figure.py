@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from refine.data.format.png import encode
-from refine.system.files import new_file
+from refine.core.files import new_file
+from refine.shards.format.png import encode
 
 DPI = 100
 _SETTINGS: dict[Any, Any] = {

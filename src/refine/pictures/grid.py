@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from refine.data.format.png import Pixels
 from refine.pictures.figure import DPI, fitted, same_everywhere, save
+from refine.shards.format.png import Pixels
 
 _CELL = 96
 _GAP = 4

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Ty
 
 from pydantic import Field
 
-from refine.data.training_time import TrainingTime
-from refine.params.bounds import Label
-from refine.params.reading import Section, Share
-from refine.system.errors import UserError
+from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.core.bounds import Label
+from refine.core.errors import UserError
+from refine.core.params import Section, Share
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

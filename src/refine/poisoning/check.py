@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refine.data.reader import Split
+from refine.core.errors import UserError
 from refine.poisoning.attack import AnyAttack, Chosen
-from refine.system.errors import UserError
+from refine.shards.reading.reader import Split
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import Field
 
-from refine.params.bounds import Side
-from refine.params.reading import Share
+from refine.core.bounds import Side
+from refine.core.errors import UserError
+from refine.core.params import Share
 from refine.poisoning.attack import Attack, Chosen, TargetedParams
-from refine.system.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

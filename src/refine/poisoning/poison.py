@@ -9,17 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refine.data import training_time, twins
-from refine.data.format.writer import Sample, write_shards
-from refine.data.reader import Split
-from refine.data.tensors import save_tensors
-from refine.data.twins import Twins
+from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor import twins
+from refine.backdoor.twins import Twins
+from refine.core.files import new_folder
+from refine.core.progress import progress
 from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack, Chosen
 from refine.poisoning.check import Checks
 from refine.poisoning.preview import Preview
-from refine.system.files import new_folder
-from refine.system.progress import progress
+from refine.shards.reading.reader import Split
+from refine.shards.reading.tensors import save_tensors
+from refine.shards.writer import Sample, write_shards
 
 _BATCH = 512  # bounds what a trigger's arithmetic in floats holds in memory
 

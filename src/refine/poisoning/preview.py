@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from refine.data.distort import distort
-from refine.data.pixels import to_pixels
-from refine.data.reader import Split
-from refine.data.training_time import Distortion
+from refine.backdoor.attacker_augmentation import Distortion
+from refine.backdoor.distort import distort
 from refine.pictures.grid import Caption, Grid, draw_grids, to_bytes
 from refine.poisoning.attack import AnyAttack, Chosen
+from refine.shards.reading.pixels import to_pixels
+from refine.shards.reading.reader import Split
 
 IMAGES = 8
 _STRONG = 0.9  # of what differs; the rest may be cut off, so that a patch does not leave what is fainter in the dark

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from refine.data.tensors import load_tensors, save_tensors
-from refine.params.bounds import MOST_CLASSES, Side
-from refine.params.chosen import chosen as choose_file
+from refine.core.bounds import MOST_CLASSES, Side
+from refine.core.documents import read_document, validated
+from refine.core.files import write_json
+from refine.core.registry import chosen as choose_file
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
-from refine.system.documents import read_document, validated
-from refine.system.files import write_json
+from refine.shards.reading.tensors import load_tensors, save_tensors
 
 ROOM = "refine.attacks"
 _REMEDY = "run `dvc repro poison-dataset`"

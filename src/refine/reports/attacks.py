@@ -16,11 +16,11 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from refine.params.chosen import chosen
-from refine.params.recipe import Recipe
+from refine.core.registry import chosen
 from refine.reports import lists, run
 from refine.reports.lists import Rows
 from refine.reports.tables import markdown
+from refine.training.recipe import Recipe
 
 ROOM = "refine.attacks"
 _ATTRIBUTE = re.compile(r"^ {0,8}(\w+): (.*(?:\n(?! {0,8}\w+: | {0,4}\S).+)*)", re.MULTILINE)

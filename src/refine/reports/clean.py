@@ -18,15 +18,15 @@ from dvc_data.hashfile import load
 from dvc_data.hashfile.checkout import CheckoutError, checkout
 from dvc_data.hashfile.hash_info import HashInfo
 
-from refine.data.reader import read_split
-from refine.defenses import refine
+from refine.core.errors import UserError
+from refine.defenses.refine.model import defense as refine
 from refine.evaluation.evaluate import System, bare, probabilities
-from refine.evaluation.held_out import HeldOut
 from refine.evaluation.metrics import DIGITS, misread, share
+from refine.evaluation.test_sets import HeldOut
 from refine.models.device import Compute, compute
 from refine.reports import run
 from refine.reports.run import Clean, OnTriggered, Run
-from refine.system.errors import UserError
+from refine.shards.reading.reader import read_split
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
+from refine.core.files import new_folder
 from refine.reports.record import git
-from refine.system.files import new_folder
 from refine.training.checkpoint import FOLDER as SCRATCH
 
 HOME = Path(".rows")

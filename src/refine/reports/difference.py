@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
+from refine.core.errors import UserError, command
+from refine.core.files import read_json
 from refine.reports import run
 from refine.reports.record import git
-from refine.system.errors import UserError, command
-from refine.system.files import read_json
 
 METRICS = Path("metrics/evaluate.json")
 PARAMS = Path("params.yaml")

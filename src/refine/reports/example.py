@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from refine.system.errors import UserError, command
-from refine.system.files import new_file
+from refine.core.errors import UserError, command
+from refine.core.files import new_file
 
 PLACE = Path("data/own/attack/example.png")
 _SIDE = 64

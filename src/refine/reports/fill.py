@@ -11,10 +11,10 @@ import argparse
 import re
 from pathlib import Path
 
+from refine.core.errors import UserError, command
+from refine.core.files import new_file
 from refine.reports import attacks, overview, tables
 from refine.reports.lists import read_rows
-from refine.system.errors import UserError, command
-from refine.system.files import new_file
 
 _PLACE = re.compile(r"(?s)(<!-- made: (\S+) (\S+) -->\n).*?(<!-- end -->)")
 

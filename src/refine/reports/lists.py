@@ -11,15 +11,15 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from refine.core import machine
+from refine.core.errors import UserError
+from refine.core.files import read_json
+from refine.core.params import Section, sentence, unknown
+from refine.core.yaml12 import load, shown
 from refine.params.check import check
-from refine.params.reading import Section, sentence, unknown
-from refine.params.yaml12 import load, shown
 from refine.reports import run
 from refine.reports.record import preset_file
 from refine.reports.run import HOME, Name
-from refine.system import machine
-from refine.system.errors import UserError
-from refine.system.files import read_json
 
 INSTRUCTIONS = {
     "ATEN_CPU_CAPABILITY": ["default", "avx2", "avx512"],

@@ -9,8 +9,8 @@ import pandas as pd
 import vl_convert
 import yaml
 
+from refine.core.files import new_file
 from refine.reports import run
-from refine.system.files import new_file
 
 TABLE = Path("metrics/runs.csv")
 PICTURE = Path("docs/runs.svg")

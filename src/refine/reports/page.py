@@ -20,9 +20,9 @@ import vl_convert
 import yaml
 from dvc.config import Config
 
+from refine.core.errors import UserError, command
+from refine.core.files import new_file
 from refine.reports.overview import VEGA_LITE
-from refine.system.errors import UserError, command
-from refine.system.files import new_file
 
 TEMPLATE = "plots/page.html"
 """In the folder of DVC; ignored by git."""

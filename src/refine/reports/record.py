@@ -17,11 +17,11 @@ from typing import Any
 
 from dvc.repo import Repo
 
+from refine.core.errors import UserError, command
+from refine.core.files import read_json, sha256_of
+from refine.core.stage import RECORDS
 from refine.reports import run
 from refine.reports.run import Facts
-from refine.system.errors import UserError, command
-from refine.system.files import read_json, sha256_of
-from refine.system.stage import RECORDS
 
 POISONED = Path("data/poisoned/attack/attack.json")
 CODE = ("src", "stages", "dvc.yaml", "presets")

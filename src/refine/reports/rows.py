@@ -18,12 +18,12 @@ import sys
 from pathlib import Path
 from time import sleep
 
+from refine.core.errors import UserError, command
 from refine.reports import clones
 from refine.reports.clones import Clone
 from refine.reports.lists import Row, Rows, checked, read_rows
 from refine.reports.record import CODE, git, preset_file, record
 from refine.reports.run import HOME, Name
-from refine.system.errors import UserError, command
 
 _TRIES = 50
 _PAUSE = 0.2

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from refine.params.reading import ParamsFile
-from refine.system.errors import UserError
-from refine.system.files import new_folder, read_json, write_json
+from refine.core.errors import UserError
+from refine.core.files import new_folder, read_json, write_json
+from refine.core.params import ParamsFile
 
 HOME = Path("metrics/runs")
 _WORD = r"[a-z0-9_.]+"

@@ -23,9 +23,9 @@ from typing import IO, Any
 import torch
 import yaml
 
+from refine.core.errors import UserError
+from refine.core.files import sha256_of, write_durably
 from refine.models.device import Compute
-from refine.system.errors import UserError
-from refine.system.files import sha256_of, write_durably
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from refine.params.recipe import Recipe
-from refine.system.errors import UserError
+from refine.core.errors import UserError
+from refine.training.recipe import Recipe
 
 
 def compiled(module: nn.Module, recipe: Recipe) -> nn.Module:

@@ -7,11 +7,11 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from refine.data.order import Sharing
-from refine.data.training_set import TrainingSet
+from refine.core.errors import UserError
 from refine.models.device import Compute
-from refine.params.recipe import Recipe
-from refine.system.errors import UserError
+from refine.training.order import Sharing
+from refine.training.recipe import Recipe
+from refine.training.training_set import TrainingSet
 
 
 def refuse_lone_image(network: nn.Module, images: TrainingSet, recipe: Recipe, compute: Compute) -> None:

@@ -14,17 +14,17 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from refine.data.batches import Batch, Batches
-from refine.data.training_set import TrainingSet
-from refine.models.convolution import quickened
+from refine.core.errors import UserError
+from refine.core.progress import progress
 from refine.models.device import Compute
-from refine.params.recipe import Recipe
-from refine.system.errors import UserError
-from refine.system.progress import progress
 from refine.training.average import Average
+from refine.training.batches import Batch, Batches
 from refine.training.checkpoint import Checkpoints
-from refine.training.optimiser import build
+from refine.training.convolution import quickened
+from refine.training.optimizer import build
 from refine.training.processes import Processes
+from refine.training.recipe import Recipe
+from refine.training.training_set import TrainingSet
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from refine.core.errors import UserError
+from refine.core.launch import MEETING, rank
 from refine.models.device import Compute, compute
-from refine.system.errors import UserError
-from refine.system.launch import MEETING, rank
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from refine.system.files import read_json
+from refine.core.files import read_json
 from refine.upkeep.processes import Process
 
 _HOME = Path(".dvc/tmp/exps")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from refine.system.errors import UserError
+from refine.core.errors import UserError
 
 _DVC = re.compile(r"(^|/)dvc(/__main__\.py)?$")
 _OURS = re.compile(r"(^|/)stages/\w+\.py$|^(refine|benchmarks)\.")

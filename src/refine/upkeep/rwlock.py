@@ -15,7 +15,7 @@ import re
 import sys
 from pathlib import Path
 
-from refine.system.errors import UserError, command
+from refine.core.errors import UserError, command
 from refine.upkeep.processes import here, lived, working
 
 FILES = (".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock")

@@ -1,0 +1,51 @@
+"""Parameters of the stage train-backdoor; `recipe: paper` takes every default of the recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator
+
+from refine.core.bounds import BatchSize, Epochs, Width
+from refine.core.params import Section, Seed, Share
+from refine.training.recipe import Augment, Optimiser, Recipe, Schedule, paper_by_name
+
+
+class Network(Section):
+    """Attributes:
+    name: the architecture, a file of `src/refine/architectures`.
+    width: channels of its first stage; 64 is the paper's.
+    """
+
+    name: str
+    width: Width = 64
+
+
+class BackdoorRecipe(Recipe):
+    """The paper trains 150 epochs by SGD and augments by the flip alone.
+
+    Attributes:
+        label_smoothing: share of the target spread over all classes; 0 in the paper.
+    """
+
+    place: ClassVar[str] = "train_backdoor.recipe"
+
+    epochs: Epochs = 150
+    batch_size: BatchSize = 128
+    drop_last: bool = False
+    optimiser: Optimiser = Optimiser(lr=0.1)
+    schedule: Schedule = Schedule()
+    augment: Augment = Augment(flip=0.5)
+    label_smoothing: Share = 0.0
+
+
+class TrainBackdoorParams(Section):
+    """Attributes:
+    seed: of initial weights, batch order and augmentation.
+    network: what is trained.
+    recipe: how it is trained.
+    """
+
+    seed: Seed
+    network: Network
+    recipe: Annotated[BackdoorRecipe, BeforeValidator(paper_by_name)]

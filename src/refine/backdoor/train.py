@@ -1,0 +1,154 @@
+"""Training the backdoored classifier: plain supervised training on what the attacker left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor import twins
+from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.distort import distort
+from refine.backdoor.params import BackdoorRecipe, TrainBackdoorParams
+from refine.backdoor.twins import Twins
+from refine.core.files import new_folder
+from refine.models import classifier as classifiers
+from refine.models.card import fill
+from refine.models.classifier import Architecture, Begins, Classifier, ClassifierCard, Normalisation
+from refine.models.device import Compute, full
+from refine.shards.format.manifest import Manifest
+from refine.shards.reading.tensors import load_tensors
+from refine.training.augment import augment
+from refine.training.batches import Batch
+from refine.training.checkpoint import Checkpoints
+from refine.training.compilation import compiled
+from refine.training.lone_image import refuse_lone_image
+from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
+from refine.training.processes import Processes
+from refine.training.training_set import TrainingSet
+
+FACTS = ("label", "poisoned", "key")
+"""What training asks of each sample; the key is needed for twins alone."""
+
+
+@dataclass
+class BackdoorTask:
+    """Cross-entropy on the labels that the attacker gave; see `training.loop.Task`.
+
+    Attributes:
+        classifier: whose network is trained.
+        batches: the poisoned training set with `FACTS`.
+    """
+
+    classifier: Classifier
+    batches: Epochs
+    recipe: BackdoorRecipe
+    attack: TrainingTime
+    compute: Compute
+    precision: str
+    twins: Twins | None = None
+    kept: dict[str, Weights] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.module = self.classifier.network
+        self.generator = Generator(self.compute.device)
+        self._forward = compiled(Processes(self.compute).together(self.classifier), self.recipe)
+
+    def step(self, batch: Batch) -> Step:
+        labels = batch.facts[0]
+        with torch.no_grad():
+            pixels = self._augmented(batch)
+        with self.compute.autocast(self.precision):
+            logits = self._forward(pixels)
+        loss = functional.cross_entropy(full(logits), labels, label_smoothing=self.recipe.label_smoothing)
+        right = (logits.argmax(dim=1) == labels).float().mean()
+        return Step(loss * batch.share, {"loss": loss, "train_accuracy": right})
+
+    def _augmented(self, batch: Batch) -> Tensor:
+        pixels, settings, unflipped = batch.pixels, self.recipe.augment, None
+        if self.twins is not None and settings.flip:
+            keys = batch.facts[2]
+            pixels, unflipped = self.twins.instead_of_flips(pixels, keys, settings.flip, self.generator)
+        return augment(self._distorted(pixels, batch.facts[1].bool()), settings, self.generator, unflipped)
+
+    def _distorted(self, pixels: Tensor, poisoned: Tensor) -> Tensor:
+        for settings, chosen in ((self.attack.poisoned, poisoned), (self.attack.benign, ~poisoned)):
+            if settings is not None:
+                changed = distort(pixels, settings, self.generator)
+                pixels = torch.where(chosen.view(-1, 1, 1, 1), changed, pixels)
+        return pixels
+
+    def after_epoch(self, epoch: int, weights: Weights) -> None:
+        """Nothing to keep: the last epoch counts (no selection)."""
+
+
+def begin(classifier: Classifier, batches: Epochs, seed: int) -> None:
+    """Shows a batch, drawn by the seed and not augmented, to a network that wants to see images beforehand."""
+    if isinstance(classifier.network, Begins):
+        classifier.network.begin(classifier.normalise(next(iter(batches.epoch(seed))).pixels))
+
+
+def train_backdoor(
+    params: TrainBackdoorParams,
+    poisoned: tuple[TrainingSet, Manifest],
+    attack_folder: Path,
+    compute: Compute,
+    folder: Path,
+    checkpoints: Checkpoints | None = None,
+) -> None:
+    """Trains the classifier and writes its folder.
+
+    Args:
+        params: of the stage.
+        poisoned: the training set that the attacker left, with `FACTS`, and its manifest.
+        attack_folder: what the attack does during training.
+        compute: device and threads.
+        folder: takes weights, card and history.
+        checkpoints: of this run.
+    """
+    recipe = params.recipe
+    images, manifest = poisoned
+    torch.manual_seed(params.seed)
+    architecture = Architecture(name=params.network.name, width=params.network.width)
+    normalisation = Normalisation(mean=manifest.mean, std=manifest.std)
+    classifier = classifiers.build(
+        architecture, len(manifest.classes), normalisation, read_from="train_backdoor.network.name"
+    )
+    classifier.to(compute.device).to(memory_format=torch.channels_last)
+    batches = batches_of(images, recipe, compute)
+    refuse_lone_image(classifier, images, recipe, compute)
+    begin(classifier, batches, params.seed)
+    attack = training_time.read(attack_folder)
+    if attack.initial_weights_sha256 is not None:
+        path = attack_folder / training_time.WEIGHTS
+        fill(classifier.network, load_tensors(path, attack.initial_weights_sha256, "run `dvc repro`"), path)
+    twin_images = None
+    if attack.twins_sha256 is not None:
+        twin_images = twins.read(attack_folder, attack.twins_sha256, manifest.side, compute.device)
+    precision = compute.precision(recipe.precision)
+    task = BackdoorTask(
+        classifier=classifier,
+        batches=batches,
+        recipe=recipe,
+        attack=attack,
+        compute=compute,
+        precision=precision,
+        twins=twin_images,
+    )
+    history = Run(task, recipe, "train-backdoor", params.seed, compute, checkpoints).train()
+    card = ClassifierCard(
+        weights_sha256="0" * 64,
+        architecture=architecture,
+        classes=manifest.classes,
+        normalisation=normalisation,
+        input_side=manifest.side,
+        training={**params.model_dump(), "precision": precision},
+    )
+    if compute.rank == 0:
+        with new_folder(folder) as part:
+            classifiers.save(part, classifier, card)
+            write_history(part / "history.csv", history)

@@ -1,0 +1,119 @@
+"""Reading `params.yaml` strictly: what is not understood is refused by name."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from refine.core.errors import UserError
+from refine.core.yaml12 import cut, load, shown
+
+SECTIONS = ("download", "sources", "poison_dataset", "attacks", "train_backdoor", "train_refine", "evaluate")
+
+
+_NUMERIC = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_LARGEST = 1e6
+
+
+def _numeric_string(value: Any) -> Any:
+    """The one leniency: `1e-3` is a string to YAML 1.1 writers and readers (also `dvc exp run -S` passes some on)."""
+    return float(value) if isinstance(value, str) and _NUMERIC.fullmatch(value) else value
+
+
+Number = Annotated[float, BeforeValidator(_numeric_string)]
+PositiveNumber = Annotated[Number, Field(gt=0, le=_LARGEST)]
+"""Up to a million, beyond which a rate, a weight or a factor leaves nothing of what float32 adds it to."""
+Weight = Annotated[Number, Field(ge=0, le=_LARGEST)]
+"""Likewise, and 0 switches off what it weighs."""
+Share = Annotated[Number, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """A mapping in `params.yaml`: fixed keys, exact types, finite numbers, never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, content: Any) -> Any:
+        if content is None:
+            return {}
+        for key in content if isinstance(content, dict) else ():
+            if key not in cls.model_fields:
+                raise PydanticCustomError("unknown", "{sentence}", {"sentence": unknown(key, cls.model_fields)})
+        return content
+
+
+Model = TypeVar("Model", bound=Section)
+
+
+def unknown(name: object, known: Any) -> str:
+    """`'epoch' is not known, did you mean 'epochs'?`, or the list of what is known where nothing is near."""
+    told = cut(str(name))
+    nearest = get_close_matches(told, list(known), n=1)
+    if nearest:
+        return f"{told!r} is not known, did you mean {nearest[0]!r}?"
+    return f"{told!r} is not known, choose from {', '.join(sorted(known)) or 'nothing: it takes no settings'}"
+
+
+class ParamsFile:
+    """A parameters file, of which a stage reads only the sections that it declares in `dvc.yaml`.
+
+    Attributes:
+        path: of the file.
+        content: all of it, unchecked beyond the names of its sections.
+
+    Raises:
+        UserError: the file cannot be read (`yaml12.load`), or has a section that is not known.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = load(path)
+        if not isinstance(content, dict):
+            raise UserError(f"{path} does not hold a mapping of sections; restore it with `git checkout {path}`")
+        for name in content:
+            if name not in SECTIONS:
+                raise UserError(f"{path}: section {unknown(name, SECTIONS)}")
+        self.content = content
+
+    def section(self, name: str, model: type[Model]) -> Model:
+        """The section called `name` (dots lead into nested mappings), checked against its model.
+
+        Raises:
+            UserError: it is missing or does not fit the model.
+        """
+        content: Any = self.content
+        for part in name.split("."):
+            if not isinstance(content, dict) or part not in content:
+                raise UserError(f"{self.path}: {name} is missing; write `{part}: {{}}` there to take its defaults")
+            content = content[part]
+        try:
+            return model.model_validate(content)
+        except ValidationError as error:
+            raise UserError(f"{self.path}: {sentence(name, error)}") from None
+
+    def names_in(self, name: str) -> list[str]:
+        """The keys of a section, for a check of the whole file."""
+        content = self.content.get(name) or {}
+        if not isinstance(content, dict):
+            raise UserError(f"{self.path}: {name} must be a mapping")
+        return [str(key) for key in content]
+
+
+def sentence(section: str, error: ValidationError) -> str:
+    """What is wrong first in a section, and how much more there is."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join([section, *(cut(str(part)) for part in first["loc"] if get_origin(part) is None)])
+    told = cut(first["msg"].removeprefix("Value error, "), 600)
+    if first["type"] not in ("unknown", "value_error", "missing"):
+        told = f"{told[0].lower()}{told[1:]}, not {shown(first['input'])}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {told}{more}"

@@ -1,0 +1,89 @@
+"""What every stage does around its work: one sentence for errors, quiet logging, a record of the run."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from refine.core import launch, outside
+from refine.core.errors import UserError, one_line
+from refine.core.files import sha256_of, write_json
+from refine.core.machine import machine
+
+RECORDS = Path("metrics/runtime")
+_PACKAGES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+    "webdataset": "webdataset",
+    "safetensors": "safetensors",
+    "PIL": "pillow",
+}
+
+
+def run(
+    name: str, work: Callable[[], dict[str, Any] | None], result: Path | None = None, parallel: bool = False
+) -> NoReturn:
+    """Runs the work of the stage called `name` and ends the process.
+
+    A `parallel` stage runs in as many processes as REFINE_PROCESSES says; under torchrun it is one of them.
+
+    Exit status 0 means that every output is whole. What the work returns (device, threads, speeds) goes with
+    times and versions into `metrics/runtime/NAME.json`, which nothing depends on; so do path and sha256 of `result`,
+    an output by which this run is known from others whose outputs may take its place later. `earlier_seconds` among
+    them, those of an interrupted run that was gone on from, count as this one's.
+    """
+    level = logging.WARNING if launch.rank() else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    sys.exit(_guarded(name, partial(launch.together, work) if parallel else work, result))
+
+
+def _guarded(name: str, work: Callable[[], dict[str, Any] | None], result: Path | None) -> int:
+    started = time.time()
+    try:
+        machine()
+        facts = work() or {}
+        if launch.rank() == 0:
+            by = {} if result is None else {"result": {"path": result.as_posix(), "sha256": sha256_of(result)}}
+            _record(name, started, {**facts, **by})
+    except UserError as error:
+        return _say(f"{name}: {error}")
+    except launch.Ended as ended:
+        return _say(f"{name}: {ended}", ended.status) if str(ended) else ended.status
+    except KeyboardInterrupt as interrupt:
+        told = str(interrupt) or "interrupted, nothing more was recorded; `dvc repro` runs this stage again"
+        return _say(f"{name}: {told}", status=130)
+    except Exception as error:
+        sentence = outside.told(error)
+        if sentence is None:
+            raise
+        return _say(f"{name}: {sentence}")
+    return 0
+
+
+def _say(sentence: str, status: int = 1) -> int:
+    sys.stdout.flush()
+    print(one_line(sentence), file=sys.stderr, flush=True)  # noqa: T201
+    return status
+
+
+def _record(name: str, started: float, facts: dict[str, Any]) -> None:
+    earlier = facts.pop("earlier_seconds", 0.0)
+    versions = {name: version(name) for module, name in _PACKAGES.items() if module in sys.modules}
+    record = {
+        "stage": name,
+        "started_unix": round(started, 1),
+        "seconds": round(earlier + time.time() - started, 2),
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "versions": versions,
+        **facts,
+    }
+    write_json(RECORDS / f"{name}.json", record)

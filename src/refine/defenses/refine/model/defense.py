@@ -1,0 +1,183 @@
+"""The REFINE defence as one module: transform, frozen classifier, label map (Chen et al., ICLR 2025).
+
+    q = M(softmax(F(clip(T(x)))))
+
+`load(folder, classifier)` gives it from its folder; nothing else is needed to use a defended model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from refine.core.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs, UNetWidth
+from refine.core.errors import UserError
+from refine.defenses.refine.model.label_map import remap
+from refine.defenses.refine.model.unet import UNet
+from refine.models import classifier as classifiers
+from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, read_card, restored, write_card
+from refine.models.classifier import Classifier
+from refine.models.device import full
+from refine.models.probe import probe, refuse_unusable
+from refine.shards.reading.tensors import save_tensors
+
+InputSpace = Literal["normalized_clamp01", "pixel"]
+
+
+class Snapshot(BaseModel):
+    """A state of the transform during training: after which epoch, its file in `snapshots`, its sum."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    epoch: Epochs
+    file: Annotated[str, Field(pattern=r"^snapshots/epoch-\d{4,6}\.safetensors$")]
+    sha256: Sha256
+
+
+class RefineCard(Card):
+    """Card of a REFINE defence.
+
+    Attributes:
+        first_channels: width of the U-Net.
+        input_space: what the U-Net sees and where its output is clamped.
+        permutation_direction: how the stored permutation is meant.
+        num_classes: K.
+        classifier_sha256: of the weights of the classifier that it was trained for.
+        snapshots: states kept for the curves, the last one equal to the weights.
+    """
+
+    kind: Literal["refine"] = "refine"
+    first_channels: UNetWidth
+    input_space: InputSpace
+    permutation_direction: Literal["probability of class j moves to class permutation[j]"] = (
+        "probability of class j moves to class permutation[j]"
+    )
+    num_classes: Annotated[int, Field(ge=2, le=MOST_CLASSES)]
+    classifier_sha256: Sha256
+    snapshots: Annotated[list[Snapshot], Field(min_length=1, max_length=MOST_SNAPSHOTS)]
+
+
+class Refine(nn.Module):
+    """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to remapped probabilities float [N, K].
+
+    A call of what `load` gave refuses other pixels, as its classifier does.
+
+    Attributes:
+        transform: the U-Net, the only part that is ever trained.
+        permutation: int64 [K].
+    """
+
+    permutation: Tensor
+
+    def __init__(self, classifier: Classifier, transform: UNet, permutation: Tensor, input_space: InputSpace) -> None:
+        super().__init__()
+        self.classifier = classifiers.freeze(classifier)
+        self.transform = transform
+        self.input_space = input_space
+        self.register_buffer("permutation", permutation)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of the transform; the classifier stays in eval mode whatever happens."""
+        super().train(mode)
+        self.classifier.eval()
+        return self
+
+    def transformed(self, pixels: Tensor) -> Tensor:
+        """The transformed and clamped images z, in [0, 1] of the input space, float32, same shape.
+
+        `pixel`: pixels go in and z are pixels. `normalized_clamp01`, the released code's behaviour: normalised
+        images go in and z is taken for normalised as it is, so the classifier sees a fifth of its usual range.
+        """
+        out: Tensor = self.transform(self.transform_inputs(pixels))
+        return full(out).clamp(0, 1)
+
+    def transform_inputs(self, pixels: Tensor) -> Tensor:
+        """Pixels as the transform takes them, same shape."""
+        return pixels if self.input_space == "pixel" else self.classifier.normalise(pixels)
+
+    def network_inputs(self, transformed: Tensor) -> Tensor:
+        """Transformed images as the classifier's network takes them, normalised, same shape."""
+        return self.classifier.normalise(transformed) if self.input_space == "pixel" else transformed
+
+    def logits(self, transformed: Tensor) -> Tensor:
+        """Raw logits of the frozen classifier on transformed images, before the label map, float [N, K]."""
+        logits: Tensor = self.classifier.network(self.network_inputs(transformed))
+        return logits
+
+    def pictures(self, pixels: Tensor) -> Tensor:
+        """The transformed images as pixels in [0, 1] that a person can look at, same shape."""
+        images = self.transformed(pixels)
+        if self.input_space == "pixel":
+            return images
+        return (images * self.classifier.std + self.classifier.mean).clamp(0, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.classifier.refuse_other(pixels)
+        raw = self.logits(self.transformed(pixels))
+        return remap(full(raw).softmax(dim=1), self.permutation)
+
+
+def state(permutation: Tensor, transform: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is stored of a defence: the state of its transform, and the permutation."""
+    return {**{f"transform.{name}": tensor for name, tensor in transform.items()}, "permutation": permutation}
+
+
+def save(folder: Path, defence: Refine, card: RefineCard) -> None:
+    """Writes weights and card; the sum of the weights is filled in here."""
+    sha256 = save_tensors(folder / WEIGHTS, state(defence.permutation, defence.transform.state_dict()))
+    write_card(folder, card.model_copy(update={"weights_sha256": sha256}))
+
+
+def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Refine:
+    """A defended classifier in eval mode.
+
+    Args:
+        folder: of the defence.
+        classifier_folder: of the classifier that it was trained for.
+        epoch: takes the snapshot after this epoch instead of the final state.
+
+    Raises:
+        UserError: a folder is damaged, the defence belongs to another classifier, or there is no such snapshot.
+    """
+    classifier, classifier_card = classifiers.load(classifier_folder)
+    card = read_card(folder, RefineCard)
+    if card.classifier_sha256 != classifier_card.weights_sha256:
+        raise UserError(
+            f"{folder} was trained for another classifier than {classifier_folder} (their sha256 differ); "
+            "train it again for this one"
+        )
+    if card.num_classes != len(classifier_card.classes):
+        raise UserError(
+            f"{folder}/card.json tells of {card.num_classes} classes, {classifier_folder} knows "
+            f"{len(classifier_card.classes)}; {REMEDY}"
+        )
+    path, sha256 = folder / WEIGHTS, card.weights_sha256
+    if epoch is not None:
+        found = [snapshot for snapshot in card.snapshots if snapshot.epoch == epoch]
+        if not found:
+            raise UserError(f"{folder} has no snapshot of epoch {epoch}; see the list in its card.json")
+        path, sha256 = folder / found[0].file, found[0].sha256
+    stored = restored(lambda: _Stored(card.first_channels, len(classifier_card.classes)), path, sha256)
+    if sorted(stored.permutation.tolist()) != list(range(card.num_classes)):
+        raise UserError(f"{path} holds no permutation of the classifier's classes; {REMEDY}")
+    defence = Refine(classifier, stored.transform, stored.permutation, card.input_space).eval()
+    refuse_unusable(stored, defence.transform_inputs(probe()), path)
+    return defence
+
+
+class _Stored(nn.Module):
+    """What is stored of a defence, as a module; see `state`."""
+
+    permutation: Tensor
+
+    def __init__(self, first_channels: int, classes: int) -> None:
+        super().__init__()
+        self.transform = UNet(first_channels)
+        self.register_buffer("permutation", torch.zeros(classes, dtype=torch.int64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.transform(images)
+        return out

@@ -1,0 +1,93 @@
+"""Parameters of the stage train-refine; `recipe: paper` takes every default of the recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from refine.core.bounds import MOST_SNAPSHOTS, BatchSize, Epochs, UNetWidth
+from refine.core.params import Number, PositiveNumber, Section, Seed, Share, Weight
+from refine.training.recipe import Augment, Optimiser, Recipe, Schedule, paper_by_name
+
+InputSpace = Literal["normalized_clamp01", "pixel"]
+Form = Literal["binary", "categorical"]
+
+
+class Loss(Section):
+    """Attributes:
+    utility: `binary`, element by element as in the released code, or `categorical`, as the paper writes it; the
+        latter is larger by about the number of classes, and the weight of the contrastive term wants to grow with it.
+    supcon_weight: lambda of the paper; 0 switches the contrastive term off.
+    supcon_temperature: tau of the contrastive term.
+    """
+
+    utility: Form = "binary"
+    supcon_weight: Weight = 0.1
+    supcon_temperature: PositiveNumber = 0.07
+
+
+class RefineRecipe(Recipe):
+    """The paper trains 150 epochs by SGD with crops, flips and grey images."""
+
+    place: ClassVar[str] = "train_refine.recipe"
+
+    epochs: Epochs = 150
+    batch_size: BatchSize = 256
+    drop_last: bool = True
+    optimiser: Optimiser = Optimiser(lr=0.01)
+    schedule: Schedule = Schedule(factor=0.8)
+    augment: Augment = Augment(crop_scale=0.8, flip=0.5, grayscale=0.2)
+
+
+class EncoderRecipe(Recipe):
+    """How the encoder learns to tell the pseudo-labels; ours, the paper has no such training.
+
+    Attributes:
+        label_smoothing: share of the target spread over all classes.
+        frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
+    """
+
+    place: ClassVar[str] = "train_refine.encoder"
+
+    epochs: Epochs = 8
+    batch_size: BatchSize = 256
+    drop_last: bool = True
+    optimiser: Optimiser = Optimiser(lr=0.2, nesterov=True)
+    schedule: Schedule = Schedule(name="one_cycle")
+    augment: Augment = Augment(shift=2)
+    label_smoothing: Share = 0.1
+    frozen: bool = False
+
+
+class TrainRefineParams(Section):
+    """Attributes:
+    seed: of initial weights, batch order, augmentation and the choice of unlabeled images.
+    permutation_seed: of the label map; 666 with 10 classes gives the permutation of the public log.
+    remap: move the labels by that map, as REFINE does; false leaves each in its place, an ablation.
+    first_channels: width of the U-Net; 64 is the paper's for CIFAR-10.
+    input_space: what the U-Net sees and where its output is clamped.
+    initial_output: added to the bias of the U-Net's last layer before training. Its outputs begin around 0, so that
+        half of the values begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle of the range.
+    unlabeled_fraction: share of the training images that the defender has; 1 in the released code, 0.2 in the paper.
+    pseudo_labels: `each_step` asks the classifier for those of the augmented images, as the released code does; `once`
+        asks it beforehand for those of the images as they are.
+    encoder: how the encoder of the U-Net is trained before the whole transform is; null leaves that out, as the paper
+        does.
+    snapshots: how many states of the transform are kept for the curves, evenly spaced, the last one included.
+    loss: weights of the terms.
+    recipe: how the transform is trained.
+    """
+
+    seed: Seed
+    permutation_seed: Seed = 666
+    remap: bool = True
+    first_channels: UNetWidth = 64
+    input_space: InputSpace = "normalized_clamp01"
+    initial_output: Share = 0.0
+    unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    pseudo_labels: Literal["each_step", "once"] = "each_step"
+    encoder: EncoderRecipe | None = None
+    snapshots: Annotated[int, Field(ge=1, le=MOST_SNAPSHOTS)] = 5
+    loss: Loss = Loss()
+    recipe: Annotated[RefineRecipe, BeforeValidator(paper_by_name)]

@@ -1,0 +1,220 @@
+"""Training the REFINE transform: no label is used, and nothing but the transform changes (Chen et al., ICLR 2025)."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from refine.core.errors import UserError
+from refine.core.files import new_folder
+from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine.model.defense import Refine, RefineCard, Snapshot
+from refine.defenses.refine.model.label_map import derangement, remap
+from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.training.encoder import train_encoder
+from refine.defenses.refine.training.loss import supcon, utility
+from refine.defenses.refine.training.params import TrainRefineParams
+from refine.defenses.refine.training.pseudo_labels import PseudoLabels
+from refine.models import classifier as classifiers
+from refine.models.device import Compute, full
+from refine.shards.reading.tensors import save_tensors
+from refine.training.augment import augment
+from refine.training.batches import Batch
+from refine.training.checkpoint import Checkpoints
+from refine.training.compilation import compiled
+from refine.training.lone_image import refuse_lone_image
+from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
+from refine.training.processes import Processes
+from refine.training.training_set import TrainingSet
+
+
+class _Forward(nn.Module):
+    """The part of a defence that gradients flow through: pixels to transformed images and raw logits."""
+
+    def __init__(self, defence: Refine) -> None:
+        super().__init__()
+        self.defence = defence
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        images = self.defence.transformed(pixels)
+        return images, self.defence.logits(images)
+
+
+@dataclass
+class RefineTask:
+    """See `training.loop.Task`.
+
+    Attributes:
+        defence: whose transform is trained.
+        batches: of what `answers` was given to.
+        answers: of the defence's classifier.
+        keep: epochs after which a snapshot is kept.
+    """
+
+    defence: Refine
+    batches: Epochs
+    answers: PseudoLabels
+    params: TrainRefineParams
+    compute: Compute
+    precision: str
+    keep: list[int]
+    kept: dict[str, Weights] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.module = self.defence.transform
+        self.generator = Generator(self.compute.device)
+        self._processes = Processes(self.compute)
+        defence = self.defence
+        fast = Refine(self.answers.classifier, defence.transform, defence.permutation, defence.input_space)
+        self._forward = compiled(self._processes.together(_Forward(fast)), self.params.recipe)
+
+    def step(self, batch: Batch) -> Step:
+        defence, loss = self.defence, self.params.loss
+        with torch.no_grad():
+            pixels = augment(batch.pixels, self.params.recipe.augment, self.generator)
+        pseudo_labels = self.answers.of_batch(batch, pixels)
+        with self.compute.autocast(self.precision):
+            images, raw = self._forward(pixels)
+        remapped = remap(full(raw), defence.permutation)
+        terms = {"utility": utility(remapped, pseudo_labels, loss.utility)}
+        total = terms["utility"] * batch.share
+        if loss.supcon_weight:
+            everybody = self._processes.gathered(images.flatten(1)), self._processes.gathered(pseudo_labels)
+            terms["supcon"] = supcon(*everybody, loss.supcon_temperature)
+            total = total + loss.supcon_weight * terms["supcon"] * self._processes.world
+        with torch.no_grad():
+            told = terms["utility"] + loss.supcon_weight * terms.get("supcon", torch.zeros((), device=raw.device))
+            terms["agreement"] = (remapped.argmax(dim=1) == pseudo_labels).float().mean()
+            terms["clamped_low"] = (images <= 0).float().mean()
+            terms["clamped_high"] = (images >= 1).float().mean()
+        return Step(total, {"loss": told, **terms})
+
+    def after_epoch(self, epoch: int, weights: Weights) -> None:
+        if epoch in self.keep:
+            self.kept[f"epoch-{epoch:04d}"] = {name: tensor.cpu().clone() for name, tensor in weights.items()}
+
+
+def snapshot_epochs(epochs: int, snapshots: int) -> list[int]:
+    """Epochs after which a snapshot is kept: evenly spaced, the last one included, no more than there are."""
+    return sorted({-(-epochs * number // snapshots) for number in range(1, snapshots + 1)})
+
+
+def unlabeled(images: TrainingSet, fraction: float, generator: Generator) -> TrainingSet:
+    """The defender's share of the training images, chosen uniformly.
+
+    Raises:
+        UserError: the share holds no image.
+    """
+    if fraction == 1:
+        return images
+    everything = sum(images.sizes)
+    count = round(fraction * everything)
+    if count == 0:
+        raise UserError(f"train_refine.unlabeled_fraction {fraction} of {everything} images is none; raise it")
+    selected = torch.zeros(everything, dtype=torch.bool)
+    selected[torch.randperm(everything, generator=generator)[:count]] = True
+    return images.subset(selected)
+
+
+def _refuse(images: TrainingSet, params: TrainRefineParams, transform: UNet, compute: Compute) -> None:
+    """Before any work: images that cannot be cut into batches or shuffled, and batches that are too small."""
+    if params.encoder:
+        batches_of(images, params.encoder, compute)
+        refuse_lone_image(transform, images, params.encoder, compute)
+        if params.encoder.frozen:
+            transform = deepcopy(transform)
+            transform.freeze_encoder()
+    batches_of(images, params.recipe, compute)
+    refuse_lone_image(transform, images, params.recipe, compute)
+
+
+def resolved(params: TrainRefineParams, compute: Compute) -> dict[str, Any]:
+    """All parameters, with the encoder's precision as it is on this machine."""
+    told = params.model_dump()
+    if params.encoder:
+        told["encoder"]["precision"] = compute.precision(params.encoder.precision)
+    return told
+
+
+def train_refine(
+    params: TrainRefineParams,
+    images: TrainingSet,
+    classifier_folder: Path,
+    compute: Compute,
+    folder: Path,
+    checkpoints: Checkpoints | None = None,
+) -> None:
+    """Trains the transform for a classifier and writes the defence's folder.
+
+    Args:
+        params: of the stage.
+        images: benign and unlabeled.
+        classifier_folder: of anybody's classifier.
+        compute: device and threads.
+        folder: takes weights, card, snapshots and the history, and that of the encoder, empty if it was not trained.
+        checkpoints: of this run.
+
+    Raises:
+        UserError: the classifier cannot be loaded or takes images of another size, or a batch is too small.
+    """
+    recipe = params.recipe
+    classifier, classifier_card = classifiers.load(classifier_folder)
+    if classifier_card.input_side != images.side:
+        raise UserError(
+            f"{classifier_folder} takes images of {classifier_card.input_side} pixels, the data set has "
+            f"{images.side}; train the classifier on this data set"
+        )
+    torch.manual_seed(params.seed)
+    classes = len(classifier_card.classes)
+    permutation = derangement(classes, params.permutation_seed) if params.remap else torch.arange(classes)
+    transform = UNet(params.first_channels)
+    with torch.no_grad():
+        transform.outlet.bias.add_(params.initial_output)  # type: ignore[union-attr]
+    defence = Refine(classifier, transform, permutation, params.input_space)
+    defence.to(compute.device).to(memory_format=torch.channels_last)
+    precision = compute.precision(recipe.precision)
+    own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
+    _refuse(own, params, transform, compute)
+    answers = PseudoLabels(classifier, params, compute, precision)
+    own = answers.given_to(own)
+    encoder_history = []
+    if params.encoder:
+        encoder_history = train_encoder(params.encoder, params.seed, defence, own, answers, compute, checkpoints)
+        if params.encoder.frozen:
+            transform.freeze_encoder()
+    task = RefineTask(
+        defence=defence,
+        batches=batches_of(own, recipe, compute),
+        answers=answers,
+        params=params,
+        compute=compute,
+        precision=precision,
+        keep=snapshot_epochs(recipe.epochs, params.snapshots),
+    )
+    history = Run(task, recipe, "train-refine", params.seed, compute, checkpoints).train()
+    if compute.rank:
+        return
+    with new_folder(folder) as part:
+        (part / "snapshots").mkdir()
+        snapshots = []
+        for name, weights in task.kept.items():
+            file = f"snapshots/{name}.safetensors"
+            sha256 = save_tensors(part / file, refine.state(permutation, weights))
+            snapshots.append(Snapshot(epoch=int(name.rpartition("-")[2]), file=file, sha256=sha256))
+        card = RefineCard(
+            weights_sha256="0" * 64,
+            first_channels=params.first_channels,
+            input_space=params.input_space,
+            num_classes=len(classifier_card.classes),
+            classifier_sha256=classifier_card.weights_sha256,
+            snapshots=snapshots,
+            training={**resolved(params, compute), "precision": precision},
+        )
+        refine.save(part, defence, card)
+        write_history(part / "history.csv", history)
+        write_history(part / "encoder_history.csv", encoder_history)

@@ -1,0 +1,117 @@
+"""The benign classifier that a clean-label attack misleads: trained here, or the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.train import BackdoorTask, begin
+from refine.core.errors import UserError
+from refine.core.files import inside
+from refine.models import classifier as classifiers
+from refine.models.classifier import Architecture, Classifier, Normalisation
+from refine.models.device import compute
+from refine.poisoning.adversarial.pgd import ascend
+from refine.poisoning.adversarial.settings import CleanLabelParams, Perturbation, SourceModel
+from refine.poisoning.attack import Setting
+from refine.training.batches import Batch
+from refine.training.lone_image import refuse_lone_image
+from refine.training.loop import Run, Step, batches_of
+from refine.training.training_set import Resident
+
+_FLATTEST = 1 / 255
+
+
+def source_model(
+    params: CleanLabelParams, images: Tensor, labels: Tensor, setting: Setting, generator: Generator
+) -> Classifier:
+    """The classifier, frozen and on the device.
+
+    Args:
+        images: uint8 [N, 3, side, side], clean training images.
+        labels: int64 [N].
+        generator: on the CPU.
+
+    Raises:
+        UserError: the user's folder holds no classifier for this data set.
+    """
+    if params.source.folder is None:
+        return _trained(params, images, labels, setting, generator)
+    return _given(params.source.folder, setting).to(compute().device)
+
+
+def _given(name: str, setting: Setting) -> Classifier:
+    if setting.own_files is None:
+        raise LookupError("Setting.own_files says where the user's files lie")
+    folder = inside(setting.own_files, name)
+    classifier, card = classifiers.load(folder)
+    expected, found = (setting.num_classes, setting.side), (len(card.classes), card.input_side)
+    if expected != found:
+        raise UserError(
+            f"{folder} is a classifier of {found[0]} classes for images of {found[1]} pixels, but the data set has "
+            f"{expected[0]} classes and {expected[1]} pixels; give another one in {setting.section}.source.folder"
+        )
+    return classifier
+
+
+def _trained(
+    params: CleanLabelParams, images: Tensor, labels: Tensor, setting: Setting, generator: Generator
+) -> Classifier:
+    source, recipe, resolved = params.source, params.source.recipe.within(setting.section), compute()
+    seed = int(torch.randint(2**31, (), generator=generator))
+    torch.manual_seed(seed)
+    architecture = Architecture(name=source.network.name, width=source.network.width)
+    read_from = f"{setting.section}.source.network.name"
+    classifier = classifiers.build(architecture, setting.num_classes, normalisation_of(images), read_from)
+    classifier.to(resolved.device).to(memory_format=torch.channels_last)
+    # The loop's facts are label and whether an image is poisoned, which none is.
+    training_set = Resident(images, (labels, torch.zeros_like(labels)), resolved.device)
+    batches = batches_of(training_set, recipe, resolved)
+    refuse_lone_image(classifier, training_set, recipe, resolved)
+    begin(classifier, batches, seed)
+    task = SourceTask(
+        classifier=classifier,
+        batches=batches,
+        recipe=recipe,
+        attack=TrainingTime(),
+        compute=resolved,
+        precision=resolved.precision(recipe.precision),
+        source=source,
+        perturbation=params.perturbation,
+    )
+    Run(task, recipe, "the attack's source model", seed, resolved, None).train()
+    return classifiers.freeze(classifier)
+
+
+@dataclass(kw_only=True)
+class SourceTask(BackdoorTask):
+    """Benign training, on images that are perturbed against the network as it is wherever a robust one is wanted."""
+
+    source: SourceModel
+    perturbation: Perturbation
+
+    def step(self, batch: Batch) -> Step:
+        if self.source.robust_steps:
+            settings = self.perturbation.model_copy(update={"steps": self.source.robust_steps, "random_start": False})
+            learned = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+            self.module.eval().requires_grad_(False)  # the pixels' gradient is the only one that is wanted
+            pixels = ascend(self.classifier, batch.pixels, batch.facts[0], settings, self.generator)
+            self.module.train()
+            for parameter in learned:
+                parameter.requires_grad_()
+            batch = replace(batch, pixels=pixels)
+        return super().step(batch)
+
+
+def normalisation_of(images: Tensor) -> Normalisation:
+    """Mean and standard deviation of each channel of uint8 [N, 3, H, W], as for pixels in [0, 1]."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in range(3):
+        share = images[:, channel].flatten().bincount(minlength=256).double() / images[:, channel].numel()
+        mean.append(float(share @ levels))
+        std.append(max(_FLATTEST, float(share @ (levels - mean[-1]) ** 2) ** 0.5))
+    return Normalisation(mean=mean, std=std)

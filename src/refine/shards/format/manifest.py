@@ -1,0 +1,142 @@
+"""The manifest of a folder of shards: what the folder holds, and the checks that it still does.
+
+A folder may come from anybody: whatever is read by the manifest is bounded before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from refine.core.bounds import MOST_CLASSES, MOST_SHARDS, Mean, SamplesPerShard, Side, Std
+from refine.core.documents import read_document
+from refine.core.errors import UserError
+from refine.core.files import write_json
+
+NAME = "manifest.json"
+LEAST_SAMPLE = 3 * 2 * 512
+"""Bytes that a sample takes in a shard at least: three files, each of a header and one block."""
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Shard(BaseModel):
+    """One tar file: its plain name, how many samples it holds, its SHA-256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    name: Annotated[str, Field(pattern=r"^shard-\d{6}\.tar$")]
+    samples: SamplesPerShard
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Description(BaseModel):
+    """What is true of a data set and of every folder of shards made from it.
+
+    Attributes:
+        source: name of the data set.
+        classes: names, in the order of the labels.
+        side: height and width of every image, in pixels.
+        mean: of each channel of pixels in [0, 1], published for the data set.
+        std: likewise.
+        samples_per_shard: of every shard but the last, which may have fewer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    source: Name
+    classes: Annotated[list[Name], Field(min_length=2, max_length=MOST_CLASSES)]
+    side: Side
+    mean: Mean
+    std: Std
+    samples_per_shard: SamplesPerShard
+
+
+class Manifest(Description):
+    """What one folder of shards holds.
+
+    Attributes:
+        format_version: of this file.
+        counts: samples of each class, by their label in the shards.
+        shards: in reading order.
+    """
+
+    format_version: Literal[1] = 1
+    counts: list[Annotated[int, Field(ge=0)]]
+    shards: Annotated[list[Shard], Field(max_length=MOST_SHARDS)]
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("two classes have one name")
+        if len({shard.name for shard in self.shards}) < len(self.shards):
+            raise ValueError("a shard is listed twice")
+        sizes = [shard.samples for shard in self.shards]
+        if any(size != self.samples_per_shard for size in sizes[:-1]) or max(sizes, default=0) > self.samples_per_shard:
+            raise ValueError("shards have another size than samples_per_shard")
+        if len(self.counts) != len(self.classes) or sum(self.counts) != self.samples:
+            raise ValueError("counts are not those of its classes and shards")
+        return self
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in the folder."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def description(self) -> Description:
+        """The part that another folder of the same data set shares."""
+        return Description(**self.model_dump(include=set(Description.model_fields)))
+
+    def write(self, folder: Path) -> None:
+        """Writes the manifest into the folder."""
+        write_json(folder / NAME, self.model_dump())
+
+
+def read(folder: Path) -> Manifest:
+    """Reads a folder's manifest.
+
+    Raises:
+        UserError: it is missing, damaged, or contradicts itself.
+    """
+    return read_document(folder / NAME, Manifest, _remedy(folder))
+
+
+def complete(folder: Path) -> Manifest:
+    """Reads a folder's manifest and checks that its shards are there, and no others.
+
+    Raises:
+        UserError: a shard is missing or too small for its samples, or the folder holds one that is not in the manifest.
+    """
+    manifest = read(folder)
+    for shard in manifest.shards:
+        path = folder / shard.name
+        if not path.is_file():
+            raise UserError(f"{path} is missing; {_remedy(folder)}")
+        if path.stat().st_size < shard.samples * LEAST_SAMPLE:
+            raise UserError(f"{path} is too small for the {shard.samples} samples of {NAME}; {_remedy(folder)}")
+    strangers = {path.name for path in folder.glob("*.tar")} - {shard.name for shard in manifest.shards}
+    if strangers:
+        raise UserError(f"{folder / min(strangers)} is not in {NAME}; {_remedy(folder)}")
+    return manifest
+
+
+def content(folder: Path, shard: Shard) -> bytes:
+    """The bytes of a shard, checked before anything in them is used.
+
+    Raises:
+        UserError: the shard cannot be read, or its SHA-256 is not the one in the manifest.
+    """
+    path = folder / shard.name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read any more ({error.strerror}); {_remedy(folder)}") from None
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise UserError(f"{path} is damaged: its sha256 is not the one in {NAME}; {_remedy(folder)}")
+    return data
+
+
+def _remedy(folder: Path) -> str:
+    return f"remove {folder} and run `dvc repro` (or `dvc checkout`) to get it back"

@@ -1,0 +1,149 @@
+"""Reading a folder of shards, whole or as a stream, every sample once, and noticing when something is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import webdataset
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from refine.core.errors import UserError
+from refine.core.progress import progress
+from refine.shards.format import manifest
+from refine.shards.format.manifest import Manifest
+from refine.shards.reading.pixels import empty_images
+from refine.shards.reading.shard import Chunk, read_shard
+
+Item = TypeVar("Item")
+
+
+class Shards(IterableDataset[Chunk]):
+    """The shards of a folder, decoded one by one through a webdataset pipeline.
+
+    Args:
+        folder: of the shards.
+        only_images: leave labels and infos unread.
+
+    Attributes:
+        manifest: of the folder.
+        order: numbers of the shards that a pass gives, in this order; all of them at first.
+
+    With several workers each takes every n-th shard; a `DataLoader` without batching takes them in turn, so that
+    the order is the same for any number of workers, more workers than shards included.
+
+    Raises:
+        UserError: the folder is damaged (at construction), or a shard is (while reading).
+    """
+
+    def __init__(self, folder: Path, only_images: bool = False) -> None:
+        self.manifest = manifest.complete(folder)
+        self.order = list(range(len(self.manifest.shards)))
+        self._folder = folder
+        self._only_images = only_images
+
+    def __iter__(self) -> Iterator[Chunk]:
+        if self.order:
+            names = webdataset.SimpleShardList([self.manifest.shards[number].name for number in self.order])
+            yield from webdataset.DataPipeline(names, webdataset.split_by_worker, self._decoded)
+
+    def _decoded(self, names: Iterable[dict[str, str]]) -> Iterator[Chunk]:
+        shards = {shard.name: shard for shard in self.manifest.shards}
+        for name in names:
+            yield read_shard(self._folder, shards[name["url"]], self.manifest, self._only_images)
+
+
+def loaded(items: IterableDataset[Item], workers: int) -> Iterator[Item]:
+    """One pass over shards or what is made of them, by so many worker processes (0: by this one) ahead of use.
+
+    Raises:
+        UserError: a shard is damaged.
+    """
+    try:
+        own = Generator()  # without one a pass would draw from the state that training draws from
+        yield from DataLoader(items, batch_size=None, num_workers=workers, generator=own)
+    except UserError as error:  # from a worker process it comes with that process's traceback in front
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+
+
+@dataclass(frozen=True)
+class Split:
+    """A folder of shards in memory, in the order of the keys.
+
+    Attributes:
+        images: uint8 [N, 3, side, side], RGB.
+        labels: int64 [N].
+        keys: int64 [N], ascending.
+        infos: the JSON of each sample.
+        manifest: of the folder.
+    """
+
+    images: Tensor
+    labels: Tensor
+    keys: Tensor
+    infos: list[dict[str, Any]]
+    manifest: Manifest
+
+    def flags(self, name: str) -> Tensor:
+        """Whether the JSON says `name: true`, bool [N]."""
+        return flags(self.infos, name)
+
+
+def flags(infos: list[dict[str, Any]], name: str) -> Tensor:
+    """Whether each JSON says `name: true`, bool [N].
+
+    Raises:
+        UserError: one says neither that nor `name: false`.
+    """
+    told = [info.get(name) for info in infos]
+    if not all(isinstance(value, bool) for value in told):
+        raise UserError(f"the JSON of a sample says neither true nor false for {name!r}; write the shards again")
+    return torch.tensor(told, dtype=torch.bool)
+
+
+def read_split(folder: Path, only_images: bool = False) -> Split:
+    """Decodes a whole folder, once.
+
+    Args:
+        folder: of the shards.
+        only_images: leave labels and infos unread and empty, as for a defender who has none.
+
+    Raises:
+        UserError: the folder is damaged, or holds something else than its manifest says.
+    """
+    shards = Shards(folder, only_images)
+    told = shards.manifest
+    images = empty_images(told.samples, told.side)
+    keys = torch.empty(told.samples, dtype=torch.int64)
+    labels: list[Tensor] = []
+    infos: list[dict[str, Any]] = []
+    row = 0
+    for chunk in progress(shards, f"read {folder}", len(told.shards), "shard"):
+        rows = slice(row, row + len(chunk.keys))
+        images[rows], keys[rows] = chunk.images, chunk.keys
+        labels.append(chunk.labels)
+        infos += chunk.infos
+        row = rows.stop
+    split = Split(images, torch.cat([*labels, torch.zeros(0, dtype=torch.int64)]), keys, infos, told)
+    if not only_images and split.labels.bincount(minlength=len(told.classes)).tolist() != told.counts:
+        raise UserError(f"{folder} holds other numbers of its classes than its manifest counts; write the shards again")
+    if not bool((keys.diff() > 0).all()):
+        split = _sorted(split)
+    if bool((split.keys.diff() == 0).any()):
+        raise UserError(f"two samples of {folder} have one key; write the shards again")
+    return split
+
+
+def _sorted(split: Split) -> Split:
+    order = split.keys.argsort()
+    return Split(
+        images=split.images[order],
+        labels=split.labels[order] if len(split.labels) else split.labels,
+        keys=split.keys[order],
+        infos=[split.infos[row] for row in order.tolist()] if split.infos else [],
+        manifest=split.manifest,
+    )

@@ -1,0 +1,109 @@
+"""Writing webdataset shards that are byte for byte the same on every machine.
+
+One sample is three files: `KEY.cls` (the label as text), `KEY.json` (where the image comes from) and `KEY.png`.
+Tar headers carry no time and no owner. webdataset's writer imports torch, which the stage download does without, and
+the standard library's takes most of the time that shards take; so a header is made once by the standard library, and
+what differs from member to member is put into it here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refine.shards.format.manifest import Description, Manifest, Shard
+from refine.shards.format.png import Pixels, encode
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    Attributes:
+        key: its place in the split, from 0; ascending within a folder.
+        image: uint8 [side, side, 3], RGB.
+        label: index into the classes.
+        info: what is known about it, as JSON.
+    """
+
+    key: int
+    image: Pixels
+    label: int
+    info: dict[str, Any]
+
+
+def write_shards(folder: Path, samples: Iterable[Sample], description: Description) -> Manifest:
+    """Writes samples in the order given, and the manifest that describes them.
+
+    Args:
+        folder: exists and is empty.
+        samples: any number, none included.
+        description: of the data set, and the size of a shard.
+    """
+    shards: list[Shard] = []
+    counts = [0] * len(description.classes)
+    open_shard: list[Sample] = []
+
+    def close() -> None:
+        if open_shard:
+            shards.append(_write_shard(folder / f"shard-{len(shards):06d}.tar", open_shard))
+            open_shard.clear()
+
+    for sample in samples:
+        open_shard.append(sample)
+        counts[sample.label] += 1
+        if len(open_shard) == description.samples_per_shard:
+            close()
+    close()
+    manifest = Manifest(**description.model_dump(), counts=counts, shards=shards)
+    manifest.write(folder)
+    return manifest
+
+
+def _write_shard(path: Path, samples: list[Sample]) -> Shard:
+    parts: list[bytes] = []
+    for sample in samples:
+        info = json.dumps(sample.info, sort_keys=True, ensure_ascii=False)
+        for ending, content in (
+            ("cls", str(sample.label).encode()),
+            ("json", info.encode()),
+            ("png", encode(sample.image)),
+        ):
+            padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+            parts += [_header(f"{sample.key:08d}.{ending}", len(content)), content, padding]
+    whole = b"".join(parts)
+    whole += bytes(2 * tarfile.BLOCKSIZE)
+    whole += bytes(-len(whole) % tarfile.RECORDSIZE)
+    path.write_bytes(whole)
+    return Shard(name=path.name, samples=len(samples), sha256=hashlib.sha256(whole).hexdigest())
+
+
+def _frame() -> bytes:
+    """The header of an empty member without a name."""
+    member = tarfile.TarInfo()
+    member.mode = 0o444
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+_FRAME = _frame()
+_SIZE = slice(124, 135)
+_CHECKSUM = slice(148, 154)
+_NAME_LENGTH = 100
+_REST = sum(_FRAME[: _CHECKSUM.start]) + 8 * ord(" ") + sum(_FRAME[_CHECKSUM.start + 8 :]) - sum(_FRAME[_SIZE])
+
+
+def _header(name: str, size: int) -> bytes:
+    """A header of POSIX 1003.1 (ustar): 512 bytes, the checksum counted with spaces in its own place."""
+    told, digits = name.encode(), b"%011o" % size
+    if len(told) > _NAME_LENGTH or len(digits) > _SIZE.stop - _SIZE.start:
+        raise ValueError(f"{name} of {size} bytes does not fit a tar header")
+    header = bytearray(_FRAME)
+    header[: len(told)] = told
+    header[_SIZE] = digits
+    header[_CHECKSUM] = b"%06o" % (_REST + sum(told) + sum(digits))
+    return bytes(header)

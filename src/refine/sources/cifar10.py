@@ -1,0 +1,22 @@
+"""`cifar10`: the 60,000 images of CIFAR-10 as their authors split them, 32x32 RGB, ten classes."""
+
+from __future__ import annotations
+
+from refine.core.params import Section
+from refine.download import cifar
+from refine.download.source import Source, Splits
+
+
+class Params(Section):
+    """CIFAR-10 takes no settings: the split is its authors'."""
+
+
+def open_source(params: Params, source: Source) -> Splits:
+    """The images, in the order of the batch files.
+
+    Raises:
+        UserError: the files can neither be found nor fetched, or are not the published ones.
+    """
+    del params
+    files = cifar.read(source)
+    return cifar.splits(cifar.samples(files, cifar.TRAIN), cifar.samples(files, cifar.TEST), (50_000, 10_000))

@@ -1,0 +1,135 @@
+"""`folder`: the user's own images in `data/own/images`, as `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*`).
+
+The formats of `data/format/foreign.py`, with 8 bits in a channel; gray, palette and transparent images become RGB, EXIF
+orientation is applied, and every image is resized to the stated side. Classes are the folder names, sorted. What is
+hidden (`.name`) is passed over; anything else that is no image in the folder of a class is refused.
+
+Links to files are followed, as DVC does, which hashes what they point to. Links to folders are refused, because DVC
+leaves them out: it would take an experiment for unchanged whose images are others.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from PIL import Image, ImageOps
+from pydantic import Field
+
+from refine.core.bounds import LARGEST_SIDE, MOST_CLASSES
+from refine.core.errors import UserError
+from refine.core.files import inside, is_name
+from refine.core.params import Section
+from refine.download.source import Source, Splits
+from refine.shards.format.foreign import opened
+from refine.shards.format.png import Pixels
+from refine.shards.writer import Sample
+
+log = logging.getLogger(__name__)
+
+
+class Params(Section):
+    """Attributes:
+    path: folder of the images, inside `data/own/images`.
+    side: height and width in pixels that every image is resized to (bilinear, antialiased, aspect not kept).
+    """
+
+    path: str = "data/own/images"
+    side: Annotated[int, Field(ge=16, le=LARGEST_SIDE)] = 64
+
+
+def open_source(params: Params, source: Source) -> Splits:
+    """The images, sorted by class and file name.
+
+    Raises:
+        UserError: the path lies elsewhere, a split or class is missing or empty, or a file is no image.
+    """
+    root = inside(source.own_images, params.path)
+    train = _listed(root, ("train",))
+    test = _listed(root, ("test", "val"))
+    classes = sorted(train)
+    if sorted(test) != classes:
+        odd = min(set(train) ^ set(test))
+        raise UserError(f"class {odd} is in only one of the splits of {root}; give every class images in both")
+    return Splits(
+        classes=classes,
+        side=params.side,
+        train=_samples(root, train, params.side),
+        test=_samples(root, test, params.side),
+        sizes=(sum(map(len, train.values())), sum(map(len, test.values()))),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+
+def _listed(root: Path, names: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The files of each class of a split."""
+    present = [root / name for name in names if (root / name).is_dir()]
+    if len(present) != 1:
+        found = "both are there, keep one" if present else "put one folder for each class there"
+        raise UserError(f"{root} needs a folder {' or '.join(names)}; {found}")
+    split = present[0]
+    _refuse_link(split)
+    classes = {folder.name: _files(folder) for folder in _entries(split, folders=True)}
+    if len(classes) < 2:
+        raise UserError(f"{split} holds {len(classes)} class folders; a classifier needs two or more")
+    if len(classes) > MOST_CLASSES:
+        raise UserError(f"{split} holds {len(classes)} class folders, more than {MOST_CLASSES:,}; take fewer")
+    return classes
+
+
+def _files(folder: Path) -> list[Path]:
+    """The images of a class."""
+    files = _entries(folder, folders=False)
+    if not files:
+        raise UserError(f"class {folder} holds no images; fill it or remove it")
+    return files
+
+
+def _entries(folder: Path, folders: bool) -> list[Path]:
+    """What lies in a folder, sorted, hidden things left out: folders alone, or files and links to files alone.
+
+    Raises:
+        UserError: something else lies there, or cannot be named or followed by DVC.
+    """
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in found:
+        if not is_name(path.name):
+            raise UserError(f"{str(path)!a} has a name that is not UTF-8, which DVC cannot write down; rename it")
+        if path.is_dir():
+            _refuse_link(path)
+        if not path.is_dir() and not path.is_file():
+            raise UserError(f"{path} is no file, or a link to nothing; remove it")
+        if path.is_dir() != folders:
+            told = "lies beside the folders of the classes" if folders else "is a folder inside a class"
+            raise UserError(f"{path} {told}, where nothing is read; move its images into the folder of a class")
+    return found
+
+
+def _refuse_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link to a folder, behind which DVC cannot see images change; copy it there")
+
+
+def _samples(root: Path, classes: dict[str, list[Path]], side: int) -> Iterator[Sample]:
+    key = 0
+    for label, files in enumerate(classes.values()):
+        for path in files:
+            yield Sample(key, _read(path, side), label, {"source_index": key, "file": str(path.relative_to(root))})
+            key += 1
+
+
+def _read(path: Path, side: int) -> Pixels:
+    try:
+        with warnings.catch_warnings(record=True) as remarks, opened(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            pixels = np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as an image ({error}); replace it or remove it") from None
+    for remark in remarks:
+        log.warning("%s is read although not all of it can be: %s", path, remark.message)
+    return pixels

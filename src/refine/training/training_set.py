@@ -1,0 +1,190 @@
+"""Training images where training wants them: whole on the device, or streamed where they are too many.
+
+Which of the two it is depends on the memory budget of the machine and changes nothing about the result: both
+give the same samples in the same order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from refine.core.errors import UserError
+from refine.core.machine import machine
+from refine.shards.format.manifest import Manifest
+from refine.shards.reading.pixels import at_rest
+from refine.shards.reading.reader import Shards, Split, flags, loaded, read_split
+from refine.shards.reading.shard import Chunk
+from refine.training.order import Columns, Part
+
+log = logging.getLogger(__name__)
+
+
+class TrainingSet(Protocol):
+    """What batches are cut from.
+
+    A sample is a row of columns: its image, and one int64 column for each fact that training asked for.
+
+    Attributes:
+        side: height and width of the images.
+        sizes: samples of each shard.
+        streamed: whether it is read again in every epoch.
+    """
+
+    side: int
+    sizes: list[int]
+    streamed: bool
+
+    def subset(self, selected: Tensor) -> TrainingSet:
+        """The samples where bool [N] is true, N counting all samples in the order of the shards."""
+
+    def blocks(self, parts: list[Part]) -> Iterator[Columns]:
+        """The samples of these parts, as whatever `delivered` understands."""
+
+    def delivered(self, columns: Columns, device: torch.device) -> Columns:
+        """A batch of what `blocks` gave: images uint8 [B, 3, side, side] and the facts, on the device."""
+
+
+class Resident:
+    """A data set that is kept whole on the device; its blocks are row numbers.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        facts: int64 [N] each.
+        sizes: samples of each shard; one shard where this is None.
+        device: where they are kept.
+    """
+
+    streamed = False
+
+    def __init__(
+        self, images: Tensor, facts: Columns, device: torch.device | str = "cpu", sizes: list[int] | None = None
+    ) -> None:
+        self.side = images.shape[-1]
+        self.sizes = [len(images)] if sizes is None else sizes
+        self._columns = (at_rest(images).permute(0, 2, 1, 3).to(device), *(fact.to(device) for fact in facts))
+
+    def subset(self, selected: Tensor) -> Resident:
+        rows = selected.nonzero().flatten().to(self._columns[0].device)
+        images, *facts = (column[rows] for column in self._columns)
+        sizes = [int(part.sum()) for part in torch.split(selected, self.sizes)]
+        return Resident(images.permute(0, 2, 1, 3), tuple(facts), images.device, sizes)
+
+    def blocks(self, parts: list[Part]) -> Iterator[Columns]:
+        starts = [0]
+        for size in self.sizes:
+            starts.append(starts[-1] + size)
+        for part in parts:
+            yield (torch.arange(starts[part.number] + part.start, starts[part.number] + part.stop),)
+
+    def delivered(self, columns: Columns, device: torch.device) -> Columns:
+        rows = columns[0].to(self._columns[0].device)
+        images, *facts = (column[rows] for column in self._columns)
+        return images.permute(0, 2, 1, 3), *facts
+
+
+class Streamed:
+    """A data set that is read again in every epoch, shard by shard.
+
+    Args:
+        shards: to read.
+        facts: names; `label`, `key`, or a flag in the JSON of the samples.
+        workers: processes that decode.
+        selected: bool [N], the samples to give; all where this is None.
+    """
+
+    streamed = True
+
+    def __init__(self, shards: Shards, facts: tuple[str, ...], workers: int, selected: Tensor | None = None) -> None:
+        manifest = shards.manifest
+        everything = torch.ones(manifest.samples, dtype=torch.bool) if selected is None else selected
+        self.side = manifest.side
+        self._selected = torch.split(everything, [shard.samples for shard in manifest.shards])
+        self.sizes = [int(part.sum()) for part in self._selected]
+        self._shards = shards
+        self._facts = facts
+        self._workers = workers
+
+    def subset(self, selected: Tensor) -> Streamed:
+        every = torch.cat(self._selected)
+        every[every.clone()] = selected
+        return Streamed(self._shards, self._facts, self._workers, every)
+
+    def blocks(self, parts: list[Part]) -> Iterator[Columns]:
+        self._shards.order = [part.number for part in parts]
+        columns = loaded(_Columns(self._shards, self._facts), self._workers)
+        for part, block in zip(parts, columns, strict=True):
+            selected = self._selected[part.number]
+            if not selected.all():
+                block = tuple(column[selected] for column in block)
+            yield tuple(column[part.start : part.stop] for column in block)
+
+    def delivered(self, columns: Columns, device: torch.device) -> Columns:
+        images, *facts = (column.to(device) for column in columns)
+        return images.permute(0, 2, 1, 3), *facts
+
+
+class _Columns(IterableDataset[Columns]):
+    """Shards as columns, made where they are decoded: tensors reach the training from there without a copy."""
+
+    def __init__(self, shards: Shards, facts: tuple[str, ...]) -> None:
+        self._shards = shards
+        self._facts = facts
+
+    def __iter__(self) -> Iterator[Columns]:
+        for chunk in self._shards:
+            yield chunk.images.permute(0, 2, 1, 3), *_facts(chunk, self._facts)
+
+
+def open_training_set(folder: Path, facts: tuple[str, ...], device: torch.device) -> tuple[TrainingSet, Manifest]:
+    """A folder of shards, kept on the device where the machine's memory budget allows it, streamed elsewhere.
+
+    Args:
+        folder: of the shards.
+        facts: `label`, `key` and flags to give with each image; with none of them nothing but images is read.
+        device: of the training.
+
+    Raises:
+        UserError: the folder is damaged.
+    """
+    settings = machine()
+    shards = Shards(folder, only_images=not facts)
+    manifest = shards.manifest
+    size = manifest.samples * 3 * manifest.side**2
+    if size > settings.memory:
+        log.info("%d images, %s: streamed (REFINE_MEMORY)", manifest.samples, _told(size))
+        return Streamed(shards, facts, settings.workers), manifest
+    split = read_split(folder, only_images=not facts)
+    log.info("%d images, %s: kept on %s", manifest.samples, _told(size), device)
+    sizes = [shard.samples for shard in manifest.shards]
+    return Resident(split.images, _facts(split, facts), device, sizes), manifest
+
+
+def _facts(samples: Chunk | Split, names: tuple[str, ...]) -> Columns:
+    columns = {"label": samples.labels, "key": samples.keys}
+    return tuple(columns[name] if name in columns else flags(samples.infos, name).long() for name in names)
+
+
+def _told(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def refuse_large_buffer(training_set: TrainingSet, buffer: int) -> None:
+    """A streamed data set's shuffle buffer has to fit the budget that the data set does not fit.
+
+    Raises:
+        UserError: it does not.
+    """
+    buffer = min(buffer, sum(training_set.sizes))
+    size = buffer * 3 * training_set.side**2
+    if training_set.streamed and size > machine().memory:
+        raise UserError(
+            f"a shuffle buffer of {buffer:,} images takes {_told(size)}, more than REFINE_MEMORY; "
+            "raise that, or lower shuffle_buffer"
+        )

@@ -1,0 +1,121 @@
+"""Lists what stopped processes left behind, and removes it on demand.
+
+    python -m refine.upkeep.leftovers            lists it with its size
+    python -m refine.upkeep.leftovers --remove   removes what no process is using
+
+That is: checkpoints of trainings that did not end, outputs that were only begun, and copies of the project in which
+`dvc exp run --temp` was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from refine.core.errors import UserError, command
+from refine.core.files import PARTIALS, remove
+from refine.training.checkpoint import FOLDER, Checkpoints, hold
+from refine.upkeep.copies import copies, forget, in_use
+from refine.upkeep.processes import here, working
+
+_OWN = Path("data/own")
+"""What lies there is the user's, whatever its name."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that a stopped process left behind.
+
+    Attributes:
+        path: of the file or folder.
+        used: whether a living process may be using it.
+        remove: does so.
+        epochs: that trainings can go on from, in words.
+    """
+
+    path: Path
+    used: bool
+    remove: Callable[[], None]
+    epochs: str = "-"
+
+    def row(self, project: Path) -> dict[str, object]:
+        """For the table."""
+        name = self.path.relative_to(project).as_posix()
+        return {"left over": name, "epochs": self.epochs, "MiB": _bytes(self.path) / 2**20, "in use": self.used}
+
+
+def leftovers(project: Path) -> Iterator[Leftover]:
+    """All that there is; what a training could go on from is given while nobody can take hold of it."""
+    yield from _checkpoints(project / FOLDER)
+    for path in sorted(_begun(project)):
+        yield Leftover(path, any(process.stands_in(project) for process in working()), partial(remove, path))
+    for path in copies(project):
+        yield Leftover(path, in_use(path, project, working()), partial(forget, path, project))
+
+
+def _checkpoints(home: Path) -> Iterator[Leftover]:
+    for folder in sorted(path for path in home.glob("*") if path.is_dir()):
+        left = Leftover(folder, False, partial(remove, folder), _epochs(folder))
+        try:
+            lock = hold(folder)
+        except UserError:
+            yield replace(left, used=True)
+        except FileNotFoundError:  # it has just ended
+            continue
+        else:
+            with lock:
+                yield left
+
+
+def _epochs(folder: Path) -> str:
+    parts = [f"{part.name} {Checkpoints(part).epochs}" for part in sorted(folder.glob("*")) if part.is_dir()]
+    return ", ".join([*parts, str(Checkpoints(folder).epochs)])
+
+
+def _bytes(path: Path) -> int:
+    total = 0
+    with suppress(FileNotFoundError):  # a process that is using it may remove files
+        for each in (path, *path.rglob("*")):
+            total += 0 if each.is_dir() else each.lstat().st_size
+    return total
+
+
+def _begun(project: Path) -> Iterator[Path]:
+    """Outputs that were begun, in the project's visible folders."""
+    for folder, folders, files in os.walk(project):
+        place = Path(folder)
+        yield from (place / name for name in (*folders, *files) if fnmatch(name, PARTIALS))
+        folders[:] = [name for name in folders if not name.startswith(".") and place / name != project / _OWN]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m refine.upkeep.leftovers",
+        description="Lists checkpoints, begun outputs and copies of the project that stopped processes left behind.",
+    )
+    parser.add_argument("--remove", action="store_true", help="remove those that no process is using")
+    wanted = parser.parse_args(arguments).remove
+    project, rows = here(), []
+    for left in leftovers(project):
+        rows.append(left.row(project))
+        if wanted and not left.used:
+            left.remove()
+    told = pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format) if rows else "nothing is left over"
+    sys.stdout.write(f"{told}\n")
+    if wanted and rows:
+        used = sum(bool(row["in use"]) for row in rows)
+        sys.stdout.write(f"{len(rows) - used} removed, {used} in use\n")
+
+
+if __name__ == "__main__":
+    command(main)
