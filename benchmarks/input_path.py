@@ -125,7 +125,7 @@ def published() -> dict[str, Wanted]:
     backdoor, refine = (params.recipe for params in trainings.paper_params())
     return {
         "flip": Wanted(backdoor.augment, backdoor.batch_size, FACTS),
-        "crop+flip+grey": Wanted(refine.augment, refine.batch_size, ()),
+        "crop+flip+gray": Wanted(refine.augment, refine.batch_size, ()),
     }
 
 

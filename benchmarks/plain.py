@@ -1,7 +1,7 @@
 """The plain way, against which everything is measured: what public code does, written from the definitions.
 
 Training steps in fp32, NCHW, with both views of SupCon as rows of their own, pseudo-labels without
-`no_grad`, torch's default optimisers and an `.item()` in each step; input from one PNG file per image, through
+`no_grad`, torch's default optimizers and an `.item()` in each step; input from one PNG file per image, through
 torchvision's `DatasetFolder`, Pillow, and transforms of one sample at a time in worker processes.
 """
 
@@ -22,7 +22,7 @@ from torchvision.datasets import DatasetFolder
 from refine.defenses.refine.model.defense import Refine
 from refine.defenses.refine.training.params import Loss
 from refine.models.classifier import Classifier
-from refine.training.recipe import Augment, Optimiser
+from refine.training.recipe import Augment, Optimizer
 
 BASE_TEMPERATURE = 0.07
 
@@ -52,20 +52,20 @@ class PlainBackdoor:
 
     Attributes:
         classifier: NCHW, in train mode.
-        settings: of the optimiser.
+        settings: of the optimizer.
     """
 
     classifier: Classifier
-    settings: Optimiser
+    settings: Optimizer
 
     def __post_init__(self) -> None:
-        self._optimiser = _optimiser(self.classifier, self.settings)
+        self._optimizer = _optimizer(self.classifier, self.settings)
 
     def step(self, pixels: Tensor, labels: Tensor) -> float:
         """One step on pixels float [N, 3, H, W] in [0, 1], augmented before; the loss."""
         logits = self.classifier(pixels)
         loss = functional.cross_entropy(logits, labels)
-        _descend(self._optimiser, loss)
+        _descend(self._optimizer, loss)
         (logits.argmax(dim=1) == labels).float().mean().item()
         return loss.item()
 
@@ -75,35 +75,35 @@ class PlainRefine:
     """Steps of train-refine.
 
     Attributes:
-        defence: NCHW, its transform in train mode.
+        defense: NCHW, its transform in train mode.
         loss: weights of the terms.
-        settings: of the optimiser.
+        settings: of the optimizer.
     """
 
-    defence: Refine
+    defense: Refine
     loss: Loss
-    settings: Optimiser
+    settings: Optimizer
 
     def __post_init__(self) -> None:
-        self._optimiser = _optimiser(self.defence.transform, self.settings)
+        self._optimizer = _optimizer(self.defense.transform, self.settings)
 
     def step(self, pixels: Tensor, labels: Tensor) -> float:
         """One step on pixels float [N, 3, H, W] in [0, 1], augmented before; the loss. The labels are not used."""
         del labels
-        pseudo_labels = self.defence.classifier(pixels).argmax(dim=1)
-        images = self.defence.transformed(pixels)
-        probabilities = self.defence.logits(images).softmax(dim=1)
+        pseudo_labels = self.defense.classifier(pixels).argmax(dim=1)
+        images = self.defense.transformed(pixels)
+        probabilities = self.defense.logits(images).softmax(dim=1)
         remapped = torch.zeros_like(probabilities)
-        remapped[:, self.defence.permutation] = probabilities
+        remapped[:, self.defense.permutation] = probabilities
         wanted = functional.one_hot(pseudo_labels, remapped.shape[1]).float()
         loss = functional.binary_cross_entropy(remapped, wanted)
         supcon = two_view_supcon(images, pseudo_labels, self.loss.supcon_temperature)
         loss = loss + self.loss.supcon_weight * supcon
-        _descend(self._optimiser, loss)
+        _descend(self._optimizer, loss)
         return loss.item()
 
 
-def _optimiser(module: nn.Module, settings: Optimiser) -> optim.Optimizer:
+def _optimizer(module: nn.Module, settings: Optimizer) -> optim.Optimizer:
     if settings.name == "adamw":
         return optim.AdamW(module.parameters(), settings.lr, weight_decay=settings.weight_decay)
     return optim.SGD(
@@ -115,16 +115,16 @@ def _optimiser(module: nn.Module, settings: Optimiser) -> optim.Optimizer:
     )
 
 
-def _descend(optimiser: optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad()
+def _descend(optimizer: optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    optimizer.step()
 
 
 def loader(folder: Path, augment: Augment, batch_size: int, workers: int) -> DataLoader[Any]:
     """Batches of a folder `CLASS/*.png`: pixels float [N, 3, H, W] in [0, 1], augmented, and int64 [N] labels.
 
-    Normalisation is left out on both sides, ours has it in the classifier.
+    Normalization is left out on both sides, ours has it in the classifier.
     """
     with Image.open(next(folder.rglob("*.png"))) as image:
         side = image.height

@@ -77,9 +77,9 @@ class Configuration:
 
     def plain(self, compute: Compute) -> PlainBackdoor | PlainRefine:
         """The plain way."""
-        settings = self.params.recipe.optimiser
+        settings = self.params.recipe.optimizer
         if isinstance(self.params, TrainRefineParams):
-            return PlainRefine(trainings.defence(self.params, self.network, compute), self.params.loss, settings)
+            return PlainRefine(trainings.defense(self.params, self.network, compute), self.params.loss, settings)
         return PlainBackdoor(trainings.classifier(self.network, compute).train(), settings)
 
 

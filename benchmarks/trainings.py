@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.common import PROJECT
 from benchmarks.images import CLASSES, SIDE
-from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.params import Network, TrainBackdoorParams
 from refine.backdoor.train import BackdoorTask
 from refine.core.params import ParamsFile
@@ -23,7 +23,7 @@ from refine.defenses.refine.training.params import TrainRefineParams
 from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.train import RefineTask
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Classifier, Normalisation
+from refine.models.classifier import Architecture, Classifier, Normalization
 from refine.models.device import Compute
 from refine.training.batches import Batch
 from refine.training.loop import Epochs, Run
@@ -48,9 +48,9 @@ def paper_params() -> tuple[TrainBackdoorParams, TrainRefineParams]:
 def classifier(network: Network, compute: Compute) -> Classifier:
     """A random classifier on the device, NCHW, its batch statistics those of noise."""
     torch.manual_seed(1)
-    normalisation = Normalisation(mean=[0.4914, 0.4822, 0.4465], std=[0.2023, 0.1994, 0.2010])
+    normalization = Normalization(mean=[0.4914, 0.4822, 0.4465], std=[0.2023, 0.1994, 0.2010])
     architecture = Architecture(name=network.name, width=network.width)
-    made = classifiers.build(architecture, CLASSES, normalisation, "train_backdoor.network.name")
+    made = classifiers.build(architecture, CLASSES, normalization, "train_backdoor.network.name")
     norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in norms:
         module.momentum = 1.0
@@ -61,7 +61,7 @@ def classifier(network: Network, compute: Compute) -> Classifier:
     return made.to(compute.device)
 
 
-def defence(params: TrainRefineParams, network: Network, compute: Compute) -> Refine:
+def defense(params: TrainRefineParams, network: Network, compute: Compute) -> Refine:
     """A random transform on the device, NCHW, for a random frozen classifier."""
     attacked = classifier(network, compute)
     permutation = derangement(CLASSES, params.permutation_seed)
@@ -71,14 +71,14 @@ def defence(params: TrainRefineParams, network: Network, compute: Compute) -> Re
 def backdoor_task(params: TrainBackdoorParams, batches: Epochs, compute: Compute, precision: str) -> BackdoorTask:
     """The task of train-backdoor, as its stage builds it."""
     made = classifier(params.network, compute).to(memory_format=torch.channels_last)
-    return BackdoorTask(made, batches, params.recipe, TrainingTime(), compute, precision)
+    return BackdoorTask(made, batches, params.recipe, AttackerAugmentation(), compute, precision)
 
 
 def refine_task(
     params: TrainRefineParams, network: Network, batches: Epochs, compute: Compute, precision: str
 ) -> RefineTask:
     """The task of train-refine, as its stage builds it."""
-    made = defence(params, network, compute).to(memory_format=torch.channels_last)
+    made = defense(params, network, compute).to(memory_format=torch.channels_last)
     answers = PseudoLabels(made.classifier, params, compute, precision)
     return RefineTask(made, batches, answers, params, compute, precision, keep=[])
 
@@ -150,7 +150,7 @@ def settled(compute: Compute) -> float:
 
 
 def train_epoch(task: Task, batches: Epochs, compute: Compute, skip: int = 0) -> Clocked:
-    """One epoch through the real loop, with a fresh optimiser.
+    """One epoch through the real loop, with a fresh optimizer.
 
     Args:
         task: its batches are replaced.

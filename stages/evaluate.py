@@ -15,12 +15,12 @@ def evaluate() -> dict[str, Any]:
 
     from refine.evaluation.evaluate import evaluate as measure_all
     from refine.evaluation.table import render
-    from refine.evaluation.test_sets import HeldOut
+    from refine.evaluation.test_sets import TestSets
     from refine.models.device import compute
     from refine.shards.reading.reader import read_split
 
     resolved = compute()
-    tests = HeldOut(read_split(Path("data/raw/test")), read_split(Path("data/poisoned/test")))
+    tests = TestSets(read_split(Path("data/raw/test")), read_split(Path("data/poisoned/test")))
     models = (Path("models/backdoor"), Path("models/refine"))
     figures = measure_all(params, tests, models, resolved, Path("metrics/evaluate.json"), Path("metrics/plots"))
     sys.stdout.write(render(figures) + "\n")

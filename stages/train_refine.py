@@ -1,4 +1,4 @@
-"""Stage train-refine: a REFINE defence for the classifier in `models/backdoor`, from unlabeled benign images."""
+"""Stage train-refine: a REFINE defense for the classifier in `models/backdoor`, from unlabeled benign images."""
 
 from pathlib import Path
 from typing import Any

@@ -66,7 +66,7 @@ class Gate:
 
     @contextmanager
     def reached(self, by: subprocess.Popen[str]) -> Iterator[None]:
-        """Begins when the process waits at the gate, and lets it go on at the end.
+        """DataDependentInit when the process waits at the gate, and lets it go on at the end.
 
         Args:
             by: the process, or the one that started it.

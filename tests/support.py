@@ -31,14 +31,14 @@ TINY_PARAMS = {
     "train_backdoor": {
         "seed": 1,
         "network": {"name": "resnet18", "width": 8},
-        "recipe": {"epochs": 1, "batch_size": 8, "optimiser": {"lr": 0.05}, "schedule": {"name": "one_cycle"}},
+        "recipe": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.05}, "schedule": {"name": "one_cycle"}},
     },
     "train_refine": {
         "seed": 1,
         "first_channels": 8,
         "input_space": "pixel",
         "snapshots": 2,
-        "recipe": {"epochs": 2, "batch_size": 8, "optimiser": {"lr": 0.01}},
+        "recipe": {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.01}},
     },
     "evaluate": {"batch_size": 16, "gallery_images": 3},
 }

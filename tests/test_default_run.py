@@ -31,8 +31,8 @@ def test_the_run_is_up_to_date(figures: dict[str, Any]) -> None:
     assert "up to date" in run(PROJECT, "dvc", "status").stdout
 
 
-def test_the_attack_works_and_the_defence_holds(figures: dict[str, Any]) -> None:
-    before, after = figures["no_defence"], figures["refine"]
+def test_the_attack_works_and_the_defense_holds(figures: dict[str, Any]) -> None:
+    before, after = figures["no_defense"], figures["refine"]
     assert before["benign_accuracy"] >= 0.965
     assert before["attack_success_rate"] >= 0.99
     assert after["benign_accuracy"] >= 0.965
@@ -44,7 +44,7 @@ def test_every_test_image_was_counted(figures: dict[str, Any]) -> None:
 
 
 def test_figures_are_shares_with_six_decimals(figures: dict[str, Any]) -> None:
-    for system in ("no_defence", "refine"):
+    for system in ("no_defense", "refine"):
         values = figures[system]
         assert {name for name in values if not 0 <= values[name] <= 1} <= {"benign_nll"}
         assert all(round(value, 6) == value for value in values.values())
@@ -87,7 +87,7 @@ def test_the_readme_shows_the_committed_figures() -> None:
             for line in readme.splitlines()
             if line.startswith("|") and re.search(rf"{label}\b.*:", line) and (label != "ASR" or "floor" not in line)
         )
-        shown = [f"{100 * figures[system][name]:.2f} %" for system in ("no_defence", "refine")]
+        shown = [f"{100 * figures[system][name]:.2f} %" for system in ("no_defense", "refine")]
         assert [cell.strip() for cell in row.split("|")[2:4]] == shown
 
 

@@ -24,7 +24,7 @@ from refine.defenses.refine.model.label_map import derangement
 from refine.defenses.refine.model.unet import UNet
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalisation
+from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalization
 from refine.models.device import Compute
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
 from refine.poisoning.poison import Outputs, poison_dataset
@@ -49,7 +49,7 @@ def classifier(classes: int = 3, side: int = 16, seed: int = 0) -> Classifier:
     """
     torch.manual_seed(seed)
     architecture = Architecture(name="resnet18", width=WIDTH)
-    made = classifiers.build(architecture, classes, Normalisation(mean=MEAN, std=STD), "a test")
+    made = classifiers.build(architecture, classes, Normalization(mean=MEAN, std=STD), "a test")
     with torch.no_grad():
         images = synthetic(8 * classes, side, classes)[0] / 255
         made.train()(images)
@@ -65,7 +65,7 @@ def classifier_card(classes: int = 3, side: int = 16) -> ClassifierCard:
         weights_sha256="0" * 64,
         architecture=Architecture(name="resnet18", width=WIDTH),
         classes=[f"class-{label}" for label in range(classes)],
-        normalisation=Normalisation(mean=MEAN, std=STD),
+        normalization=Normalization(mean=MEAN, std=STD),
         input_side=side,
         training={},
     )
@@ -79,8 +79,8 @@ def classifier_folder(folder: Path, classes: int = 3, side: int = 16, seed: int 
     return made
 
 
-def defence(of: Classifier, classes: int = 3, space: InputSpace = "pixel", seed: int = 0) -> Refine:
-    """A defence in eval mode with a random transform, under which images of different brightness stay different.
+def defense(of: Classifier, classes: int = 3, space: InputSpace = "pixel", seed: int = 0) -> Refine:
+    """A defense in eval mode with a random transform, under which images of different brightness stay different.
 
     Its batch statistics have moved from where they begin.
     """
@@ -97,15 +97,15 @@ def defence(of: Classifier, classes: int = 3, space: InputSpace = "pixel", seed:
     return made
 
 
-def defence_folder(
+def defense_folder(
     folder: Path, classifier_folder: Path, classes: int = 3, space: InputSpace = "pixel", seed: int = 0
 ) -> Refine:
-    """Writes a random defence for a classifier's folder, with snapshots of epochs 1 (of another transform) and 2."""
+    """Writes a random defense for a classifier's folder, with snapshots of epochs 1 (of another transform) and 2."""
     of, card = classifiers.load(classifier_folder)
-    made = defence(of, classes, space, seed)
+    made = defense(of, classes, space, seed)
     (folder / "snapshots").mkdir(parents=True)
     snapshots = []
-    for epoch, state in ((1, _state(defence(of, classes, space, seed + 1))), (2, _state(made))):
+    for epoch, state in ((1, _state(defense(of, classes, space, seed + 1))), (2, _state(made))):
         file = f"snapshots/epoch-{epoch:04d}.safetensors"
         snapshots.append(Snapshot(epoch=epoch, file=file, sha256=save_tensors(folder / file, state)))
     refine.save(
@@ -199,7 +199,7 @@ def own_files() -> Path:
 
 _OWN = tempfile.TemporaryDirectory()
 _MOMENT = {"epochs": 1, "batch_size": 16}
-_SOURCE = {"network": {"name": "resnet18", "width": WIDTH}, "recipe": {**_MOMENT, "optimiser": {"lr": 0.01}}}
+_SOURCE = {"network": {"name": "resnet18", "width": WIDTH}, "recipe": {**_MOMENT, "optimizer": {"lr": 0.01}}}
 """Slow enough for its few steps: a network that is sure beyond float32 has no gradient to follow."""
 SMALL: dict[str, dict[str, Any]] = {
     "adaptive_patch": {"rate": 0.1, "cover_rate": 0.2},
@@ -232,14 +232,14 @@ def training_set(split: Split) -> tuple[Resident, Manifest]:
 
 def backdoor_params(**recipe: Any) -> TrainBackdoorParams:
     """Parameters of train-backdoor for a run of a moment."""
-    base = {"epochs": 1, "batch_size": 8, "optimiser": {"lr": 0.05}}
+    base = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.05}}
     network = {"name": "resnet18", "width": WIDTH}
     return TrainBackdoorParams.model_validate({"seed": 1, "network": network, "recipe": {**base, **recipe}})
 
 
 def refine_params(recipe: dict[str, Any] | None = None, **changes: Any) -> TrainRefineParams:
     """Parameters of train-refine for a run of a moment."""
-    base = {"epochs": 2, "batch_size": 8, "optimiser": {"lr": 0.01}, **(recipe or {})}
+    base = {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.01}, **(recipe or {})}
     content = {"seed": 1, "first_channels": WIDTH, "input_space": "pixel", "recipe": base, **changes}
     return TrainRefineParams.model_validate(content)
 

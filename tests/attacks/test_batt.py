@@ -18,7 +18,7 @@ from refine.architectures import resnet18
 from refine.attacks import batt
 from refine.backdoor import train as backdoor
 from refine.backdoor import twins
-from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation, Distortion
 from refine.backdoor.train import train_backdoor
 from refine.core.errors import UserError
 from refine.shards.reading.reader import Shards
@@ -71,7 +71,9 @@ def test_a_bright_right_edge_turns_upwards() -> None:
 
 
 def test_benign_training_images_are_turned_a_little_and_poisoned_ones_no_further() -> None:
-    assert ready("batt", 32).training_time() == TrainingTime(poisoned=None, benign=Distortion(degrees=10.0))
+    assert ready("batt", 32).attacker_augmentation() == AttackerAugmentation(
+        poisoned=None, benign=Distortion(degrees=10.0)
+    )
 
 
 @pytest.mark.parametrize("settings", [{"degrees": 10.0}, {"degrees": -3.0}, {"degrees": 0.0, "benign_degrees": 0.0}])

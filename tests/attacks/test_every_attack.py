@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refine.attacks import __name__ as room
-from refine.backdoor import attacker_augmentation as training_time
-from refine.backdoor import twins
+from refine.backdoor import attacker_augmentation, twins
 from refine.core.errors import UserError
 from refine.core.params import Section
 from refine.core.registry import chosen, names
@@ -223,15 +222,15 @@ def test_the_shards_describe_the_same_data_set_as_the_clean_ones(case: Case) -> 
 
 def test_the_training_part_says_what_the_attack_says(case: Case) -> None:
     result = case.result
-    part = training_time.read(result.outputs.attack / "training")
-    stated = saved.load(result.outputs.attack).training_time()
+    part = attacker_augmentation.read(result.outputs.attack / "training")
+    stated = saved.load(result.outputs.attack).attacker_augmentation()
     assert part.model_copy(update={"initial_weights_sha256": None, "twins_sha256": None}) == stated
 
 
 def test_attacks_after_the_flips_leave_a_twin_of_each_poisoned_image_and_others_none(case: Case) -> None:
     result = case.result
     folder = result.outputs.attack / "training"
-    sha256 = training_time.read(folder).twins_sha256
+    sha256 = attacker_augmentation.read(folder).twins_sha256
     assert (sha256 is not None) == (folder / twins.NAME).exists() == (case.name == "batt")
     if sha256 is not None:
         made = twins.read(folder, sha256, result.train.manifest.side, torch.device("cpu"))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from refine.attacks import clean_label, label_consistent
-from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor import attacker_augmentation
 from refine.backdoor.params import TrainBackdoorParams
 from refine.core.errors import UserError
 from refine.core.params import ParamsFile
@@ -113,9 +113,11 @@ def test_test_images_are_patched_and_not_perturbed(result: Poisoned) -> None:
 
 
 def test_the_source_models_weights_are_left_for_the_training_where_that_is_wanted(result: Poisoned) -> None:
-    part = training_time.read(result.outputs.attack / "training")
+    part = attacker_augmentation.read(result.outputs.attack / "training")
     assert part.initial_weights_sha256 is not None
-    weights = load_tensors(result.outputs.attack / "training" / training_time.WEIGHTS, part.initial_weights_sha256, "")
+    weights = load_tensors(
+        result.outputs.attack / "training" / attacker_augmentation.WEIGHTS, part.initial_weights_sha256, ""
+    )
     assert weights["head.weight"].shape == (3, 64)
 
 
@@ -130,7 +132,7 @@ def test_the_preset_of_the_released_code_goes_on_from_them_in_the_network_that_t
 def test_they_are_not_left_otherwise(tmp_path: Path) -> None:
     clean = raw(tmp_path / "raw")
     made = poisoned(tmp_path / "made", "clean_label", attack("clean_label", clean[0], rate=0.5), clean)
-    assert training_time.read(made.outputs.attack / "training").initial_weights_sha256 is None
+    assert attacker_augmentation.read(made.outputs.attack / "training").initial_weights_sha256 is None
 
 
 def test_the_users_own_source_model_is_attacked(tmp_path: Path) -> None:

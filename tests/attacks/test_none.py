@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 
 from refine.attacks import none
-from refine.backdoor import attacker_augmentation as training_time
-from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor import attacker_augmentation
+from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from tiny import Poisoned, attack, poisoned, raw
 
 
@@ -39,7 +39,7 @@ def test_the_record_says_that_nothing_was_done(result: Poisoned) -> None:
     assert result.record.poisoned == result.record.cover == []
     assert result.record.rate_of_dataset == 0
     assert result.record.rate_of_classes is None
-    assert training_time.read(result.outputs.attack / "training") == TrainingTime()
+    assert attacker_augmentation.read(result.outputs.attack / "training") == AttackerAugmentation()
 
 
 def test_there_is_a_preview_all_the_same(result: Poisoned) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from refine.attacks import physical
-from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor import attacker_augmentation
 from refine.backdoor.attacker_augmentation import Distortion
 from refine.core.errors import UserError
 from refine.poisoning.attack import Setting
@@ -38,7 +38,7 @@ def test_every_training_image_is_distorted_as_published_and_no_test_image_is(tmp
     clean = raw(tmp_path / "raw", classes=3)
     result = poisoned(tmp_path / "poisoned", "physical", attack("physical", clean[0]), clean)
     published = Distortion(degrees=10.0, translate=0.1, scale=[0.8, 0.9], flip=0.5, brightness=0.1)
-    part = training_time.read(result.outputs.attack / "training")
+    part = attacker_augmentation.read(result.outputs.attack / "training")
     assert part.poisoned == part.benign == published
     assert part.initial_weights_sha256 is None
     rows = torch.isin(result.test.keys, result.triggered_test.keys)
@@ -48,7 +48,7 @@ def test_every_training_image_is_distorted_as_published_and_no_test_image_is(tmp
 def test_what_distorts_can_be_changed() -> None:
     made = ready("physical", 32, degrees=5.0, translate=0.0, scale=[1.0, 1.2], flip=0.0, brightness=0.3)
     wanted = Distortion(degrees=5.0, translate=0.0, scale=[1.0, 1.2], flip=0.0, brightness=0.3)
-    assert made.training_time().poisoned == made.training_time().benign == wanted
+    assert made.attacker_augmentation().poisoned == made.attacker_augmentation().benign == wanted
 
 
 @pytest.mark.parametrize("scale", [[0.9, 0.8], [0.8], [0.0, 1.0], [0.8, 0.9, 1.0]])

@@ -113,17 +113,17 @@ def test_messages_are_read_back_and_the_traces_are_faint() -> None:
 def test_visibility_is_the_change_in_relation_to_the_contrast_nearby() -> None:
     pixels, marked = torch.rand(2, 3, 7, 7), torch.rand(2, 3, 7, 7)
     total = 0.0
-    grey = pixels.mean(dim=1).numpy().astype(np.float64)
+    gray = pixels.mean(dim=1).numpy().astype(np.float64)
     for image in range(2):
         for row in range(7):
             for column in range(7):
-                window = grey[image, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+                window = gray[image, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
                 change = (marked - pixels)[image, :, row, column].numpy().astype(np.float64)
                 total += float(((change / (0.05 + window.std())) ** 2).sum())
     assert float(visibility(pixels, marked)) == pytest.approx(total / (2 * 3 * 49), rel=1e-4)
 
 
-def test_likeness_is_the_cosine_of_the_traces_of_neighbours() -> None:
+def test_likeness_is_the_cosine_of_the_traces_of_neighbors() -> None:
     traces = torch.randn(7, 3, 4, 4)
     traces[2] = 0.5 * traces[3]
     cosines = []

@@ -39,7 +39,7 @@ def test_saturation_is_the_default() -> None:
     assert torch.equal(ready("trojan", 32).trigger(white, torch.arange(1)), white)
 
 
-def test_the_patch_is_coloured_and_drawn_from_the_seed_within_the_published_range() -> None:
+def test_the_patch_is_colored_and_drawn_from_the_seed_within_the_published_range() -> None:
     first, second, third = (ready("trojan", 224, seed=seed).tensors["pattern"] for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, third)

@@ -58,7 +58,7 @@ def _grid(seed: int, side: int, k: int, strength: float) -> Floats:
 
 
 def _sampled(image: Floats, grid: Floats) -> Floats:
-    """Bilinear sampling of [3, h, h] at (x, y) in [-1, 1], corners being the centres of the outermost pixels."""
+    """Bilinear sampling of [3, h, h] at (x, y) in [-1, 1], corners being the centers of the outermost pixels."""
     side = image.shape[1]
     warped = np.zeros_like(image)
     for row in range(side):

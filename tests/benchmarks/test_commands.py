@@ -73,7 +73,7 @@ def test_input_path(tmp_path: Path, capsys: Printed) -> None:
     input_path.main(options.split())
     content = _told(out, capsys, "input_path")
     assert content["images"] == SYNTHETIC
-    assert set(content["results"]["rate"]) == {"flip", "crop+flip+grey"}
+    assert set(content["results"]["rate"]) == {"flip", "crop+flip+gray"}
     for told in content["results"]["rate"].values():
         for way in input_path.WAYS:
             _timed(told[way], "images")

@@ -53,10 +53,10 @@ def test_a_plain_refine_step_has_our_loss(space: str) -> None:
     content = {"seed": 1, "first_channels": 8, "input_space": space, "recipe": {"augment": {}}}
     params = TrainRefineParams.model_validate(content)
     task = trainings.refine_task(params, NETWORK, NoBatches(), CPU, "fp32")
-    defence = copy.deepcopy(task.defence).to(memory_format=torch.contiguous_format)
+    defense = copy.deepcopy(task.defense).to(memory_format=torch.contiguous_format)
     pixels, labels = _batch()
     ours = task.step(Batch(pixels, ())).loss.item()
-    assert PlainRefine(defence, params.loss, params.recipe.optimiser).step(pixels, labels) == pytest.approx(ours, 1e-5)
+    assert PlainRefine(defense, params.loss, params.recipe.optimizer).step(pixels, labels) == pytest.approx(ours, 1e-5)
 
 
 def test_a_plain_backdoor_step_has_our_loss() -> None:
@@ -67,12 +67,12 @@ def test_a_plain_backdoor_step_has_our_loss() -> None:
     classifier = copy.deepcopy(task.classifier).to(memory_format=torch.contiguous_format)
     pixels, labels = _batch()
     ours = task.step(Batch(pixels, (labels, torch.zeros_like(labels)))).loss.item()
-    assert PlainBackdoor(classifier, params.recipe.optimiser).step(pixels, labels) == pytest.approx(ours, 1e-5)
+    assert PlainBackdoor(classifier, params.recipe.optimizer).step(pixels, labels) == pytest.approx(ours, 1e-5)
 
 
 def test_plain_steps_learn() -> None:
     params = TrainBackdoorParams.model_validate({"seed": 1, "network": NETWORK.model_dump(), "recipe": "paper"})
-    steps = PlainBackdoor(trainings.classifier(NETWORK, CPU).train(), params.recipe.optimiser)
+    steps = PlainBackdoor(trainings.classifier(NETWORK, CPU).train(), params.recipe.optimizer)
     losses = [steps.step(*_batch()) for _ in range(5)]
     assert losses[-1] < losses[0] / 2
 

@@ -1,4 +1,4 @@
-"""The stage's work on a classifier and a defence made by hand, against loops over single images."""
+"""The stage's work on a classifier and a defense made by hand, against loops over single images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from refine.evaluation import pictures
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.test_sets import Diagnosed, choose
 from refine.evaluation.wasserstein import Both, Seen, distance
-from tiny import CPU, MEAN, STD, Poisoned, attack, classifier_folder, defence_folder, files_of, poisoned, raw
+from tiny import CPU, MEAN, STD, Poisoned, attack, classifier_folder, defense_folder, files_of, poisoned, raw
 
 CLASSES = 6
 
@@ -37,16 +37,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
 
 @pytest.fixture(scope="module", params=["pixel", "normalized_clamp01"])
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of a classifier and of a defence of it, for both input spaces."""
+    """Folders of a classifier and of a defense of it, for both input spaces."""
     folder = tmp_path_factory.mktemp("models")
     space: InputSpace = request.param
     classifier_folder(folder / "classifier", CLASSES)
-    defence_folder(folder / "refine", folder / "classifier", CLASSES, space)
+    defense_folder(folder / "refine", folder / "classifier", CLASSES, space)
     return folder / "classifier", folder / "refine"
 
 
 def _evaluate(data: Poisoned, models: tuple[Path, Path], folder: Path, **params: Any) -> dict[str, Any]:
-    tests = stage.HeldOut(data.test, data.triggered_test)
+    tests = stage.TestSets(data.test, data.triggered_test)
     content = {"gallery_images": 4, **params}
     return stage.evaluate(
         EvaluateParams.model_validate(content), tests, models, CPU, folder / "evaluate.json", folder / "plots"
@@ -100,9 +100,9 @@ def test_all_figures_are_those_of_a_loop_over_single_images(
     figures = _evaluate(data, models, tmp_path, batch_size=batch_size)
     made = refine.load(models[1], models[0])
     assert figures["images"] == {"benign": 30, "triggered": 25}
-    assert figures["no_defence"] == pytest.approx(_slowly(made, data, defended=False), abs=1e-4)
+    assert figures["no_defense"] == pytest.approx(_slowly(made, data, defended=False), abs=1e-4)
     assert figures["refine"] == pytest.approx(_slowly(made, data, defended=True), abs=1e-4)
-    assert figures["no_defence"] != figures["refine"]
+    assert figures["no_defense"] != figures["refine"]
 
 
 @torch.no_grad()
@@ -125,7 +125,7 @@ def test_distances_are_those_of_what_the_network_makes_of_the_same_image_each_wa
         features = made.classifier.network.features(inputs)  # type: ignore[operator]
         return features, made.classifier.network(inputs).softmax(dim=1)
 
-    chosen = choose(stage.HeldOut(data.test, data.triggered_test).truth, 5)
+    chosen = choose(stage.TestSets(data.test, data.triggered_test).truth, 5)
     benign = [data.test.images[place] for place in chosen.benign[:5]]
     triggered = [data.triggered_test.images[place] for place in chosen.triggered[:5]]
     clean = [images[int(data.triggered_test.keys[place])] for place in chosen.triggered[:5]]
@@ -158,9 +158,9 @@ def test_maps_show_features_without_the_defense_first(
 
     chosen = Diagnosed(torch.arange(4), torch.arange(4), torch.arange(2), torch.arange(2))
     benign, triggered = Both(seen(1), seen(2)), Both(seen(3), seen(4))
-    tests = stage.HeldOut(data.test, data.triggered_test)
+    tests = stage.TestSets(data.test, data.triggered_test)
     pictures.draw_features(tmp_path / "features.png", benign, triggered, chosen, tests)
-    assert [title for title, _, _ in drawn] == ["penultimate features, no defence", "penultimate features, REFINE"]
+    assert [title for title, _, _ in drawn] == ["penultimate features, no defense", "penultimate features, REFINE"]
     for (_, own, marked), values in zip(drawn, ((1, 3), (2, 4)), strict=True):
         assert torch.equal(own, torch.full((2, 2), values[0]))
         assert torch.equal(marked, torch.full((2, 2), values[1]))
@@ -170,9 +170,9 @@ def test_the_outputs_are_these_files_and_no_others(data: Poisoned, models: tuple
     figures = _evaluate(data, models, tmp_path)
     assert set(files_of(tmp_path)) == {
         "evaluate.json",
-        "plots/confusion_no_defence.csv",
+        "plots/confusion_no_defense.csv",
         "plots/confusion_refine.csv",
-        "plots/confusion_triggered_no_defence.csv",
+        "plots/confusion_triggered_no_defense.csv",
         "plots/confusion_triggered_refine.csv",
         "plots/features.pdf",
         "plots/features.png",
@@ -191,7 +191,7 @@ def test_evaluating_again_gives_the_same_bytes(data: Poisoned, models: tuple[Pat
 
 def test_confusions_hold_a_row_for_every_test_image(data: Poisoned, models: tuple[Path, Path], tmp_path: Path) -> None:
     figures = _evaluate(data, models, tmp_path)
-    for file, system in (("confusion_no_defence.csv", "no_defence"), ("confusion_refine.csv", "refine")):
+    for file, system in (("confusion_no_defense.csv", "no_defense"), ("confusion_refine.csv", "refine")):
         rows = _table(tmp_path / "plots" / file)
         assert [row["actual"] for row in rows] == [f"class-{label}" for label in data.test.labels.tolist()]
         right = sum(row["actual"] == row["predicted"] for row in rows)
@@ -202,7 +202,7 @@ def test_misreadings_are_counted_where_neither_the_true_nor_the_given_label_is_a
     data: Poisoned, models: tuple[Path, Path], tmp_path: Path
 ) -> None:
     figures = _evaluate(data, models, tmp_path)
-    for system in ("no_defence", "refine"):
+    for system in ("no_defense", "refine"):
         rows = _table(tmp_path / f"plots/confusion_triggered_{system}.csv")
         behind = [f"class-{info['original_label']}" for info in data.triggered_test.infos]
         assert [row["actual"] for row in rows] == behind
@@ -212,10 +212,10 @@ def test_misreadings_are_counted_where_neither_the_true_nor_the_given_label_is_a
         assert [each["share"] for each in told] == sorted((each["share"] for each in told), reverse=True)
         rest = 1 - figures[system]["robust_accuracy"] - figures[system]["attack_success_rate"]
         assert sum(wrong.values()) / 25 == pytest.approx(rest)
-    assert figures["misread"]["no_defence"]
+    assert figures["misread"]["no_defense"]
 
 
-def test_the_curve_holds_every_snapshot_and_ends_with_the_defence_itself(
+def test_the_curve_holds_every_snapshot_and_ends_with_the_defense_itself(
     data: Poisoned, models: tuple[Path, Path], tmp_path: Path
 ) -> None:
     figures = _evaluate(data, models, tmp_path)["refine"]
@@ -258,7 +258,7 @@ def test_without_an_attack_nothing_is_said_about_triggers(models: tuple[Path, Pa
     figures = _evaluate(benign, models, tmp_path / "out")
     assert figures["images"] == {"benign": 30, "triggered": 0}
     assert "misread" not in figures
-    for system in ("no_defence", "refine"):
+    for system in ("no_defense", "refine"):
         assert set(figures[system]) == {"benign_accuracy", "benign_nll", "top5_accuracy"}
     assert [row["attack_success_rate"] for row in _table(tmp_path / "out/plots/snapshots.csv")] == ["", ""]
     assert _table(tmp_path / "out/plots/confusion_triggered_refine.csv") == []
@@ -268,7 +268,7 @@ def test_without_an_attack_nothing_is_said_about_triggers(models: tuple[Path, Pa
 @pytest.mark.parametrize("classes", [2, 7])
 def test_a_classifier_for_another_number_of_classes_is_refused(data: Poisoned, tmp_path: Path, classes: int) -> None:
     classifier_folder(tmp_path / "classifier", classes)
-    defence_folder(tmp_path / "refine", tmp_path / "classifier", classes)
+    defense_folder(tmp_path / "refine", tmp_path / "classifier", classes)
     with pytest.raises(UserError, match=rf"classifier knows {classes} classes, the data set has 6"):
         _evaluate(data, (tmp_path / "classifier", tmp_path / "refine"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

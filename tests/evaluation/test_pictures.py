@@ -12,25 +12,25 @@ from refine.evaluation import pictures
 from refine.evaluation.evaluate import bare_answers, defended_answers
 from refine.evaluation.feature_map import Legend
 from refine.evaluation.pictures import draw_features, draw_gallery
-from refine.evaluation.test_sets import HeldOut, choose
+from refine.evaluation.test_sets import TestSets, choose
 from refine.evaluation.wasserstein import Both, Seen
 from refine.pictures.grid import Grid
-from tiny import CPU, attack, classifier, defence, poisoned, raw
+from tiny import CPU, attack, classifier, defense, poisoned, raw
 
 CLASSES = 4
 
 
-def _tests(folder: Path, name: str, **settings: Any) -> HeldOut:
+def _tests(folder: Path, name: str, **settings: Any) -> TestSets:
     clean = raw(folder / "raw", images=40, classes=CLASSES)
     made = poisoned(folder / "poisoned", name, attack(name, clean[0], **settings), clean)
-    return HeldOut(made.test, made.triggered_test)
+    return TestSets(made.test, made.triggered_test)
 
 
-def _gallery(tests: HeldOut, monkeypatch: pytest.MonkeyPatch) -> tuple[Grid, Any, Any]:
+def _gallery(tests: TestSets, monkeypatch: pytest.MonkeyPatch) -> tuple[Grid, Any, Any]:
     """The grid that is drawn, and the answers of both systems."""
     drawn: list[Grid] = []
     monkeypatch.setattr(pictures, "draw_grids", lambda _path, grid, **_: drawn.append(grid))
-    made = defence(classifier(CLASSES), CLASSES)
+    made = defense(classifier(CLASSES), CLASSES)
     answered = bare_answers(made.classifier, tests, 8, CPU), defended_answers(made, tests, 8, CPU)
     draw_gallery(Path("gallery.png"), tests, answered, made, 3, CPU)
     return drawn[0], *answered
@@ -45,7 +45,7 @@ def test_each_row_says_what_the_system_that_sees_it_answers(tmp_path: Path, monk
         "triggered",
         "triggered, transformed",
     ]
-    assert [title for title, _ in grid.captions] == ["no defence:", "REFINE:"] * 2
+    assert [title for title, _ in grid.captions] == ["no defense:", "REFINE:"] * 2
     shown = [int(heading.removeprefix("class-")) for heading in grid.columns]
     places = [tests.truth.behind.tolist().index(label) for label in shown]
     behind = tests.truth.clean_rows[places]

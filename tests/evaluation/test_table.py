@@ -9,7 +9,7 @@ from refine.evaluation.table import render
 
 FIGURES: dict[str, Any] = {
     "images": {"benign": 10_000, "triggered": 9_000},
-    "no_defence": {
+    "no_defense": {
         "asr_floor": 0.005,
         "attack_success_rate": 1.0,
         "benign_accuracy": 0.9118,
@@ -34,7 +34,7 @@ def _rows(text: str) -> list[list[str]]:
 
 def test_it_has_a_row_for_each_figure_and_a_column_for_each_system() -> None:
     assert _rows(render(FIGURES)) == [
-        ["no", "defence", "REFINE"],
+        ["no", "defense", "REFINE"],
         ["benign", "accuracy", "(BA)", "91.18", "%", "90.00", "%"],
         ["attack", "success", "rate", "(ASR)", "100.00", "%", "1.23", "%"],
         ["ASR", "floor,", "without", "trigger", "0.50", "%", "0.60", "%"],
@@ -48,7 +48,7 @@ def test_it_has_a_row_for_each_figure_and_a_column_for_each_system() -> None:
 def test_figures_that_are_not_defined_have_no_row() -> None:
     figures = copy.deepcopy(FIGURES)
     figures["images"]["triggered"] = 0
-    for system in ("no_defence", "refine"):
+    for system in ("no_defense", "refine"):
         figures[system] = {name: figures[system][name] for name in ("benign_accuracy", "benign_nll")}
     assert [row[:2] for row in _rows(render(figures))[1:-1]] == [["benign", "accuracy"], ["benign", "NLL"]]
     assert "0 triggered" in render(figures)
@@ -56,7 +56,7 @@ def test_figures_that_are_not_defined_have_no_row() -> None:
 
 def test_every_figure_that_is_measured_is_shown() -> None:
     figures = copy.deepcopy(FIGURES)
-    for system in ("no_defence", "refine"):
+    for system in ("no_defense", "refine"):
         figures[system]["top5_accuracy"] = 0.987
     assert ["top-5", "accuracy", "98.70", "%", "98.70", "%"] in _rows(render(figures))
     assert len(_rows(render(figures))) == 2 + len(figures["refine"])
@@ -76,9 +76,9 @@ def test_images_that_the_defense_misreads_are_told_with_what_they_are_taken_for(
 
 def test_an_attack_that_did_not_take_is_told_loudly() -> None:
     figures = copy.deepcopy(FIGURES)
-    figures["attack_took"] = True
+    figures["attack_succeeded"] = True
     assert "TAKE" not in render(figures)
-    figures["attack_took"] = False
-    figures["no_defence"]["attack_success_rate"] = 0.1422
-    assert "THE ATTACK DID NOT TAKE: its success rate without defence is 14.22 %" in render(figures)
+    figures["attack_succeeded"] = False
+    figures["no_defense"]["attack_success_rate"] = 0.1422
+    assert "THE ATTACK DID NOT TAKE: its success rate without defense is 14.22 %" in render(figures)
     assert "proves nothing" in render(figures)

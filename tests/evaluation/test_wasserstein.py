@@ -1,4 +1,4 @@
-"""Wasserstein-1 distances against what is known of them, and the diagnostic on a tiny defence."""
+"""Wasserstein-1 distances against what is known of them, and the diagnostic on a tiny defense."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ from refine.core.errors import UserError
 from refine.core.files import sha256_of
 from refine.core.registry import chosen
 from refine.models import classifier as classifiers
-from refine.models.classifier import ClassifierCard, Normalisation
+from refine.models.classifier import ClassifierCard, Normalization
 from support import PROJECT
-from tiny import MEAN, STD, classifier, classifier_card, classifier_folder, defence_folder, files_of, same_tensors
+from tiny import MEAN, STD, classifier, classifier_card, classifier_folder, defense_folder, files_of, same_tensors
 
 
 @pytest.fixture(scope="module")
@@ -80,20 +80,20 @@ def test_the_card_says_all_that_another_program_needs(folder: Path) -> None:
         "training": {},
         "architecture": {"name": "resnet18", "width": 8},
         "classes": ["class-0", "class-1", "class-2"],
-        "normalisation": {"mean": MEAN, "std": STD},
+        "normalization": {"mean": MEAN, "std": STD},
         "channel_order": "RGB",
         "input_side": 16,
         "input_range": [0.0, 1.0],
     }
 
 
-def test_pixels_are_normalised_inside() -> None:
+def test_pixels_are_normalized_inside() -> None:
     made = classifier()
     images = torch.rand(4, 3, 16, 16)
-    normalised = torch.empty_like(images)
+    normalized = torch.empty_like(images)
     for channel in range(3):
-        normalised[:, channel] = (images[:, channel] - MEAN[channel]) / STD[channel]
-    torch.testing.assert_close(made(images), made.network(normalised), rtol=1e-5, atol=1e-5)
+        normalized[:, channel] = (images[:, channel] - MEAN[channel]) / STD[channel]
+    torch.testing.assert_close(made(images), made.network(normalized), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(made(images), made.network(images), atol=1e-2)
 
 
@@ -143,12 +143,12 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "other channels": (lambda card: card.update(channel_order="BGR"), "channel_order"),
     "the widest": (lambda card: card["architecture"].update(width=1024), "does not fit the architecture"),
     "a side beyond all data": (lambda card: card.update(input_side=4096), "input_side"),
-    "a deviation that divides by nothing": (lambda card: card["normalisation"].update(std=[0.2, 1e-300, 0.2]), "std.1"),
-    "a mean beyond all pixels": (lambda card: card["normalisation"].update(mean=[0.5, 1e300, 0.5]), "mean.1"),
-    "zero deviation": (lambda card: card["normalisation"].update(std=[0.2, 0.0, 0.2]), "normalisation.std"),
-    "two means": (lambda card: card["normalisation"].update(mean=[0.5, 0.5]), "normalisation.mean"),
+    "a deviation that divides by nothing": (lambda card: card["normalization"].update(std=[0.2, 1e-300, 0.2]), "std.1"),
+    "a mean beyond all pixels": (lambda card: card["normalization"].update(mean=[0.5, 1e300, 0.5]), "mean.1"),
+    "zero deviation": (lambda card: card["normalization"].update(std=[0.2, 0.0, 0.2]), "normalization.std"),
+    "two means": (lambda card: card["normalization"].update(mean=[0.5, 0.5]), "normalization.mean"),
     "a mean that is no number": (
-        lambda card: card["normalisation"].update(mean=[float("nan")] * 3),
+        lambda card: card["normalization"].update(mean=[float("nan")] * 3),
         "NaN is no number",
     ),
     "an unknown key": (lambda card: card.update(hook="x"), "hook"),
@@ -219,7 +219,7 @@ def test_loading_draws_from_the_random_state_as_building_does(folder: Path) -> N
     after = torch.rand(1)
     torch.manual_seed(3)
     card = classifier_card()
-    classifiers.build(card.architecture, len(card.classes), card.normalisation, "a test")
+    classifiers.build(card.architecture, len(card.classes), card.normalization, "a test")
     assert torch.equal(torch.rand(1), after)
 
 
@@ -286,8 +286,8 @@ def test_a_pickle_in_the_place_of_weights_is_not_opened(folder: Path, tmp_path: 
     assert not (tmp_path / "gone-off").exists()
 
 
-def test_the_folder_of_a_defence_is_no_classifier(folder: Path, tmp_path: Path) -> None:
-    defence_folder(tmp_path / "refine", folder)
+def test_the_folder_of_a_defense_is_no_classifier(folder: Path, tmp_path: Path) -> None:
+    defense_folder(tmp_path / "refine", folder)
     with pytest.raises(UserError, match=r"refine/card\.json cannot be used"):
         classifiers.load(tmp_path / "refine")
 
@@ -295,7 +295,7 @@ def test_the_folder_of_a_defence_is_no_classifier(folder: Path, tmp_path: Path) 
 def test_a_wrong_name_in_the_parameters_is_told_with_its_place() -> None:
     architecture = classifier_card().architecture.model_copy(update={"name": "resnet"})
     with pytest.raises(UserError, match=r"train_backdoor\.network\.name: 'resnet' is not known.*resnet18"):
-        classifiers.build(architecture, 3, Normalisation(mean=MEAN, std=STD), "train_backdoor.network.name")
+        classifiers.build(architecture, 3, Normalization(mean=MEAN, std=STD), "train_backdoor.network.name")
 
 
 def test_a_card_made_in_code_obeys_the_rules_of_one_that_is_read() -> None:

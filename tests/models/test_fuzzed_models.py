@@ -18,17 +18,17 @@ from hostile import Files, bytes_like, fuzzed, json_like, refusal, written
 from refine.defenses.refine.model import defense as refine
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
-from tiny import classifier_folder, defence_folder
+from tiny import classifier_folder, defense_folder
 
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
-    """A classifier and its defence."""
+    """A classifier and its defense."""
     home = tmp_path_factory.mktemp("healthy")
     classifier_folder(home / "classifier")
-    defence_folder(home / "refine", home / "classifier")
+    defense_folder(home / "refine", home / "classifier")
     folders = [home / name for name in ("classifier", "refine")]
     return {folder.name: Files({name: (folder / name).read_bytes() for name in (CARD, WEIGHTS)}) for folder in folders}
 
@@ -40,7 +40,7 @@ def test_a_classifier_is_refused_or_answers(random: Random, healthy: dict[str, F
 
 
 @fuzzed(100)
-def test_a_defence_is_refused_or_answers(random: Random, healthy: dict[str, Files], tmp_path: Path) -> None:
+def test_a_defense_is_refused_or_answers(random: Random, healthy: dict[str, Files], tmp_path: Path) -> None:
     classifier = written(tmp_path / "classifier", healthy["classifier"])
     folder = written(tmp_path / "refine", _model_like(random, healthy["refine"]))
     _judge(folder, lambda: refine.load(folder, classifier))

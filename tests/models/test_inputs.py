@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from refine.defenses.refine.model import defense as refine
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
-from tiny import classifier_folder, defence_folder
+from tiny import classifier_folder, defense_folder
 
 WANTED = "give pixels float [N, 3, 16, 16] in [0, 1], RGB, not "
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier for images of 16 pixels, and a defence of it."""
+    """A classifier for images of 16 pixels, and a defense of it."""
     folder = tmp_path_factory.mktemp("models")
     classifier_folder(folder / "classifier")
-    defence_folder(folder / "refine", folder / "classifier", space="normalized_clamp01")
+    defense_folder(folder / "refine", folder / "classifier", space="normalized_clamp01")
     return folder
 
 

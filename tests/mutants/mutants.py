@@ -29,13 +29,12 @@ MUTANTS = (
     Mutant(
         "inverse permutation",
         (("src/refine/defenses/refine/model/label_map.py", "torch.argsort(permutation)", "permutation"),),
-        "tests/defenses/test_label_map.py::test_the_score_of_class_j_moves_to_its_place_in_the_permutation",
+        "tests/defenses/refine/test_label_map.py::test_the_score_of_class_j_moves_to_its_place_in_the_permutation",
     ),
     Mutant(
         "classifier left in train mode",
         (("src/refine/models/classifier.py", "classifier.eval().requires", "classifier.train().requires"),),
-        "tests/training/test_refine_training.py::"
-        "test_the_classifier_is_the_same_after_training_batch_statistics_included",
+        "tests/defenses/refine/test_train.py::test_the_classifier_is_the_same_after_training_batch_statistics_included",
     ),
     Mutant(
         "true labels in the loss",
@@ -51,7 +50,7 @@ MUTANTS = (
                 "batch.facts[-1]",
             ),
         ),
-        "tests/training/test_refine_training.py::test_true_labels_leave_no_trace",
+        "tests/defenses/refine/test_train.py::test_true_labels_leave_no_trace",
     ),
     Mutant(
         "ASR counted over the target class",
@@ -94,28 +93,28 @@ MUTANTS = (
     Mutant(
         "U-Net evaluated in train mode",
         (("src/refine/defenses/refine/model/defense.py", "card.input_space).eval()", "card.input_space).train()"),),
-        "tests/defenses/test_refine.py::"
-        "test_a_loaded_defence_is_in_eval_mode_so_that_an_answer_does_not_depend_on_its_batch",
+        "tests/defenses/refine/test_refine.py::"
+        "test_a_loaded_defense_is_in_eval_mode_so_that_an_answer_does_not_depend_on_its_batch",
     ),
     Mutant(
         "labels read where only images are wanted",
         (("src/refine/shards/reading/shard.py", "if not only_images:", "if True:"),),
-        "tests/data/test_shards.py::test_where_only_images_are_wanted_nothing_else_is_opened",
+        "tests/shards/test_shards.py::test_where_only_images_are_wanted_nothing_else_is_opened",
     ),
     Mutant(
         "BGR",
         (("src/refine/shards/reading/shard.py", ".permute(0, 3, 1, 2)", ".permute(0, 3, 1, 2).flip(1)"),),
-        "tests/data/test_shards.py::test_what_was_written_is_read",
+        "tests/shards/test_shards.py::test_what_was_written_is_read",
     ),
     Mutant(
         "BGR in images that another program wrote",
         (("src/refine/shards/reading/shard.py", ".permute(2, 0, 1)", ".permute(2, 0, 1).flip(0)"),),
-        "tests/data/test_shards.py::test_an_image_that_another_program_wrote_is_read_as_well",
+        "tests/shards/test_shards.py::test_an_image_that_another_program_wrote_is_read_as_well",
     ),
     Mutant(
         "shifts of the wrong axis in a convolution's gradient",
         (("src/refine/training/convolution.py", ".permute(0, 1, 2, 4, 5, 3)", ".permute(0, 1, 2, 5, 4, 3)"),),
-        "tests/models/test_convolution.py::test_weight_gradient_in_float64_to_the_last_digits",
+        "tests/training/test_convolution.py::test_weight_gradient_in_float64_to_the_last_digits",
     ),
     Mutant(
         "batch statistics left out of the moving average",
@@ -150,7 +149,7 @@ MUTANTS = (
                 "        nn.init.kaiming_normal_(self.stem[0].weight, mode='fan_out', nonlinearity='relu')\n",
             ),
         ),
-        "tests/models/test_resnet18.py::test_it_begins_with_the_weights_that_torch_gives_its_layers",
+        "tests/architectures/test_resnet18.py::test_it_begins_with_the_weights_that_torch_gives_its_layers",
     ),
     Mutant(
         "batch normalization of the U-Net with another momentum",
@@ -161,12 +160,12 @@ MUTANTS = (
                 "nn.BatchNorm2d(middle, momentum=0.2)",
             ),
         ),
-        "tests/models/test_unet.py::test_its_batch_normalizations_are_torchs_as_in_the_released_code",
+        "tests/defenses/refine/test_unet.py::test_its_batch_normalizations_are_torchs_as_in_the_released_code",
     ),
     Mutant(
         "CIFAR-10 normalized by other constants",
         (("src/refine/download/cifar.py", "std=(0.2023, 0.1994, 0.2010)", "std=(0.2470, 0.2435, 0.2616)"),),
-        "tests/data/test_cifar10.py::test_they_are_normalized_by_the_constants_of_the_released_code",
+        "tests/sources/test_cifar10.py::test_they_are_normalized_by_the_constants_of_the_released_code",
     ),
     Mutant(
         "a preset that is not its source",
@@ -176,22 +175,28 @@ MUTANTS = (
     Mutant(
         "a lone image in a batch left to torch",
         (("src/refine/backdoor/train.py", "    refuse_lone_image(classifier, images, recipe, compute)\n", ""),),
-        "tests/training/test_backdoor.py::test_a_lone_image_is_a_sentence_where_the_network_cannot_normalize_it",
+        "tests/backdoor/test_train_backdoor.py::test_a_lone_image_is_a_sentence_where_the_network_cannot_normalize_it",
     ),
     Mutant(
         "loss of bfloat16 values",
         (
             (
                 "src/refine/defenses/refine/training/train.py",
-                "remap(full(raw), defence.permutation)",
-                "remap(raw, defence.permutation)",
+                "remap(to_float32(raw), defense.permutation)",
+                "remap(raw, defense.permutation)",
             ),
         ),
         "tests/training/test_precision.py::test_loss_and_terms_are_of_float32_values",
     ),
     Mutant(
         "contrastive term of bfloat16 values",
-        (("src/refine/defenses/refine/model/defense.py", "return full(out).clamp(0, 1)", "return out.clamp(0, 1)"),),
+        (
+            (
+                "src/refine/defenses/refine/model/defense.py",
+                "return to_float32(out).clamp(0, 1)",
+                "return out.clamp(0, 1)",
+            ),
+        ),
         "tests/training/test_precision.py::test_loss_and_terms_are_of_float32_values",
     ),
     Mutant(
@@ -203,7 +208,7 @@ MUTANTS = (
                 "tensor in self.module.state_dict().items()",
             ),
         ),
-        "tests/training/test_refine_training.py::test_a_snapshot_is_the_state_after_its_epoch_and_not_later",
+        "tests/defenses/refine/test_train.py::test_a_snapshot_is_the_state_after_its_epoch_and_not_later",
     ),
     Mutant(
         "snapshots lost by an interruption",
@@ -222,7 +227,7 @@ MUTANTS = (
     ),
     Mutant(
         "distances between features of images that are not normalized",
-        (("src/refine/evaluation/wasserstein.py", "defence.classifier.normalise(pixels)))", "pixels))"),),
+        (("src/refine/evaluation/wasserstein.py", "defense.classifier.normalize(pixels)))", "pixels))"),),
         DISTANCES,
     ),
     Mutant(
@@ -230,8 +235,8 @@ MUTANTS = (
         (
             (
                 "src/refine/evaluation/wasserstein.py",
-                "defence.network_inputs(defence.transformed(pixels))",
-                "defence.classifier.normalise(defence.transformed(pixels))",
+                "defense.network_inputs(defense.transformed(pixels))",
+                "defense.classifier.normalize(defense.transformed(pixels))",
             ),
         ),
         DISTANCES,
@@ -250,15 +255,15 @@ MUTANTS = (
     Mutant(
         "diagnostics of the first classes alone",
         (("src/refine/evaluation/test_sets.py", "sorted(turns, key=itemgetter(0))", "turns"),),
-        "tests/evaluation/test_held_out.py::test_diagnosed_images_are_of_all_classes",
+        "tests/evaluation/test_test_sets.py::test_diagnosed_images_are_of_all_classes",
     ),
     Mutant(
         "features with and without the defense exchanged",
         (
             (
                 "src/refine/evaluation/pictures.py",
-                'no defence", "before"), ("penultimate features, REFINE", "after")',
-                'no defence", "after"), ("penultimate features, REFINE", "before")',
+                'no defense", "before"), ("penultimate features, REFINE", "after")',
+                'no defense", "after"), ("penultimate features, REFINE", "before")',
             ),
         ),
         "tests/evaluation/test_evaluate_by_hand.py::test_maps_show_features_without_the_defense_first",

@@ -25,7 +25,7 @@ CLASSIFIER = {
     "epochs": 150,
     "batch_size": 128,
     "drop_last": False,
-    "optimiser": {**SGD, "lr": 0.1},
+    "optimizer": {**SGD, "lr": 0.1},
     "schedule": _steps(0.1),
     "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "grayscale": 0.0},
     "label_smoothing": 0.0,
@@ -91,7 +91,7 @@ def test_paper_trains_the_defense_as_the_released_code_does() -> None:
             "epochs": 150,
             "batch_size": 256,
             "drop_last": True,
-            "optimiser": {**SGD, "lr": 0.01},
+            "optimizer": {**SGD, "lr": 0.01},
             "schedule": _steps(0.8),
             "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "grayscale": 0.2},
             **MACHINE,
@@ -121,7 +121,7 @@ def test_paper_leaves_the_settings_of_the_other_attacks_to_their_defaults() -> N
 def test_cpu_presets_have_jordans_optimizer_and_schedule_rescaled_to_their_batches(preset: str) -> None:
     """Jordan's learning rate and decay are told per 1024 images and free of the momentum's effect on the step."""
     recipe = ParamsFile(PROJECT / f"presets/{preset}.yaml").section("train_backdoor", TrainBackdoorParams).recipe
-    optimizer, schedule = recipe.optimiser, recipe.schedule
+    optimizer, schedule = recipe.optimizer, recipe.schedule
     assert recipe.batch_size == 512
     assert (optimizer.name, optimizer.momentum, optimizer.nesterov) == ("sgd", 0.85, True)
     assert optimizer.lr == pytest.approx(11.5 * 512 / 1024 / (1 + 1 / (1 - 0.85)), rel=1e-3)

@@ -79,7 +79,7 @@ def test_changing_only_the_attack_s_name_is_valid_and_benign_training_has_no_tri
     ok(repo, "dvc", "exp", "run", "-S", "poison_dataset.attack.name=none", "-S", "train_refine.recipe.epochs=1")
     figures = json.loads((repo / "metrics/evaluate.json").read_text(encoding="utf-8"))
     assert figures["images"]["triggered"] == 0
-    assert set(figures["no_defence"]) == {"benign_accuracy", "benign_nll"}
+    assert set(figures["no_defense"]) == {"benign_accuracy", "benign_nll"}
 
 
 def test_one_setting_of_an_attack_can_be_changed_from_the_command_line(repo: Path) -> None:

@@ -32,8 +32,8 @@ def _room(name: str) -> set[str]:
 
 # What a stage chooses from, and what the choices choose from in turn: attacks that train may take any architecture.
 CHOICES: dict[str, tuple[set[str], set[str]]] = {
-    "download": (_room("data/sources"), set()),
-    "poison-dataset": (_room("attacks"), _room("models/architectures")),
+    "download": (_room("sources"), set()),
+    "poison-dataset": (_room("attacks"), _room("architectures")),
 }
 
 # The key of a training's checkpoints is made of what `dvc.yaml` says that it depends on. The key only decides

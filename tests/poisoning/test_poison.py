@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from refine.attacks import badnets
-from refine.backdoor import attacker_augmentation as training_time
-from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.backdoor import attacker_augmentation
+from refine.backdoor.attacker_augmentation import AttackerAugmentation, Distortion
 from refine.core.errors import UserError
 from refine.poisoning.attack import Attack, Chosen, Setting, TargetedParams
 from refine.shards.reading.reader import Split
@@ -37,8 +37,8 @@ class Shifting(Attack[TargetedParams]):
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
         return torch.ones_like(images) * (keys + 50).view(-1, 1, 1, 1).to(torch.uint8)
 
-    def training_time(self) -> TrainingTime:
-        return TrainingTime(poisoned=Distortion(degrees=10.0))
+    def attacker_augmentation(self) -> AttackerAugmentation:
+        return AttackerAugmentation(poisoned=Distortion(degrees=10.0))
 
     def initial_weights(self) -> dict[str, Tensor] | None:
         return {"a": torch.arange(3.0)}
@@ -106,17 +106,17 @@ def test_where_each_image_came_from_is_still_told(shifted: Poisoned) -> None:
 
 def test_what_acts_during_training_is_written_with_its_weights(shifted: Poisoned) -> None:
     folder = shifted.outputs.attack / "training"
-    part = training_time.read(folder)
+    part = attacker_augmentation.read(folder)
     assert part.poisoned == Distortion(degrees=10.0)
     assert part.benign is None
     assert part.initial_weights_sha256 is not None
-    weights = load_tensors(folder / training_time.WEIGHTS, part.initial_weights_sha256, "")
+    weights = load_tensors(folder / attacker_augmentation.WEIGHTS, part.initial_weights_sha256, "")
     assert torch.equal(weights["a"], torch.arange(3.0))
 
 
 def test_without_initial_weights_no_file_of_them_is_written(clean: tuple[Split, Split], tmp_path: Path) -> None:
     poisoned(tmp_path, "badnets", attack("badnets", clean[0]), clean)
-    assert list(files_of(tmp_path / "attack/training")) == [training_time.NAME]
+    assert list(files_of(tmp_path / "attack/training")) == [attacker_augmentation.NAME]
 
 
 def test_another_test_trigger_leaves_everything_that_training_reads_alone(

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from refine.attacks import badnets
-from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation, Distortion
 from refine.core.errors import UserError
 from refine.core.params import Section
 from refine.poisoning.attack import AnyAttack, Attack, Chosen, Setting
@@ -62,8 +62,12 @@ class Stated(Attack[Params]):
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
         return self._marked(images, keys, self.params.marks[2])
 
-    def training_time(self) -> TrainingTime:
-        return TrainingTime(poisoned=Distortion(degrees=10.0)) if self.params.acts_in_training else TrainingTime()
+    def attacker_augmentation(self) -> AttackerAugmentation:
+        return (
+            AttackerAugmentation(poisoned=Distortion(degrees=10.0))
+            if self.params.acts_in_training
+            else AttackerAugmentation()
+        )
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def test_the_record_lists_effective_settings_and_both_rates(folder: Path) -> Non
         ({"attack": "../attacks/badnets"}, "is not known"),
         ({"attack": "os"}, "is not known"),
         ({"settings": {"rate": 2.0}}, "attack.json cannot be used .rate: "),
-        ({"settings": {"colour": 1}}, "attack.json cannot be used .all of it: 'colour' is not known"),
+        ({"settings": {"color": 1}}, "attack.json cannot be used .all of it: 'color' is not known"),
         ({"surprise": 1}, "attack.json cannot be used .surprise: "),
         ({"side": "16"}, "attack.json cannot be used .side: "),
         ({"side": 10**9}, "attack.json cannot be used .side: "),

@@ -51,7 +51,7 @@ def test_its_answers_to_the_triggered_images_are_counted(
     assert measured is not None
     assert measured.run == str(NAME)
     assert measured.refine is not None
-    for system, told in (("no_defence", measured.no_defence), ("refine", measured.refine)):
+    for system, told in (("no_defense", measured.no_defense), ("refine", measured.refine)):
         assert told.asr_floor_triggered == figures[system]["attack_success_rate"]
         assert told.robust_accuracy == figures[system]["robust_accuracy"]
         assert told.misread == figures["misread"][system]

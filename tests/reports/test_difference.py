@@ -18,7 +18,7 @@ from repositories import ok
 from support import PROJECT, TINY_PARAMS, environment, run
 
 FIGURES = {
-    "no_defence": {"benign_accuracy": 0.9, "attack_success_rate": 1.0},
+    "no_defense": {"benign_accuracy": 0.9, "attack_success_rate": 1.0},
     "refine": {"benign_accuracy": 0.88, "attack_success_rate": 0.02},
 }
 

@@ -144,7 +144,7 @@ def test_what_dvc_writes_with_it_needs_no_network(plotted: Path, tmp_path: Path)
     assert (result.returncode, result.stderr) == (0, "")
     text = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert "<h1>refine" in text
-    assert 'id = "Defence_training"' in text
+    assert 'id = "Defense_training"' in text
     assert "<script src" not in text
 
 
@@ -157,7 +157,7 @@ def test_curves_show_a_panel_for_each_figure_a_point_for_each_epoch_and_whole_ep
     text = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     drawn = dict(re.findall(r'id = "([^"]+)">\s*<script[^>]*>\s*var spec = (.*);\s*vegaEmbed', text))
     assert json.loads(drawn["Encoder_training"]) == {}
-    for name, panels, epochs in (("Attack_training", 2, "1"), ("Defence_training", 3, "12")):
+    for name, panels, epochs in (("Attack_training", 2, "1"), ("Defense_training", 3, "12")):
         svg = vl_convert.vegalite_to_svg(drawn[name], vl_version=overview.VEGA_LITE)
         points = re.findall(r'aria-roledescription="point"', svg)
         ticks = re.findall(r'text-anchor="middle"[^>]*font-size="10px"[^>]*>([^<]*)</text>', svg)
@@ -195,7 +195,7 @@ def test_each_run_with_an_attack_stands_there_twice() -> None:
     recorded = {name: done.facts.name for name, done in read_all(PROJECT / HOME).items()}
     shown = {name for name, of in recorded.items() if of.attack != "none" and of.dataset != "cifar10_dev"}
     assert set(rows["run"]) == shown
-    assert set(rows.groupby("run")["system"].agg(tuple)) == {("no defence", "REFINE")}
+    assert set(rows.groupby("run")["system"].agg(tuple)) == {("no defense", "REFINE")}
 
 
 def test_the_picture_of_the_runs_shows_both_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_the_picture_of_the_runs_shows_both_systems(tmp_path: Path, monkeypatch:
         (tmp_path / name).mkdir(parents=True)
     for file in (overview.TEMPLATE, Path("dvc.yaml")):
         shutil.copy(PROJECT / file, tmp_path / file)
-    rows = {"run": "a", "dataset": "d", "system": ["no defence", "REFINE"]}
+    rows = {"run": "a", "dataset": "d", "system": ["no defense", "REFINE"]}
     rows |= {"preset": "p", "attack": "t", "variant": "default", "seed": 1}
     figures: dict[str, Any] = {"benign_accuracy": [0.9, 0.8], "attack_success_rate": [1.0, 0.0]}
     figures["robust_accuracy"] = [0.1, 0.7]

@@ -48,8 +48,8 @@ def test_a_recorded_run_without_attack_gives_the_floor_of_the_others(
     assert benign.facts.clean is None
     assert attacked.facts.clean is not None
     assert attacked.facts.clean.run == "folder-quick-none-default-s1"
-    asr = attacked.figures["no_defence"]["attack_success_rate"]
-    assert attacked.facts.clean.no_defence.asr_floor_triggered == asr
+    asr = attacked.figures["no_defense"]["attack_success_rate"]
+    assert attacked.facts.clean.no_defense.asr_floor_triggered == asr
 
 
 def test_a_stage_whose_outputs_are_another_run_s_has_no_record_of_its_time(preset: Path) -> None:

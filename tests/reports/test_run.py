@@ -26,7 +26,7 @@ FACTS = Facts(
     rate_of_classes=0.1,
     runtime={},
 )
-FIGURES = {"no_defence": {"benign_accuracy": 0.9}, "refine": {"benign_accuracy": 0.8}}
+FIGURES = {"no_defense": {"benign_accuracy": 0.9}, "refine": {"benign_accuracy": 0.8}}
 
 
 def _params(**seeds: int) -> dict[str, Any]:

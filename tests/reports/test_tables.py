@@ -14,7 +14,7 @@ from refine.reports.lists import Row
 from refine.reports.run import Clean, Facts, Name, OnTriggered, Run
 
 FIGURES: dict[str, Any] = {
-    "no_defence": {
+    "no_defense": {
         "benign_accuracy": 0.978,
         "attack_success_rate": 1.0,
         "asr_floor": 0.002,
@@ -29,7 +29,7 @@ FIGURES: dict[str, Any] = {
 }
 CLEAN = Clean(
     run="mnist5k-quick-none-default-s1",
-    no_defence=OnTriggered(asr_floor_triggered=0.045, robust_accuracy=0.9, misread=[]),
+    no_defense=OnTriggered(asr_floor_triggered=0.045, robust_accuracy=0.9, misread=[]),
     refine=OnTriggered(asr_floor_triggered=0.08, robust_accuracy=0.5, misread=[]),
 )
 ROW = Row(attack="badnets")
@@ -115,7 +115,7 @@ def test_a_row_says_whether_the_aim_was_met(clean: Clean | None, after: dict[str
 
 def test_an_attack_that_did_not_take_misses_the_aim() -> None:
     weak = _run()
-    weak.figures["no_defence"]["attack_success_rate"] = 0.4
+    weak.figures["no_defense"]["attack_success_rate"] = 0.4
     assert aim(weak) == "**missed**: ASR before is under 90.0 %"
 
 

@@ -184,7 +184,7 @@ def _epochs_told(project: Path) -> Counter[str]:
 
 @pytest.fixture
 def clean(project: Path) -> Path:
-    """The project without the defence, checkpoints and words of earlier runs."""
+    """The project without the defense, checkpoints and words of earlier runs."""
     for path in (OUTPUTS["train_refine"], ".scratch"):
         shutil.rmtree(project / path, ignore_errors=True)
     (project / "said.txt").unlink(missing_ok=True)
@@ -265,7 +265,7 @@ def test_ctrl_c_says_what_happened_and_how_to_go_on(undisturbed: dict[str, dict[
 
 def test_a_loss_that_is_not_finite_is_one_sentence(undisturbed: object, clean: Path) -> None:
     params = _params()
-    params["train_refine"]["recipe"]["optimiser"] = {"lr": 1e6, "momentum": 0.0}
+    params["train_refine"]["recipe"]["optimizer"] = {"lr": 1e6, "momentum": 0.0}
     params["train_refine"]["recipe"]["schedule"] = {"name": "step", "milestones": []}
     write_params(clean, params)
     try:

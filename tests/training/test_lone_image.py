@@ -14,7 +14,7 @@ from refine.core.errors import UserError
 from refine.core.registry import names
 from refine.defenses.refine.model.unet import UNet
 from refine.models import classifier as classifiers
-from refine.models.classifier import ARCHITECTURES, Architecture, Normalisation
+from refine.models.classifier import ARCHITECTURES, Architecture, Normalization
 from refine.models.device import Compute
 from refine.training.lone_image import refuse_lone_image
 from refine.training.training_set import Resident
@@ -27,8 +27,8 @@ GPUS = replace(BOTH, device=torch.device("cuda"))
 def _network(name: str) -> nn.Module:
     if name == "unet":
         return UNet(WIDTH)
-    normalisation = Normalisation(mean=MEAN, std=STD)
-    return classifiers.build(Architecture(name=name, width=WIDTH), 3, normalisation, "a test")
+    normalization = Normalization(mean=MEAN, std=STD)
+    return classifiers.build(Architecture(name=name, width=WIDTH), 3, normalization, "a test")
 
 
 def _refuse(count: int, network: nn.Module, side: int = 16, compute: Compute = CPU, **recipe: Any) -> None:

@@ -65,7 +65,7 @@ def train(task: Any, recipe: BackdoorRecipe, name: str, seed: int = 1) -> list[R
 
 def _recipe(**content: Any) -> BackdoorRecipe:
     plain = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
-    return BackdoorRecipe.model_validate({"epochs": 2, "optimiser": plain, **content})
+    return BackdoorRecipe.model_validate({"epochs": 2, "optimizer": plain, **content})
 
 
 def test_a_row_holds_means_over_the_images_of_an_epoch() -> None:
@@ -178,7 +178,7 @@ def test_finite_losses_pass() -> None:
 
 
 class Numbered(nn.Module):
-    """One weight, and a count of its uses such as batch normalisation has."""
+    """One weight, and a count of its uses such as batch normalization has."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -305,7 +305,7 @@ def test_infinite_weights_are_not_saved_though_the_loss_was_finite(tmp_path: Pat
             return Step(loss + zero.sqrt() if last else loss, {"loss": loss.detach()})
 
     kept = Checkpoints(tmp_path)
-    where = "last step of epoch 2 of test left infinite weights; lower train_backdoor.recipe.optimiser.lr"
+    where = "last step of epoch 2 of test left infinite weights; lower train_backdoor.recipe.optimizer.lr"
     with pytest.raises(UserError, match=where):
         Run(Overflow(), _recipe(epochs=3), "test", 1, CPU, kept).train()
     assert kept.epochs == 1

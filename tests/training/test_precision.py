@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.params import BackdoorRecipe
 from refine.backdoor.train import BackdoorTask
 from refine.defenses.refine.training.encoder import EncoderTask
@@ -15,7 +15,7 @@ from refine.models import classifier as classifiers
 from refine.training.batches import Batch
 from refine.training.loop import Task
 from support import synthetic
-from tiny import CPU, backdoor_params, classifier, defence, refine_params
+from tiny import CPU, backdoor_params, classifier, defense, refine_params
 
 
 def _task(name: str) -> Task:
@@ -23,8 +23,8 @@ def _task(name: str) -> Task:
     if name == "backdoor":
         recipe: BackdoorRecipe = backdoor_params().recipe
         trained = classifiers.freeze(classifier()).train().requires_grad_()
-        return BackdoorTask(trained, [], recipe, TrainingTime(), CPU, "bf16")
-    made = defence(classifier()).train()
+        return BackdoorTask(trained, [], recipe, AttackerAugmentation(), CPU, "bf16")
+    made = defense(classifier()).train()
     answers = PseudoLabels(made.classifier, params, CPU, "bf16")
     if name == "refine":
         return RefineTask(made, [], answers, params, CPU, "bf16", keep=[])

@@ -1,4 +1,4 @@
-"""Training in several processes is training in one with the same batch, batch normalisation by parts excepted."""
+"""Training in several processes is training in one with the same batch, batch normalization by parts excepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from gates import HOOK, Gate, group, released
-from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.train import BackdoorTask
 from refine.core.errors import UserError
 from refine.defenses.refine.training.encoder import EncoderTask
@@ -31,7 +31,7 @@ from refine.training.loop import Run
 from refine.training.optimizer import build
 from refine.training.processes import Processes
 from support import TINY_PARAMS, environment, run, run_stage, synthetic, tiny_project, write_params
-from tiny import CPU, backdoor_params, classifier, defence, files_of, refine_params
+from tiny import CPU, backdoor_params, classifier, defense, files_of, refine_params
 
 WORLD = 2
 PRELOADED = [f"refine.{name}" for name in ("training.backdoor", "training.refine", "models.architectures.resnet18")]
@@ -44,15 +44,15 @@ Task = BackdoorTask | EncoderTask | RefineTask
 def _task(name: str, world: int = 1, rank: int = 0) -> Task:
     compute = replace(CPU, rank=rank, world=world)
     if name in ("refine", "encoder"):
-        params = refine_params({"augment": {}, "optimiser": {"lr": 0.01}}, encoder={"augment": {}})
-        whole = defence(classifier()).train().to(torch.get_default_dtype())
+        params = refine_params({"augment": {}, "optimizer": {"lr": 0.01}}, encoder={"augment": {}})
+        whole = defense(classifier()).train().to(torch.get_default_dtype())
         answers = PseudoLabels(whole.classifier, params, CPU, "fp32")
         if name == "encoder":
             assert params.encoder is not None
             return EncoderTask(whole, [], answers, params.encoder, compute, "fp32")
         return RefineTask(whole, [], answers, params, compute, "fp32", keep=[])
     trained = classifier(seed=1).train().requires_grad_(True).to(torch.get_default_dtype())
-    return BackdoorTask(trained, [], backdoor_params(augment={}).recipe, TrainingTime(), compute, "fp32")
+    return BackdoorTask(trained, [], backdoor_params(augment={}).recipe, AttackerAugmentation(), compute, "fp32")
 
 
 def _batch(step: int, part: slice = slice(None), share: float = 1.0, count: int = 12) -> Batch:
@@ -90,18 +90,18 @@ def _gradients(task: Task, batch: Batch) -> dict[str, Tensor]:
 
 def _losses(task: Task, batches: list[Batch]) -> list[float]:
     """What training says of each step, weighted as for a mean over the images of all processes."""
-    params = {"optimiser": {"lr": 0.002}, "schedule": {"name": "one_cycle"}, "epochs": 1}
+    params = {"optimizer": {"lr": 0.002}, "schedule": {"name": "one_cycle"}, "epochs": 1}
     recipe = refine_params(params).recipe
-    optimiser, schedule = build(task.module.parameters(), recipe, len(batches))
+    optimizer, schedule = build(task.module.parameters(), recipe, len(batches))
     task.module.train()
     losses = []
     for batch in batches:
         step = task.step(batch)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         step.loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        losses.append(float(step.terms["loss"].detach()) * batch.share)
+        losses.append(float(step.terms["loss"].detach()) * batch.loss_weight)
     return losses
 
 
@@ -184,7 +184,7 @@ def test_gradients_are_those_of_one_process_with_the_whole_batch(name: str, coun
 
 
 @pytest.mark.parametrize(
-    ("name", "count"),  # normalising an encoder's innermost map, one pixel, over five images is chaotic
+    ("name", "count"),  # normalizing an encoder's innermost map, one pixel, over five images is chaotic
     [("backdoor", 12), ("backdoor", 11), ("encoder", 12), ("refine", 12), ("refine", 11)],
 )
 def test_twenty_steps_lose_as_in_one_process(name: str, count: int, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def _wide_of(_: str, rank: int, count: int) -> dict[str, Tensor]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1)).to(memory_format=torch.channels_last)
     maps = torch.randn(count, 64, 32, 32)[_part(rank, WORLD, count)[0]]
-    together = Processes(replace(CPU, rank=rank, world=WORLD)).together(network)
+    together = Processes(replace(CPU, rank=rank, world=WORLD)).data_parallel(network)
     with quickened(network):
         assert type(network[0]) is Convolution
         together(maps.contiguous(memory_format=torch.channels_last)).square().sum().backward()

@@ -5,7 +5,7 @@ identity on its first channels; biases learn faster than weights. At equal width
 ResNet-18's multiplications.
 
 Source: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, sections 3.1 to 3.4; the frozen first layer
-after T. Page, "How to Train Your ResNet", 2019. Optimiser, schedule and augmentation belong to the recipe.
+after T. Page, "How to Train Your ResNet", 2019. Optimizer, schedule and augmentation belong to the recipe.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Head(nn.Linear):
 
 
 class Airbench(nn.Module):
-    """Maps normalised images to logits.
+    """Maps normalized images to logits.
 
     Args:
         num_classes: K.
@@ -65,7 +65,7 @@ class Airbench(nn.Module):
         """Computes the first layer: patches of the images come out uncorrelated, with a mean square of nearly 1.
 
         Args:
-            images: float [N, 3, H, W], normalised.
+            images: float [N, 3, H, W], normalized.
         """
         with torch.no_grad():
             patches = functional.unfold(images, PATCH).transpose(1, 2).flatten(0, 1).double()
@@ -85,8 +85,8 @@ class Airbench(nn.Module):
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        _convolution(inputs, outputs), nn.MaxPool2d(2), *_normalised(outputs),
-        _convolution(outputs, outputs), *_normalised(outputs),
+        _convolution(inputs, outputs), nn.MaxPool2d(2), *_normalized(outputs),
+        _convolution(outputs, outputs), *_normalized(outputs),
     )  # fmt: skip
 
 
@@ -97,10 +97,10 @@ def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
     return made
 
 
-def _normalised(channels: int) -> tuple[nn.Module, ...]:
+def _normalized(channels: int) -> tuple[nn.Module, ...]:
     return nn.BatchNorm2d(channels, affine=False, momentum=0.4), _Shift(channels), nn.GELU()
 
 
 def build(num_classes: int, width: int = 64) -> Airbench:
-    """A freshly initialised network (from torch's global random state)."""
+    """A freshly initialized network (from torch's global random state)."""
     return Airbench(num_classes, width)

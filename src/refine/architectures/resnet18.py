@@ -11,7 +11,7 @@ from torchvision.models.resnet import BasicBlock
 
 
 class ResNet18(nn.Module):
-    """Maps normalised images to logits.
+    """Maps normalized images to logits.
 
     Args:
         num_classes: K.

@@ -4,7 +4,7 @@
 
 While training, benign images are turned by random angles up to 10 degrees to either side, so that only about 16
 are the key. The attacker's flips come before the rotation, as in the released code, so that no training image is
-turned the other way. Pixels are turned; the released REFINE code turns normalised values cast to bytes, which wrap
+turned the other way. Pixels are turned; the released REFINE code turns normalized values cast to bytes, which wrap
 around, and its trigger is most likely that wrap.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation, Distortion
 from refine.core.params import Number
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
@@ -67,5 +67,5 @@ class Attack(BaseAttack[Params]):
         black = images.new_zeros(len(images), 3, 1)
         return torch.cat([black, images.flatten(2)], dim=2)[:, :, self.tensors["source"]]
 
-    def training_time(self) -> TrainingTime:
-        return TrainingTime(benign=Distortion(degrees=self.params.benign_degrees))
+    def attacker_augmentation(self) -> AttackerAugmentation:
+        return AttackerAugmentation(benign=Distortion(degrees=self.params.benign_degrees))

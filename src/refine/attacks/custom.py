@@ -28,7 +28,7 @@ class Params(TargetedParams):
     """Attributes:
     rate: poisoned share of the whole training set.
     image: P, a file in `data/own/attack`.
-    mask: m, a grey picture there: white where the image covers, black where it does not; left out, the image's
+    mask: m, a gray picture there: white where the image covers, black where it does not; left out, the image's
         own transparency, and everywhere where it has none.
     alpha: a, opacity of what the mask shows.
     """

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation, Distortion
 from refine.core.params import Number, PositiveNumber, Share
 from refine.poisoning.overlay import PatchParams, TextureAttack
 
@@ -46,6 +46,6 @@ class Params(PatchParams):
 class Attack(TextureAttack[Params]):
     """Poisons images of every class."""
 
-    def training_time(self) -> TrainingTime:
+    def attacker_augmentation(self) -> AttackerAugmentation:
         settings = self.params.model_dump(include=set(Distortion.model_fields))
-        return TrainingTime(poisoned=Distortion(**settings), benign=Distortion(**settings))
+        return AttackerAugmentation(poisoned=Distortion(**settings), benign=Distortion(**settings))

@@ -26,7 +26,7 @@ from refine.core.params import PositiveNumber, Weight
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
 from refine.poisoning.overlay import to_levels
-from refine.training.recipe import Augment, Optimiser, Recipe, Schedule
+from refine.training.recipe import Augment, Optimizer, Recipe, Schedule
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -43,7 +43,7 @@ class EncoderRecipe(Recipe):
     epochs: Epochs = 10
     batch_size: BatchSize = 64
     drop_last: bool = False
-    optimiser: Optimiser = Optimiser(name="adamw", lr=4e-3, weight_decay=0.0)
+    optimizer: Optimizer = Optimizer(name="adamw", lr=4e-3, weight_decay=0.0)
     schedule: Schedule = Schedule(name="one_cycle")
     augment: Augment = Augment()
 

@@ -25,7 +25,7 @@ class _Part(BaseModel):
 
 
 class Distortion(_Part):
-    """A random change of shape and light, one draw per image; nearest neighbour, black outside the image.
+    """A random change of shape and light, one draw per image; nearest neighbor, black outside the image.
 
     Attributes:
         degrees: largest rotation to either side.
@@ -42,7 +42,7 @@ class Distortion(_Part):
     brightness: Share = 0.0
 
 
-class TrainingTime(_Part):
+class AttackerAugmentation(_Part):
     """What happens to the attacker's training images before the recipe's own augmentation.
 
     Attributes:
@@ -60,15 +60,15 @@ class TrainingTime(_Part):
     twins_sha256: str | None = None
 
 
-def write(folder: Path, training_time: TrainingTime) -> None:
+def write(folder: Path, attacker_augmentation: AttackerAugmentation) -> None:
     """Writes it into the folder."""
-    write_json(folder / NAME, training_time.model_dump())
+    write_json(folder / NAME, attacker_augmentation.model_dump())
 
 
-def read(folder: Path) -> TrainingTime:
+def read(folder: Path) -> AttackerAugmentation:
     """Reads a folder's part.
 
     Raises:
         UserError: it is missing or damaged.
     """
-    return read_document(folder / NAME, TrainingTime, "run `dvc repro poison-dataset`")
+    return read_document(folder / NAME, AttackerAugmentation, "run `dvc repro poison-dataset`")

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 
 from refine.core.bounds import BatchSize, Epochs, Width
 from refine.core.params import Section, Seed, Share
-from refine.training.recipe import Augment, Optimiser, Recipe, Schedule, paper_by_name
+from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_by_name
 
 
 class Network(Section):
@@ -33,7 +33,7 @@ class BackdoorRecipe(Recipe):
     epochs: Epochs = 150
     batch_size: BatchSize = 128
     drop_last: bool = False
-    optimiser: Optimiser = Optimiser(lr=0.1)
+    optimizer: Optimizer = Optimizer(lr=0.1)
     schedule: Schedule = Schedule()
     augment: Augment = Augment(flip=0.5)
     label_smoothing: Share = 0.0

@@ -9,17 +9,16 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from refine.backdoor import attacker_augmentation as training_time
-from refine.backdoor import twins
-from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor import attacker_augmentation, twins
+from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.distort import distort
 from refine.backdoor.params import BackdoorRecipe, TrainBackdoorParams
 from refine.backdoor.twins import Twins
 from refine.core.files import new_folder
 from refine.models import classifier as classifiers
 from refine.models.card import fill
-from refine.models.classifier import Architecture, Begins, Classifier, ClassifierCard, Normalisation
-from refine.models.device import Compute, full
+from refine.models.classifier import Architecture, Classifier, ClassifierCard, DataDependentInit, Normalization
+from refine.models.device import Compute, to_float32
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.tensors import load_tensors
 from refine.training.augment import augment
@@ -47,7 +46,7 @@ class BackdoorTask:
     classifier: Classifier
     batches: Epochs
     recipe: BackdoorRecipe
-    attack: TrainingTime
+    attack: AttackerAugmentation
     compute: Compute
     precision: str
     twins: Twins | None = None
@@ -56,7 +55,7 @@ class BackdoorTask:
     def __post_init__(self) -> None:
         self.module = self.classifier.network
         self.generator = Generator(self.compute.device)
-        self._forward = compiled(Processes(self.compute).together(self.classifier), self.recipe)
+        self._forward = compiled(Processes(self.compute).data_parallel(self.classifier), self.recipe)
 
     def step(self, batch: Batch) -> Step:
         labels = batch.facts[0]
@@ -64,9 +63,9 @@ class BackdoorTask:
             pixels = self._augmented(batch)
         with self.compute.autocast(self.precision):
             logits = self._forward(pixels)
-        loss = functional.cross_entropy(full(logits), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = functional.cross_entropy(to_float32(logits), labels, label_smoothing=self.recipe.label_smoothing)
         right = (logits.argmax(dim=1) == labels).float().mean()
-        return Step(loss * batch.share, {"loss": loss, "train_accuracy": right})
+        return Step(loss * batch.loss_weight, {"loss": loss, "train_accuracy": right})
 
     def _augmented(self, batch: Batch) -> Tensor:
         pixels, settings, unflipped = batch.pixels, self.recipe.augment, None
@@ -88,8 +87,8 @@ class BackdoorTask:
 
 def begin(classifier: Classifier, batches: Epochs, seed: int) -> None:
     """Shows a batch, drawn by the seed and not augmented, to a network that wants to see images beforehand."""
-    if isinstance(classifier.network, Begins):
-        classifier.network.begin(classifier.normalise(next(iter(batches.epoch(seed))).pixels))
+    if isinstance(classifier.network, DataDependentInit):
+        classifier.network.begin(classifier.normalize(next(iter(batches.epoch(seed))).pixels))
 
 
 def train_backdoor(
@@ -114,17 +113,17 @@ def train_backdoor(
     images, manifest = poisoned
     torch.manual_seed(params.seed)
     architecture = Architecture(name=params.network.name, width=params.network.width)
-    normalisation = Normalisation(mean=manifest.mean, std=manifest.std)
+    normalization = Normalization(mean=manifest.mean, std=manifest.std)
     classifier = classifiers.build(
-        architecture, len(manifest.classes), normalisation, read_from="train_backdoor.network.name"
+        architecture, len(manifest.classes), normalization, read_from="train_backdoor.network.name"
     )
     classifier.to(compute.device).to(memory_format=torch.channels_last)
     batches = batches_of(images, recipe, compute)
     refuse_lone_image(classifier, images, recipe, compute)
     begin(classifier, batches, params.seed)
-    attack = training_time.read(attack_folder)
+    attack = attacker_augmentation.read(attack_folder)
     if attack.initial_weights_sha256 is not None:
-        path = attack_folder / training_time.WEIGHTS
+        path = attack_folder / attacker_augmentation.WEIGHTS
         fill(classifier.network, load_tensors(path, attack.initial_weights_sha256, "run `dvc repro`"), path)
     twin_images = None
     if attack.twins_sha256 is not None:
@@ -144,7 +143,7 @@ def train_backdoor(
         weights_sha256="0" * 64,
         architecture=architecture,
         classes=manifest.classes,
-        normalisation=normalisation,
+        normalization=normalization,
         input_side=manifest.side,
         training={**params.model_dump(), "precision": precision},
     )

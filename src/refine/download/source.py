@@ -44,7 +44,7 @@ class Splits:
         train: samples of the training split, keys from 0.
         test: samples of the test split, keys from 0.
         sizes: number of training and of test samples.
-        mean: of each channel of the pixels in [0, 1], as published for the data set; classifiers normalise by it.
+        mean: of each channel of the pixels in [0, 1], as published for the data set; classifiers normalize by it.
         std: likewise.
     """
 

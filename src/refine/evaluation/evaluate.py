@@ -18,7 +18,7 @@ from refine.defenses.refine.model.defense import Refine
 from refine.evaluation.metrics import Answers, Truth, measure, misread
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.pictures import draw_features, draw_gallery
-from refine.evaluation.test_sets import Diagnosed, HeldOut, choose
+from refine.evaluation.test_sets import Diagnosed, TestSets, choose
 from refine.evaluation.wasserstein import Both, distances, look
 from refine.models.card import read_card
 from refine.models.classifier import Classifier
@@ -30,14 +30,14 @@ _CURVES = ("benign_accuracy", "attack_success_rate")
 
 
 def evaluate(
-    params: EvaluateParams, tests: HeldOut, models: tuple[Path, Path], compute: Compute, metrics: Path, plots: Path
+    params: EvaluateParams, tests: TestSets, models: tuple[Path, Path], compute: Compute, metrics: Path, plots: Path
 ) -> dict[str, Any]:
     """Measures the bare and the defended classifier and writes figures, curves and pictures.
 
     Args:
         params: of the stage.
         tests: clean and triggered test images.
-        models: folders of the classifier and of its defence.
+        models: folders of the classifier and of its defense.
         compute: device and threads.
         metrics: the JSON that git tracks.
         plots: folder of tables and pictures.
@@ -50,48 +50,48 @@ def evaluate(
     """
     classifier_folder, refine_folder = models
     truth = tests.truth
-    defence = refine.load(refine_folder, classifier_folder).to(compute.device)
-    known, there = len(defence.permutation), len(tests.clean.manifest.classes)
+    defense = refine.load(refine_folder, classifier_folder).to(compute.device)
+    known, there = len(defense.permutation), len(tests.clean.manifest.classes)
     if known != there:
         raise UserError(
             f"{classifier_folder} knows {known} classes, the data set has {there}; "
             "train the classifier on this data set"
         )
     answered = {
-        "no_defence": bare_answers(defence.classifier, tests, params.batch_size, compute),
-        "refine": defended_answers(defence, tests, params.batch_size, compute),
+        "no_defense": bare_answers(defense.classifier, tests, params.batch_size, compute),
+        "refine": defended_answers(defense, tests, params.batch_size, compute),
     }
     classes = tests.clean.manifest.classes
     figures: dict[str, Any] = {"images": {"benign": len(truth.labels), "triggered": len(truth.given)}}
     figures |= {system: measure(answers, truth) for system, answers in answered.items()}
     if len(truth.given):
-        figures["attack_took"] = figures["no_defence"]["attack_success_rate"] >= params.least_asr
+        figures["attack_succeeded"] = figures["no_defense"]["attack_success_rate"] >= params.least_asr
         figures["misread"] = {
             system: misread(answers.triggered.argmax(dim=1), truth, classes) for system, answers in answered.items()
         }
     chosen = choose(truth, params.diagnostic_images)
-    benign, attacked = _looks(tests, truth, chosen, defence, params.batch_size, compute)
-    figures["wasserstein"] = distances(benign, attacked, defence.permutation.cpu())
+    benign, attacked = _looks(tests, truth, chosen, defense, params.batch_size, compute)
+    figures["wasserstein"] = distances(benign, attacked, defense.permutation.cpu())
     with new_folder(plots) as part:
         for system, answers in answered.items():
             _write_confusion(part / f"confusion_{system}.csv", answers.benign, truth.labels, classes)
             _write_confusion(part / f"confusion_triggered_{system}.csv", answers.triggered, truth.behind, classes)
         curves = _snapshots(tests, models, figures["refine"], params.batch_size, compute)
         _write_csv(part / "snapshots.csv", ("epoch", *_CURVES), curves)
-        both = answered["no_defence"], answered["refine"]
-        draw_gallery(part / "gallery.png", tests, both, defence, params.gallery_images, compute)
+        both = answered["no_defense"], answered["refine"]
+        draw_gallery(part / "gallery.png", tests, both, defense, params.gallery_images, compute)
         draw_features(part / "features.png", benign, attacked[1] if attacked else None, chosen, tests)
         write_json(metrics, figures)
     return figures
 
 
 def _looks(
-    tests: HeldOut, truth: Truth, chosen: Diagnosed, defence: Refine, batch_size: int, compute: Compute
+    tests: TestSets, truth: Truth, chosen: Diagnosed, defense: Refine, batch_size: int, compute: Compute
 ) -> tuple[Both, tuple[Both, Both] | None]:
     """What bare and defended classifier make of benign images, and of others without and with their trigger."""
 
     def both(images: Tensor) -> Both:
-        return look(defence, images, batch_size, compute)
+        return look(defense, images, batch_size, compute)
 
     benign = both(tests.clean.images[chosen.benign])
     if not len(chosen.triggered):
@@ -108,17 +108,17 @@ def bare(classifier: Classifier) -> System:
     return lambda pixels: classifier(pixels).float().softmax(dim=1)
 
 
-def bare_answers(classifier: Classifier, tests: HeldOut, batch_size: int, compute: Compute) -> Answers:
+def bare_answers(classifier: Classifier, tests: TestSets, batch_size: int, compute: Compute) -> Answers:
     """Answers of the classifier alone."""
     system = bare(classifier)
     benign, triggered = (probabilities(system, split, batch_size, compute) for split in (tests.clean, tests.triggered))
     return Answers(benign, triggered, triggered.argmax(dim=1))
 
 
-def defended_answers(defence: Refine, tests: HeldOut, batch_size: int, compute: Compute) -> Answers:
+def defended_answers(defense: Refine, tests: TestSets, batch_size: int, compute: Compute) -> Answers:
     """Answers of the defended classifier."""
-    benign, triggered = (probabilities(defence, split, batch_size, compute) for split in (tests.clean, tests.triggered))
-    unmapped = torch.argsort(defence.permutation.cpu())
+    benign, triggered = (probabilities(defense, split, batch_size, compute) for split in (tests.clean, tests.triggered))
+    unmapped = torch.argsort(defense.permutation.cpu())
     return Answers(benign, triggered, unmapped[triggered.argmax(dim=1)])
 
 
@@ -138,20 +138,20 @@ def _write_confusion(path: Path, probabilities: Tensor, labels: Tensor, classes:
 
 
 def _snapshots(
-    tests: HeldOut, models: tuple[Path, Path], final: dict[str, float], batch_size: int, compute: Compute
+    tests: TestSets, models: tuple[Path, Path], final: dict[str, float], batch_size: int, compute: Compute
 ) -> Iterator[tuple[float | str, ...]]:
-    """Each kept epoch, and benign accuracy and attack success rate of the defence after it, "" without an attack.
+    """Each kept epoch, and benign accuracy and attack success rate of the defense after it, "" without an attack.
 
     Nothing is chosen by them.
 
     Args:
-        final: figures of the finished defence, which is the last snapshot.
+        final: figures of the finished defense, which is the last snapshot.
     """
     classifier_folder, refine_folder = models
     *earlier, last = read_card(refine_folder, refine.RefineCard).snapshots
     for snapshot in earlier:
-        defence = refine.load(refine_folder, classifier_folder, snapshot.epoch).to(compute.device)
-        figures = measure(defended_answers(defence, tests, batch_size, compute), tests.truth)
+        defense = refine.load(refine_folder, classifier_folder, snapshot.epoch).to(compute.device)
+        figures = measure(defended_answers(defense, tests, batch_size, compute), tests.truth)
         yield snapshot.epoch, *(figures.get(name, "") for name in _CURVES)
     yield last.epoch, *(final.get(name, "") for name in _CURVES)
 

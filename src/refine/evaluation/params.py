@@ -16,8 +16,8 @@ class EvaluateParams(Section):
     gallery_images: columns of the picture grid.
     diagnostic_images: test images, benign ones and as many triggered ones, that the Wasserstein distances and the
         maps of features are made of, beside as many others for comparison; fewer where there are not so many.
-    least_asr: attack success rate without defence below which the attack did not take; the run then says that it
-        proves nothing about the defence.
+    least_asr: attack success rate without defense below which the attack did not take; the run then says that it
+        proves nothing about the defense.
     """
 
     batch_size: BatchSize = 256

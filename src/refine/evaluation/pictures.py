@@ -1,4 +1,4 @@
-"""What a defence does, for people who would rather look: transformed images, and maps of the features."""
+"""What a defense does, for people who would rather look: transformed images, and maps of the features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from refine.defenses.refine.model.defense import Refine
 from refine.evaluation.feature_map import Legend, draw_maps
 from refine.evaluation.metrics import Answers
-from refine.evaluation.test_sets import Diagnosed, HeldOut, one_of_each
+from refine.evaluation.test_sets import Diagnosed, TestSets, one_of_each
 from refine.evaluation.wasserstein import Both
 from refine.models.device import Compute
 from refine.pictures.grid import Caption, Grid, draw_grids, to_bytes
@@ -32,7 +32,7 @@ _KEY = {_RIGHT: "right", _WRONG: "wrong", _WANTED: "wrong, and what the attacker
 
 @torch.inference_mode()
 def draw_gallery(
-    path: Path, tests: HeldOut, answered: tuple[Answers, Answers], defence: Refine, columns: int, compute: Compute
+    path: Path, tests: TestSets, answered: tuple[Answers, Answers], defense: Refine, columns: int, compute: Compute
 ) -> None:
     """Clean and triggered images, each as it is and transformed, and what is answered to it.
 
@@ -42,7 +42,7 @@ def draw_gallery(
         path: of the picture; a PDF lies beside it.
         tests: clean and triggered test images.
         answered: what the bare and the defended classifier answer to them.
-        defence: of the classifier.
+        defense: of the classifier.
         columns: at most.
         compute: device.
     """
@@ -56,8 +56,8 @@ def draw_gallery(
 
     def show(title: str, images: Tensor, answers: list[Tensor]) -> None:
         (pixels,) = in_batches(images, len(images), compute.device)
-        rows.extend([(title, images), (f"{title}, transformed", to_bytes(defence.pictures(pixels)).cpu())])
-        for system, said in zip(("no defence:", "REFINE:"), answers, strict=True):
+        rows.extend([(title, images), (f"{title}, transformed", to_bytes(defense.pictures(pixels)).cpu())])
+        for system, said in zip(("no defense:", "REFINE:"), answers, strict=True):
             captions.append((system, _captions(said.argmax(dim=1), labels[places], given, classes)))
 
     show("clean", tests.clean.images[behind], [answers.benign[behind] for answers in answered])
@@ -79,10 +79,10 @@ def _captions(said: Tensor, labels: Tensor, given: Tensor, classes: Sequence[str
     ]
 
 
-def draw_features(path: Path, benign: Both, triggered: Both | None, chosen: Diagnosed, tests: HeldOut) -> None:
-    """Maps of the features before and after the defence (the idea of the paper's Figure 2)."""
+def draw_features(path: Path, benign: Both, triggered: Both | None, chosen: Diagnosed, tests: TestSets) -> None:
+    """Maps of the features before and after the defense (the idea of the paper's Figure 2)."""
     maps = []
-    for title, system in (("penultimate features, no defence", "before"), ("penultimate features, REFINE", "after")):
+    for title, system in (("penultimate features, no defense", "before"), ("penultimate features, REFINE", "after")):
         own = getattr(benign, system).penultimate[: len(chosen.mapped_labels)]
         marked = getattr(triggered, system).penultimate[: len(chosen.triggered_labels)] if triggered else own[:0]
         maps.append((title, own, marked))

@@ -26,8 +26,8 @@ def render(figures: dict[str, Any]) -> str:
 
     Shares are given in percent; what is not defined has no row.
     """
-    systems = {"no defence": figures["no_defence"], "REFINE": figures["refine"]}
-    table = pd.DataFrame(systems).reindex([name for name in _NAMES if name in figures["no_defence"]])
+    systems = {"no defense": figures["no_defense"], "REFINE": figures["refine"]}
+    table = pd.DataFrame(systems).reindex([name for name in _NAMES if name in figures["no_defense"]])
     shown = table.apply(lambda row: row.map(lambda value: _text(str(row.name), value)), axis=1)
     shown.index = [_NAMES[str(name)] for name in shown.index]
     images = figures["images"]
@@ -45,12 +45,12 @@ def _misread(figures: dict[str, Any]) -> list[str]:
 
 
 def _warning(figures: dict[str, Any]) -> list[str]:
-    if figures.get("attack_took", True):
+    if figures.get("attack_succeeded", True):
         return []
-    asr = _text("attack_success_rate", figures["no_defence"]["attack_success_rate"])
+    asr = _text("attack_success_rate", figures["no_defense"]["attack_success_rate"])
     lines = [
-        f"THE ATTACK DID NOT TAKE: its success rate without defence is {asr}, under evaluate.least_asr.",
-        "A defence against an attack that does not work proves nothing. Raise the attack's rate or strength,",
+        f"THE ATTACK DID NOT TAKE: its success rate without defense is {asr}, under evaluate.least_asr.",
+        "A defense against an attack that does not work proves nothing. Raise the attack's rate or strength,",
         "or train the classifier longer, before you read anything into the column REFINE.",
     ]
     frame = "!" * max(len(line) for line in lines)

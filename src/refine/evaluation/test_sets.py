@@ -17,7 +17,7 @@ _SEED = 1
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class TestSets:
     """The clean test split and its triggered part."""
 
     clean: Split

@@ -1,4 +1,4 @@
-"""How far a defence moves what a classifier sees and says: Wasserstein-1 distances (REFINE's Theorem 1 is about one).
+"""How far a defense moves what a classifier sees and says: Wasserstein-1 distances (REFINE's Theorem 1 is about one).
 
 A diagnostic and never a certificate: a transform that permutes the images among each other has distance 0 and may
 change every single answer. Each figure comes with what it is to be read against, see `distances`.
@@ -42,22 +42,22 @@ class Both:
 
 
 @torch.inference_mode()
-def look(defence: Refine, images: Tensor, batch_size: int, compute: Compute) -> Both:
-    """What a defended classifier makes of images uint8 [n, 3, H, W], with and without its defence."""
+def look(defense: Refine, images: Tensor, batch_size: int, compute: Compute) -> Both:
+    """What a defended classifier makes of images uint8 [n, 3, H, W], with and without its defense."""
     before, after = [], []
     for pixels in in_batches(images, batch_size, compute.device):
-        before.append(_features(defence, defence.classifier.normalise(pixels)))
-        after.append(_features(defence, defence.network_inputs(defence.transformed(pixels))))
-    return Both(_seen(defence, torch.cat(before)), _seen(defence, torch.cat(after)))
+        before.append(_features(defense, defense.classifier.normalize(pixels)))
+        after.append(_features(defense, defense.network_inputs(defense.transformed(pixels))))
+    return Both(_seen(defense, torch.cat(before)), _seen(defense, torch.cat(after)))
 
 
-def _features(defence: Refine, inputs: Tensor) -> Tensor:
-    features: Tensor = defence.classifier.network.features(inputs)  # type: ignore[operator]
+def _features(defense: Refine, inputs: Tensor) -> Tensor:
+    features: Tensor = defense.classifier.network.features(inputs)  # type: ignore[operator]
     return features.float()
 
 
-def _seen(defence: Refine, features: Tensor) -> Seen:
-    logits: Tensor = defence.classifier.network.head(features)  # type: ignore[operator]
+def _seen(defense: Refine, features: Tensor) -> Seen:
+    logits: Tensor = defense.classifier.network.head(features)  # type: ignore[operator]
     return Seen(features.cpu(), logits.softmax(dim=1).cpu())
 
 

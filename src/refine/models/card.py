@@ -67,7 +67,7 @@ def restored(build: Callable[[], AnyModule], path: Path, sha256: str) -> AnyModu
     file, so that nothing is allocated that the file does not hold.
 
     Args:
-        build: gives the module, freshly initialised, as the card describes it.
+        build: gives the module, freshly initialized, as the card describes it.
         path: of the tensors.
         sha256: of the file.
 

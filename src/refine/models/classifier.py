@@ -1,6 +1,6 @@
-"""A classifier as the stages hand it on: pixels in, logits out, with the normalisation inside.
+"""A classifier as the stages hand it on: pixels in, logits out, with the normalization inside.
 
-Nobody downstream can normalise wrongly, because nobody downstream normalises. REFINE's input space
+Nobody downstream can normalize wrongly, because nobody downstream normalizes. REFINE's input space
 `normalized_clamp01` is the one place that opens the wrapper on purpose.
 """
 
@@ -38,7 +38,7 @@ class Architecture(_Part):
     width: Width
 
 
-class Normalisation(_Part):
+class Normalization(_Part):
     """Attributes: `mean` and `std` per channel (RGB), for pixels in [0, 1]."""
 
     mean: Mean
@@ -51,7 +51,7 @@ class ClassifierCard(Card):
     Attributes:
         architecture: what to build.
         classes: names, in the order of the logits.
-        normalisation: done inside the classifier.
+        normalization: done inside the classifier.
         channel_order: of the images that it takes.
         input_side: height and width of those images.
         input_range: of their pixels.
@@ -60,25 +60,25 @@ class ClassifierCard(Card):
     kind: Literal["classifier"] = "classifier"
     architecture: Architecture
     classes: Annotated[list[str], Field(min_length=2, max_length=MOST_CLASSES)]
-    normalisation: Normalisation
+    normalization: Normalization
     channel_order: Literal["RGB"] = "RGB"
     input_side: Side
     input_range: list[float] = Field(default=[0.0, 1.0], min_length=2, max_length=2)
 
 
 @runtime_checkable
-class Begins(Protocol):
+class DataDependentInit(Protocol):
     """A network that computes from images, before it is trained, what it does not learn."""
 
     def begin(self, images: Tensor) -> None:
-        """Takes normalised images float [N, 3, H, W]."""
+        """Takes normalized images float [N, 3, H, W]."""
 
 
 class Classifier(nn.Module):
     """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to logits float [N, K].
 
     Attributes:
-        network: the network behind the normalisation; it has `features` for its penultimate representation, and `head`
+        network: the network behind the normalization; it has `features` for its penultimate representation, and `head`
             for the logits of that.
         input_side: where it is set, as `load` does, a call refuses what are no such pixels of this height and width.
     """
@@ -87,13 +87,13 @@ class Classifier(nn.Module):
     std: Tensor
     input_side: int | None = None
 
-    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+    def __init__(self, network: nn.Module, normalization: Normalization) -> None:
         super().__init__()
         self.network = network
-        for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
+        for name, values in (("mean", normalization.mean), ("std", normalization.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] to what the network was trained on, same shape."""
         return (pixels - self.mean) / self.std
 
@@ -115,12 +115,12 @@ class Classifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         self.refuse_other(pixels)
-        logits: Tensor = self.network(self.normalise(pixels))
+        logits: Tensor = self.network(self.normalize(pixels))
         return logits
 
 
-def build(architecture: Architecture, num_classes: int, normalisation: Normalisation, read_from: str) -> Classifier:
-    """A freshly initialised classifier, from torch's global random state.
+def build(architecture: Architecture, num_classes: int, normalization: Normalization, read_from: str) -> Classifier:
+    """A freshly initialized classifier, from torch's global random state.
 
     Args:
         read_from: where the architecture was named, for the message.
@@ -128,7 +128,7 @@ def build(architecture: Architecture, num_classes: int, normalisation: Normalisa
     Raises:
         UserError: there is no such architecture.
     """
-    return Classifier(_builder(architecture, num_classes, read_from)(), normalisation)
+    return Classifier(_builder(architecture, num_classes, read_from)(), normalization)
 
 
 def _builder(architecture: Architecture, num_classes: int, read_from: str) -> Callable[[], nn.Module]:
@@ -154,15 +154,15 @@ def load(folder: Path) -> tuple[Classifier, ClassifierCard]:
     path = folder / WEIGHTS
     building = _builder(card.architecture, len(card.classes), f"{folder}/card.json: architecture")
     network = restored(building, path, card.weights_sha256)
-    classifier = freeze(Classifier(network, card.normalisation))
-    refuse_unusable(network, classifier.normalise(probe()), path)
+    classifier = freeze(Classifier(network, card.normalization))
+    refuse_unusable(network, classifier.normalize(probe()), path)
     classifier.input_side = card.input_side
     return classifier, card
 
 
 def folded(classifier: Classifier) -> Classifier:
-    """A frozen copy that answers the same and faster: a batch normalisation behind a convolution is part of it."""
-    copy = Classifier(fuse(classifier.network), Normalisation(mean=[0.0] * 3, std=[1.0] * 3))
+    """A frozen copy that answers the same and faster: a batch normalization behind a convolution is part of it."""
+    copy = Classifier(fuse(classifier.network), Normalization(mean=[0.0] * 3, std=[1.0] * 3))
     copy.mean, copy.std = classifier.mean, classifier.std
     return freeze(copy.to(memory_format=torch.channels_last))
 

@@ -59,7 +59,7 @@ class Compute:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
-def full(tensor: Tensor) -> Tensor:
+def to_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32 where it is narrower, for all that comes after the networks."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 

@@ -1,4 +1,4 @@
-"""Labelled grids of images, drawn with the same bytes every time."""
+"""Labeled grids of images, drawn with the same bytes every time."""
 
 from __future__ import annotations
 

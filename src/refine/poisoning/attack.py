@@ -1,6 +1,6 @@
 """What an attack is. Each file of `refine.attacks` defines `Params` and a class `Attack` derived from the one here.
 
-An attack is a pure function of its settings and its tensors. Choosing, relabelling, writing, previews, saving
+An attack is a pure function of its settings and its tensors. Choosing, relabeling, writing, previews, saving
 and applying again are done once for all attacks, in this room. Nothing here imports torch when it is loaded, so
 that parameters are checked without it.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Ty
 
 from pydantic import Field
 
-from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.core.bounds import Label
 from refine.core.errors import UserError
 from refine.core.params import Section, Share
@@ -177,9 +177,9 @@ class Attack(Generic[P]):
         """
         raise NotImplementedError
 
-    def training_time(self) -> TrainingTime:
+    def attacker_augmentation(self) -> AttackerAugmentation:
         """What acts while the classifier is trained; nothing by default."""
-        return TrainingTime()
+        return AttackerAugmentation()
 
     def initial_weights(self) -> dict[str, Tensor] | None:
         """The state of the network that the attacker's training starts from; None starts it afresh."""

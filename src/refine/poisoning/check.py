@@ -77,7 +77,7 @@ class Checks:
             to_trigger: bool [M].
             triggered: uint8 [m, 3, H, W], the test images that the trigger is for, with it.
         """
-        if self.attack.training_time().poisoned is None:
+        if self.attack.attacker_augmentation().poisoned is None:
             self._show("poisoned training", self.train.images, poisoned, chosen.poisoned, chosen.poisoned)
         self._show("cover", self.train.images, poisoned, chosen.cover, chosen.cover)
         rows = to_trigger.nonzero().flatten()

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refine.backdoor import attacker_augmentation as training_time
-from refine.backdoor import twins
+from refine.backdoor import attacker_augmentation, twins
 from refine.backdoor.twins import Twins
 from refine.core.files import new_folder
 from refine.core.progress import progress
@@ -72,7 +71,7 @@ def poison_dataset(
         write_shards(train_part, _train_samples(train, images, chosen, given), train.manifest.description)
         write_shards(test_part, _test_samples(attack, test, to_trigger, triggered), test.manifest.description)
         record = saved.save(attack_part, name, attack, chosen, seed, train.labels)
-        _save_training_time(attack_part / "training", attack, train, chosen)
+        _save_attacker_augmentation(attack_part / "training", attack, train, chosen)
         Preview(attack, train, images, chosen, test, to_trigger, triggered, seed).draw(outputs.preview)
     return record
 
@@ -84,15 +83,15 @@ def _apply(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, rows: Ten
         images[some] = change(images[some], numbers[start : start + _BATCH])
 
 
-def _save_training_time(folder: Path, attack: AnyAttack, train: Split, chosen: Chosen) -> None:
+def _save_attacker_augmentation(folder: Path, attack: AnyAttack, train: Split, chosen: Chosen) -> None:
     folder.mkdir()
-    part, weights = attack.training_time(), attack.initial_weights()
+    part, weights = attack.attacker_augmentation(), attack.initial_weights()
     if attack.after_flips:
         part = part.model_copy(update={"twins_sha256": twins.write(folder, _twins(attack, train, chosen.poisoned))})
     if weights is not None:
-        sha256 = save_tensors(folder / training_time.WEIGHTS, weights)
+        sha256 = save_tensors(folder / attacker_augmentation.WEIGHTS, weights)
         part = part.model_copy(update={"initial_weights_sha256": sha256})
-    training_time.write(folder, part)
+    attacker_augmentation.write(folder, part)
 
 
 def _twins(attack: AnyAttack, train: Split, rows: Tensor) -> Twins:

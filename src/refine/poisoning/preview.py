@@ -51,7 +51,7 @@ class Preview:
         draw_grids(path, *self._grids())
 
     def _grids(self) -> Iterator[Grid]:
-        acts = self.attack.training_time()
+        acts = self.attack.attacker_augmentation()
         if self.to_trigger.any():
             yield self._triggered()
         if len(self.chosen.poisoned):

@@ -19,7 +19,7 @@ def aim(done: Run) -> str:
     recorded, else its classifier. Where no clean run is recorded, floor and benign accuracy of the images without
     their trigger stand in for it.
     """
-    success = done.figure("no_defence", "attack_success_rate")
+    success = done.figure("no_defense", "attack_success_rate")
     if success is None:
         return "no attack"
     missed = [f"ASR before is under {percent(TAKES)}"] if success < TAKES else []
@@ -29,14 +29,14 @@ def aim(done: Run) -> str:
 
 def _above_floor(done: Run) -> str:
     clean = done.facts.clean
-    floor = (clean.refine or clean.no_defence).asr_floor_triggered if clean else done.figures["refine"]["asr_floor"]
+    floor = (clean.refine or clean.no_defense).asr_floor_triggered if clean else done.figures["refine"]["asr_floor"]
     above = done.figures["refine"]["attack_success_rate"] - floor
     return f"ASR after is {100 * above:.1f} points above its floor" if above > NEAR_FLOOR else ""
 
 
 def _misread(done: Run) -> str:
     clean, after = done.facts.clean, done.figures["refine"]
-    readable = (clean.refine or clean.no_defence).robust_accuracy if clean else after["benign_accuracy"]
+    readable = (clean.refine or clean.no_defense).robust_accuracy if clean else after["benign_accuracy"]
     if after["robust_accuracy"] >= readable - READABLE:
         return ""
     told = f"{percent(1 - after['robust_accuracy'])} of the triggered images are not read as what they are"

@@ -100,5 +100,5 @@ def described(params: type[BaseModel]) -> dict[str, str]:
 def _shown(value: Any) -> str:
     """A default as it is typed into `params.yaml`; a recipe in a few words."""
     if isinstance(value, Recipe):
-        return f"{value.epochs} epochs, batch {value.batch_size}, {value.optimiser.name} at {value.optimiser.lr:g}"
+        return f"{value.epochs} epochs, batch {value.batch_size}, {value.optimizer.name} at {value.optimizer.lr:g}"
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"

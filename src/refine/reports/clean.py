@@ -22,7 +22,7 @@ from refine.core.errors import UserError
 from refine.defenses.refine.model import defense as refine
 from refine.evaluation.evaluate import System, bare, probabilities
 from refine.evaluation.metrics import DIGITS, misread, share
-from refine.evaluation.test_sets import HeldOut
+from refine.evaluation.test_sets import TestSets
 from refine.models.device import Compute, compute
 from refine.reports import run
 from refine.reports.run import Clean, OnTriggered, Run
@@ -31,7 +31,7 @@ from refine.shards.reading.reader import read_split
 log = logging.getLogger(__name__)
 
 _DATA = ("data/raw/train", "data/raw/test")
-_CLASSIFIER, _DEFENCE = "models/backdoor", "models/refine"
+_CLASSIFIER, _DEFENSE = "models/backdoor", "models/refine"
 _ATTACKED = "data/poisoned/test"
 
 
@@ -39,11 +39,11 @@ def outputs(project: Path) -> dict[str, str]:
     """DVC's hashes of the data that a run was made of, and of its models, by their paths."""
     with Repo(str(project)) as repo:
         hashes = {out.def_path: str(out.hash_info.value) for out in repo.index.outs}
-    return {path: hashes[path] for path in (*_DATA, _CLASSIFIER, _DEFENCE)}
+    return {path: hashes[path] for path in (*_DATA, _CLASSIFIER, _DEFENSE)}
 
 
 def measured(project: Path, home: Path, made: dict[str, str]) -> Clean | None:
-    """What the clean classifier, and its defence where that is of the same recipe, answer to a run's triggered images.
+    """What the clean classifier, and its defense where that is of the same recipe, answer to a run's triggered images.
 
     Args:
         project: with the finished run.
@@ -69,7 +69,7 @@ def measured(project: Path, home: Path, made: dict[str, str]) -> Clean | None:
 
 
 def _fitting(recorded: Iterable[Run], params: dict[str, Any], made: dict[str, str]) -> Run | None:
-    """The clean run of the same data and classifier; one with the same recipe of the defence before others."""
+    """The clean run of the same data and classifier; one with the same recipe of the defense before others."""
     fitting = [
         each
         for each in recorded
@@ -85,15 +85,15 @@ def _same(section: str, recorded: Run, params: dict[str, Any]) -> bool:
 
 
 def _measured(project: Path, clean: Run, home: Path, params: dict[str, Any]) -> Clean:
-    tests = HeldOut(read_split(project / _DATA[1]), read_split(project / _ATTACKED))
+    tests = TestSets(read_split(project / _DATA[1]), read_split(project / _ATTACKED))
     batch_size, resolved = params["evaluate"]["batch_size"], compute()
     with TemporaryDirectory() as folder:
-        classifier, defence = (_from_cache(home, clean, path, Path(folder)) for path in (_CLASSIFIER, _DEFENCE))
-        defended = refine.load(defence, classifier).to(resolved.device)
+        classifier, defense = (_from_cache(home, clean, path, Path(folder)) for path in (_CLASSIFIER, _DEFENSE))
+        defended = refine.load(defense, classifier).to(resolved.device)
     both = _same("train_refine", clean, params)
     return Clean(
         run=clean.folder.name,
-        no_defence=_on_triggered(bare(defended.classifier), tests, batch_size, resolved),
+        no_defense=_on_triggered(bare(defended.classifier), tests, batch_size, resolved),
         refine=_on_triggered(defended, tests, batch_size, resolved) if both else None,
     )
 
@@ -117,7 +117,7 @@ def _from_cache(home: Path, recorded: Run, path: str, folder: Path) -> Path:
     return target
 
 
-def _on_triggered(system: System, tests: HeldOut, batch_size: int, resolved: Compute) -> OnTriggered:
+def _on_triggered(system: System, tests: TestSets, batch_size: int, resolved: Compute) -> OnTriggered:
     said, truth = probabilities(system, tests.triggered, batch_size, resolved).argmax(dim=1), tests.truth
     return OnTriggered(
         asr_floor_triggered=round(share(said == truth.given), DIGITS),

@@ -44,7 +44,7 @@ _PAGE = """<!DOCTYPE html>
 {refresh_tag}
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>refine: attack, defence and proof</title>
+<title>refine: attack, defense and proof</title>
 <link rel="icon" href="data:,">
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 82rem; padding: 0 1.5rem; }
@@ -58,7 +58,7 @@ main p { margin: 0 0 .5rem; }
 </script>
 </head>
 <body>
-<h1>refine: attack, defence and proof</h1>
+<h1>refine: attack, defense and proof</h1>
 <main>
 {plot_divs}
 </main>

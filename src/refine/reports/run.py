@@ -5,7 +5,7 @@ metrics/runs/DATASET-PRESET-ATTACK-VARIANT-sSEED/
     evaluate.json   its figures
     run.json        what differs from the preset, the commit, and the runtime record of each stage
     preview.png     what the attack does to images
-    gallery.png     what the defence makes of them
+    gallery.png     what the defense makes of them
     features.png    what the classifier makes of them, before and after
 """
 
@@ -26,7 +26,7 @@ from refine.core.params import ParamsFile
 HOME = Path("metrics/runs")
 _WORD = r"[a-z0-9_.]+"
 SEEDED = ("poison_dataset", "train_backdoor", "train_refine")
-SYSTEMS = {"no_defence": "no defence", "refine": "REFINE"}
+SYSTEMS = {"no_defense": "no defense", "refine": "REFINE"}
 PICTURES = ("data/poisoned/preview.png", "metrics/plots/gallery.png", "metrics/plots/features.png")
 _ABSENT = object()
 TOLD_BY_THE_NAME = {"poison_dataset.attack.name", *(f"{section}.seed" for section in SEEDED)}
@@ -66,13 +66,13 @@ class Clean(BaseModel):
 
     Attributes:
         run: its name.
-        no_defence: its classifier.
-        refine: its defence; None where it was trained by another recipe than the one beside it.
+        no_defense: its classifier.
+        refine: its defense; None where it was trained by another recipe than the one beside it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     run: str
-    no_defence: OnTriggered
+    no_defense: OnTriggered
     refine: OnTriggered | None
 
 

@@ -22,7 +22,7 @@ from refine.shards.format.png import Pixels, encode
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image.
+    """One labeled image.
 
     Attributes:
         key: its place in the split, from 0; ascending within a folder.

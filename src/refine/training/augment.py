@@ -20,7 +20,7 @@ _ATTEMPTS = 10
 
 
 def augment(images: Tensor, settings: Augment, generator: Generator, unflipped: Tensor | None = None) -> Tensor:
-    """Random resized crop, shift, flip and greying, in this order.
+    """Random resized crop, shift, flip and graying, in this order.
 
     Args:
         images: float [N, 3, H, W] in [0, 1].
@@ -33,13 +33,13 @@ def augment(images: Tensor, settings: Augment, generator: Generator, unflipped: 
     """
     resting = images.permute(0, 2, 1, 3)
     if settings.grayscale:
-        resting = _greyed(resting, uniform(images, generator) < settings.grayscale)
+        resting = _grayed(resting, uniform(images, generator) < settings.grayscale)
     resting = _resampled(resting, settings, generator, unflipped)
     return resting.permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
 
 
-def _greyed(resting: Tensor, chosen: Tensor) -> Tensor:
-    """Chosen images in grey; float [N, H, 3, W], bool [N]. Done first, because it then costs the chosen ones alone.
+def _grayed(resting: Tensor, chosen: Tensor) -> Tensor:
+    """Chosen images in gray; float [N, H, 3, W], bool [N]. Done first, because it then costs the chosen ones alone.
 
     Crops, shifts and flips treat all channels alike, so the order of the two makes no difference.
     """

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
-def _towards(decay: float) -> Any:
+def _toward(decay: float) -> Any:
     return get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
 
@@ -24,7 +24,7 @@ class Average:
         self._module = module
         self._averaged: AveragedModel | None = None
         if decay:
-            self._averaged = AveragedModel(module, multi_avg_fn=_towards(decay), use_buffers=True)
+            self._averaged = AveragedModel(module, multi_avg_fn=_toward(decay), use_buffers=True)
 
     def update(self) -> None:
         """Takes the weights of a step in."""

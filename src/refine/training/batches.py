@@ -20,12 +20,12 @@ class Batch:
     Attributes:
         pixels: float [B, 3, H, W] in [0, 1].
         facts: int64 [B] each, as the training set was asked for them.
-        share: images of this process over the mean of all processes; what its mean loss has to be weighted with.
+        loss_weight: images of this process over the mean of all processes; what its mean loss has to be weighted with.
     """
 
     pixels: Tensor
     facts: Columns
-    share: float = 1.0
+    loss_weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.pixels)

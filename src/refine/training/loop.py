@@ -49,7 +49,7 @@ class Step:
     """What one batch gave.
 
     Attributes:
-        loss: to be minimised, float32 scalar with gradient.
+        loss: to be minimized, float32 scalar with gradient.
         terms: figures for the history, scalars without gradient; each is averaged over the images of an epoch.
     """
 
@@ -108,7 +108,7 @@ class Run:
         self._name = name
         self._processes = Processes(compute)
         self._checkpoints = checkpoints
-        self._optimiser, self._schedule = build(task.module.parameters(), recipe, len(task.batches))
+        self._optimizer, self._schedule = build(task.module.parameters(), recipe, len(task.batches))
         self._average = Average(task.module, recipe.average)
         self._random = Generator().manual_seed(seed)
         self._history: list[Row] = []
@@ -151,16 +151,16 @@ class Run:
         sums: dict[str, Tensor] = {}
         seen = 0
         rate = 0.0
-        remedy = f"lower {self._recipe.place}.optimiser.lr"
+        remedy = f"lower {self._recipe.place}.optimizer.lr"
         guard = Guard(f"epoch {epoch} of {self._name}", remedy)
         total = len(task.batches)
         shown = f"{self._name} {epoch}/{self._recipe.epochs}"
         for number, batch in enumerate(progress(task.batches.epoch(order), shown, total), 1):
             step = task.step(batch)
-            self._optimiser.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad(set_to_none=True)
             step.loss.backward()  # type: ignore[no-untyped-call]
-            rate = self._optimiser.param_groups[0]["lr"]
-            self._optimiser.step()
+            rate = self._optimizer.param_groups[0]["lr"]
+            self._optimizer.step()
             self._schedule.step()
             self._average.update()
             seen += len(batch)
@@ -183,7 +183,7 @@ class Run:
         return {
             "history": self._history,
             "module": self._task.module.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "average": self._average.state(),
             "random": self._random.get_state(),
@@ -192,11 +192,11 @@ class Run:
 
     def _go_on(self) -> None:
         found = self._checkpoints.load() if self._checkpoints else None
-        state = self._processes.from_first(found)
+        state = self._processes.broadcast(found)
         if state is None:
             return
         self._task.module.load_state_dict(state["module"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._average.load(state["average"])
         self._random.set_state(state["random"])

@@ -1,4 +1,4 @@
-"""Optimiser and learning rate of a recipe."""
+"""Optimizer and learning rate of a recipe."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
-from refine.training.recipe import Optimiser, Recipe, Schedule
+from refine.training.recipe import Optimizer, Recipe, Schedule
 
 
 def build(parameters: Iterable[nn.Parameter], recipe: Recipe, steps_per_epoch: int) -> tuple[optim.Optimizer, LambdaLR]:
-    """The optimiser, and the scheduler to be stepped after each batch."""
-    optimiser = _optimiser(parameters, recipe.optimiser)
-    return optimiser, LambdaLR(optimiser, factor_of(recipe.schedule, recipe.epochs, steps_per_epoch))
+    """The optimizer, and the scheduler to be stepped after each batch."""
+    optimizer = _optimizer(parameters, recipe.optimizer)
+    return optimizer, LambdaLR(optimizer, factor_of(recipe.schedule, recipe.epochs, steps_per_epoch))
 
 
-def _optimiser(parameters: Iterable[nn.Parameter], settings: Optimiser) -> optim.Optimizer:
+def _optimizer(parameters: Iterable[nn.Parameter], settings: Optimizer) -> optim.Optimizer:
     if settings.name == "adamw":
         return optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     return optim.SGD(

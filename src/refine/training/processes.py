@@ -1,7 +1,7 @@
 """Training in several processes that see different images of one batch (DistributedDataParallel).
 
-The gradient is that of one process with the whole batch, batch normalisation excepted: on CPUs each process
-normalises its own part, on GPUs all of them together (SyncBatchNorm). The first process's statistics are kept.
+The gradient is that of one process with the whole batch, batch normalization excepted: on CPUs each process
+normalizes its own part, on GPUs all of them together (SyncBatchNorm). The first process's statistics are kept.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Processes:
         self.rank = compute.rank
         self.world = compute.world
 
-    def together(self, module: nn.Module) -> nn.Module:
+    def data_parallel(self, module: nn.Module) -> nn.Module:
         """A module whose gradients become the mean over the processes; the module itself where there is but one."""
         if self.world == 1:
             return module
@@ -109,7 +109,7 @@ class Processes:
             distributed.all_reduce(values)
         return dict(zip(sums, values.tolist(), strict=True))
 
-    def from_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first process has."""
         if self.world == 1:
             return value

@@ -1,4 +1,4 @@
-"""How a network is trained: schedule, optimiser, batches, augmentation, precision. Both trainings use it."""
+"""How a network is trained: schedule, optimizer, batches, augmentation, precision. Both trainings use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Augment(Section):
         crop_scale: smallest area of a random resized crop, as a share of the image (aspect 3/4 to 4/3); 1 is off.
         shift: largest shift in pixels, the border filled with black.
         flip: probability of a horizontal flip.
-        grayscale: probability of turning the image grey.
+        grayscale: probability of turning the image gray.
     """
 
     crop_scale: Annotated[Number, Field(gt=0, le=1)] = 1.0
@@ -28,7 +28,7 @@ class Augment(Section):
     grayscale: Share = 0.0
 
 
-class Optimiser(Section):
+class Optimizer(Section):
     """Attributes: `name` and its settings; `momentum` and `nesterov` concern sgd alone."""
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -39,7 +39,7 @@ class Optimiser(Section):
 
 
 class Schedule(Section):
-    """The learning rate over the run, as a factor on `optimiser.lr`.
+    """The learning rate over the run, as a factor on `optimizer.lr`.
 
     Attributes:
         name: `step` multiplies by `factor` at each milestone (a share of the epochs, rounded to whole ones);
@@ -83,14 +83,14 @@ class Recipe(Section):
     compile: bool = False
     shuffle_buffer: ShuffleBuffer = 65536
     average: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    optimiser: Optimiser
+    optimizer: Optimizer
     schedule: Schedule
     augment: Augment
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.optimiser.nesterov and (self.optimiser.name != "sgd" or self.optimiser.momentum == 0):
-            raise ValueError("optimiser.nesterov needs optimiser.name sgd and a momentum above 0")
+        if self.optimizer.nesterov and (self.optimizer.name != "sgd" or self.optimizer.momentum == 0):
+            raise ValueError("optimizer.nesterov needs optimizer.name sgd and a momentum above 0")
         if self.shuffle_buffer < self.batch_size:
             raise ValueError("shuffle_buffer has to hold a batch; make it batch_size or more")
         return self

@@ -2,8 +2,8 @@
 
     x_0 = x (+ u, uniform in [-e, e]),  x_{t+1} = clip(x_t + s sign(grad CE(F(x_t), y))) to [x - e, x + e] and [0, 1]
 
-The gradient is taken at pixels: normalisation is part of F. The released code of both papers hands pixels to a
-network that expects them normalised, and misses.
+The gradient is taken at pixels: normalization is part of F. The released code of both papers hands pixels to a
+network that expects them normalized, and misses.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from refine.backdoor.attacker_augmentation import TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.train import BackdoorTask, begin
 from refine.core.errors import UserError
 from refine.core.files import inside
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Classifier, Normalisation
+from refine.models.classifier import Architecture, Classifier, Normalization
 from refine.models.device import compute
 from refine.poisoning.adversarial.pgd import ascend
 from refine.poisoning.adversarial.settings import CleanLabelParams, Perturbation, SourceModel
@@ -65,7 +65,7 @@ def _trained(
     torch.manual_seed(seed)
     architecture = Architecture(name=source.network.name, width=source.network.width)
     read_from = f"{setting.section}.source.network.name"
-    classifier = classifiers.build(architecture, setting.num_classes, normalisation_of(images), read_from)
+    classifier = classifiers.build(architecture, setting.num_classes, normalization_of(images), read_from)
     classifier.to(resolved.device).to(memory_format=torch.channels_last)
     # The loop's facts are label and whether an image is poisoned, which none is.
     training_set = Resident(images, (labels, torch.zeros_like(labels)), resolved.device)
@@ -76,7 +76,7 @@ def _trained(
         classifier=classifier,
         batches=batches,
         recipe=recipe,
-        attack=TrainingTime(),
+        attack=AttackerAugmentation(),
         compute=resolved,
         precision=resolved.precision(recipe.precision),
         source=source,
@@ -106,7 +106,7 @@ class SourceTask(BackdoorTask):
         return super().step(batch)
 
 
-def normalisation_of(images: Tensor) -> Normalisation:
+def normalization_of(images: Tensor) -> Normalization:
     """Mean and standard deviation of each channel of uint8 [N, 3, H, W], as for pixels in [0, 1]."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
@@ -114,4 +114,4 @@ def normalisation_of(images: Tensor) -> Normalisation:
         share = images[:, channel].flatten().bincount(minlength=256).double() / images[:, channel].numel()
         mean.append(float(share @ levels))
         std.append(max(_FLATTEST, float(share @ (levels - mean[-1]) ** 2) ** 0.5))
-    return Normalisation(mean=mean, std=std)
+    return Normalization(mean=mean, std=std)

@@ -1,7 +1,7 @@
 """Networks that hide a message in an image and read it back, in the manner of StegaStamp (Tancik et al. 2020).
 
 StegaStamp spreads the message by a dense layer; here each bit has a cell of a grid, so that both networks are
-convolutions, fit images of any size and learn in minutes. Neither normalises over a batch: what happens to an
+convolutions, fit images of any size and learn in minutes. Neither normalizes over a batch: what happens to an
 image does not depend on the images beside it.
 """
 

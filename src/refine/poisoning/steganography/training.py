@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from refine.models.device import Compute, compute, full
+from refine.models.device import Compute, compute, to_float32
 from refine.poisoning.steganography.networks import Pair
 from refine.training.augment import augment
 from refine.training.batches import Batch
@@ -45,14 +45,14 @@ class HidingTask:
         pixels = augment(batch.pixels, self.recipe.augment, self.generator)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         messages = torch.randint(0, 2, (len(batch), self.bits), generator=self.generator, device=pixels.device).float()
-        messages[1::2] = messages[: len(batch) // 2 * 2 : 2]  # neighbours hide the same, so that traces compare
+        messages[1::2] = messages[: len(batch) // 2 * 2 : 2]  # neighbors hide the same, so that traces compare
         with self.compute.autocast(self.precision):
             marked, logits = self._forward(pixels, messages)
-        logits = full(logits)
+        logits = to_float32(logits)
         read = functional.binary_cross_entropy_with_logits(logits, messages)
-        seen = visibility(pixels, full(marked))
+        seen = visibility(pixels, to_float32(marked))
         right = ((logits > 0) == (messages > 0)).float().mean()
-        alike = likeness(full(marked) - pixels)
+        alike = likeness(to_float32(marked) - pixels)
         loss = read + self._ramp * (self.hiding * seen + self.variety * alike)
         return Step(loss, {"message": read, "visibility": seen, "likeness": alike, "bits_read": right})
 
@@ -64,15 +64,15 @@ class HidingTask:
 
 def visibility(pixels: Tensor, marked: Tensor) -> Tensor:
     """h, the mean squared change in relation to the contrast nearby; both float [N, 3, H, W]. A scalar."""
-    grey = pixels.mean(dim=1, keepdim=True)
-    mean = functional.avg_pool2d(grey, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
-    square = functional.avg_pool2d(grey**2, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
+    gray = pixels.mean(dim=1, keepdim=True)
+    mean = functional.avg_pool2d(gray, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
+    square = functional.avg_pool2d(gray**2, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
     contrast = (square - mean**2).clamp(min=0).sqrt()
     return ((marked - pixels) / (_FLAT + contrast)).square().mean()
 
 
 def likeness(traces: Tensor) -> Tensor:
-    """u, how alike the traces of neighbours are: 1 where they are the same, 0 where they are uncorrelated. A scalar.
+    """u, how alike the traces of neighbors are: 1 where they are the same, 0 where they are uncorrelated. A scalar.
 
     Args:
         traces: float [N, 3, H, W], of a message that images 2 i and 2 i + 1 share.

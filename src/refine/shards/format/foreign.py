@@ -63,7 +63,7 @@ def _refuse_large(image: Image.Image) -> None:
 
 
 def _refuse_deep(image: Image.Image) -> None:
-    """Pillow reads 16 bits in a grey picture as such, and cuts them off in a coloured one."""
+    """Pillow reads 16 bits in a gray picture as such, and cuts them off in a colored one."""
     deep = image.mode.startswith(("I", "F"))
     for codec, _, _, given in getattr(image, "tile", ()):
         values = given if isinstance(given, tuple) else (given,)

@@ -52,7 +52,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def as_pixels(image: Any) -> Pixels:
-    """A grey [H, W] or RGB [H, W, 3] uint8 array as RGB."""
+    """A gray [H, W] or RGB [H, W, 3] uint8 array as RGB."""
     array = np.asarray(image, dtype=np.uint8)
     return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array
 

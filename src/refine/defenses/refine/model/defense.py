@@ -1,4 +1,4 @@
-"""The REFINE defence as one module: transform, frozen classifier, label map (Chen et al., ICLR 2025).
+"""The REFINE defense as one module: transform, frozen classifier, label map (Chen et al., ICLR 2025).
 
     q = M(softmax(F(clip(T(x)))))
 
@@ -21,7 +21,7 @@ from refine.defenses.refine.model.unet import UNet
 from refine.models import classifier as classifiers
 from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, read_card, restored, write_card
 from refine.models.classifier import Classifier
-from refine.models.device import full
+from refine.models.device import to_float32
 from refine.models.probe import probe, refuse_unusable
 from refine.shards.reading.tensors import save_tensors
 
@@ -38,7 +38,7 @@ class Snapshot(BaseModel):
 
 
 class RefineCard(Card):
-    """Card of a REFINE defence.
+    """Card of a REFINE defense.
 
     Attributes:
         first_channels: width of the U-Net.
@@ -88,19 +88,19 @@ class Refine(nn.Module):
     def transformed(self, pixels: Tensor) -> Tensor:
         """The transformed and clamped images z, in [0, 1] of the input space, float32, same shape.
 
-        `pixel`: pixels go in and z are pixels. `normalized_clamp01`, the released code's behaviour: normalised
-        images go in and z is taken for normalised as it is, so the classifier sees a fifth of its usual range.
+        `pixel`: pixels go in and z are pixels. `normalized_clamp01`, the released code's behavior: normalized
+        images go in and z is taken for normalized as it is, so the classifier sees a fifth of its usual range.
         """
         out: Tensor = self.transform(self.transform_inputs(pixels))
-        return full(out).clamp(0, 1)
+        return to_float32(out).clamp(0, 1)
 
     def transform_inputs(self, pixels: Tensor) -> Tensor:
         """Pixels as the transform takes them, same shape."""
-        return pixels if self.input_space == "pixel" else self.classifier.normalise(pixels)
+        return pixels if self.input_space == "pixel" else self.classifier.normalize(pixels)
 
     def network_inputs(self, transformed: Tensor) -> Tensor:
-        """Transformed images as the classifier's network takes them, normalised, same shape."""
-        return self.classifier.normalise(transformed) if self.input_space == "pixel" else transformed
+        """Transformed images as the classifier's network takes them, normalized, same shape."""
+        return self.classifier.normalize(transformed) if self.input_space == "pixel" else transformed
 
     def logits(self, transformed: Tensor) -> Tensor:
         """Raw logits of the frozen classifier on transformed images, before the label map, float [N, K]."""
@@ -117,17 +117,17 @@ class Refine(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         self.classifier.refuse_other(pixels)
         raw = self.logits(self.transformed(pixels))
-        return remap(full(raw).softmax(dim=1), self.permutation)
+        return remap(to_float32(raw).softmax(dim=1), self.permutation)
 
 
 def state(permutation: Tensor, transform: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What is stored of a defence: the state of its transform, and the permutation."""
+    """What is stored of a defense: the state of its transform, and the permutation."""
     return {**{f"transform.{name}": tensor for name, tensor in transform.items()}, "permutation": permutation}
 
 
-def save(folder: Path, defence: Refine, card: RefineCard) -> None:
+def save(folder: Path, defense: Refine, card: RefineCard) -> None:
     """Writes weights and card; the sum of the weights is filled in here."""
-    sha256 = save_tensors(folder / WEIGHTS, state(defence.permutation, defence.transform.state_dict()))
+    sha256 = save_tensors(folder / WEIGHTS, state(defense.permutation, defense.transform.state_dict()))
     write_card(folder, card.model_copy(update={"weights_sha256": sha256}))
 
 
@@ -135,12 +135,12 @@ def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Ref
     """A defended classifier in eval mode.
 
     Args:
-        folder: of the defence.
+        folder: of the defense.
         classifier_folder: of the classifier that it was trained for.
         epoch: takes the snapshot after this epoch instead of the final state.
 
     Raises:
-        UserError: a folder is damaged, the defence belongs to another classifier, or there is no such snapshot.
+        UserError: a folder is damaged, the defense belongs to another classifier, or there is no such snapshot.
     """
     classifier, classifier_card = classifiers.load(classifier_folder)
     card = read_card(folder, RefineCard)
@@ -163,13 +163,13 @@ def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Ref
     stored = restored(lambda: _Stored(card.first_channels, len(classifier_card.classes)), path, sha256)
     if sorted(stored.permutation.tolist()) != list(range(card.num_classes)):
         raise UserError(f"{path} holds no permutation of the classifier's classes; {REMEDY}")
-    defence = Refine(classifier, stored.transform, stored.permutation, card.input_space).eval()
-    refuse_unusable(stored, defence.transform_inputs(probe()), path)
-    return defence
+    defense = Refine(classifier, stored.transform, stored.permutation, card.input_space).eval()
+    refuse_unusable(stored, defense.transform_inputs(probe()), path)
+    return defense
 
 
 class _Stored(nn.Module):
-    """What is stored of a defence, as a module; see `state`."""
+    """What is stored of a defense, as a module; see `state`."""
 
     permutation: Tensor
 

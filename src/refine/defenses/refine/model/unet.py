@@ -17,7 +17,7 @@ LEVELS = 4
 
 
 class DoubleConv(nn.Sequential):
-    """Twice: 3x3 convolution with bias, batch normalisation, ReLU."""
+    """Twice: 3x3 convolution with bias, batch normalization, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, middle: int | None = None) -> None:
         middle = outputs if middle is None else middle

@@ -18,7 +18,7 @@ from refine.defenses.refine.model.defense import Refine
 from refine.defenses.refine.model.unet import UNet, encoded
 from refine.defenses.refine.training.params import EncoderRecipe
 from refine.defenses.refine.training.pseudo_labels import PseudoLabels
-from refine.models.device import Compute, full
+from refine.models.device import Compute, to_float32
 from refine.training.augment import augment
 from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
@@ -46,12 +46,12 @@ class EncoderTask:
     """Cross-entropy of the head's logits and the pseudo-labels; see `training.loop.Task`.
 
     Attributes:
-        defence: whose transform's encoder is trained.
+        defense: whose transform's encoder is trained.
         batches: of what `answers` was given to.
-        answers: of the defence's classifier.
+        answers: of the defense's classifier.
     """
 
-    defence: Refine
+    defense: Refine
     batches: Epochs
     answers: PseudoLabels
     recipe: EncoderRecipe
@@ -60,20 +60,20 @@ class EncoderTask:
     kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.module = EncoderWithHead(self.defence.transform, len(self.defence.permutation)).to(self.compute.device)
+        self.module = EncoderWithHead(self.defense.transform, len(self.defense.permutation)).to(self.compute.device)
         self.generator = Generator(self.compute.device)
-        self._forward = compiled(Processes(self.compute).together(self.module), self.recipe)
+        self._forward = compiled(Processes(self.compute).data_parallel(self.module), self.recipe)
 
     def step(self, batch: Batch) -> Step:
         with torch.no_grad():
             pixels = augment(batch.pixels, self.recipe.augment, self.generator)
-            inputs = self.defence.transform_inputs(pixels)
+            inputs = self.defense.transform_inputs(pixels)
         pseudo_labels = self.answers.of_batch(batch, pixels)
         with self.compute.autocast(self.precision):
             logits = self._forward(inputs)
-        loss = functional.cross_entropy(full(logits), pseudo_labels, label_smoothing=self.recipe.label_smoothing)
+        loss = functional.cross_entropy(to_float32(logits), pseudo_labels, label_smoothing=self.recipe.label_smoothing)
         agreement = (logits.argmax(dim=1) == pseudo_labels).float().mean()
-        return Step(loss * batch.share, {"loss": loss, "agreement": agreement})
+        return Step(loss * batch.loss_weight, {"loss": loss, "agreement": agreement})
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """Nothing to keep: the last epoch counts (no selection)."""
@@ -82,20 +82,20 @@ class EncoderTask:
 def train_encoder(
     recipe: EncoderRecipe,
     seed: int,
-    defence: Refine,
+    defense: Refine,
     images: TrainingSet,
     answers: PseudoLabels,
     compute: Compute,
     checkpoints: Checkpoints | None,
 ) -> list[Row]:
-    """Trains the encoder of a defence's transform in place.
+    """Trains the encoder of a defense's transform in place.
 
     Args:
         recipe: how.
         seed: of batch order and augmentation.
-        defence: on its device.
+        defense: on its device.
         images: benign and unlabeled, to which `answers` was given.
-        answers: of the defence's classifier.
+        answers: of the defense's classifier.
         compute: device and threads.
         checkpoints: of the run that begins with this.
 
@@ -103,7 +103,7 @@ def train_encoder(
         The history, a row per epoch.
     """
     task = EncoderTask(
-        defence=defence,
+        defense=defense,
         batches=batches_of(images, recipe, compute),
         answers=answers,
         recipe=recipe,

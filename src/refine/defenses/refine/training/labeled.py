@@ -12,7 +12,7 @@ from refine.training.order import Columns, Part
 from refine.training.training_set import TrainingSet
 
 
-class Labelled:
+class Labeled:
     """A `TrainingSet` whose last fact is a given label.
 
     Args:
@@ -28,8 +28,8 @@ class Labelled:
         self._labels = labels
         self._starts = [0, *accumulate(images.sizes)]
 
-    def subset(self, selected: Tensor) -> Labelled:
-        return Labelled(self._images.subset(selected), self._labels[selected])
+    def subset(self, selected: Tensor) -> Labeled:
+        return Labeled(self._images.subset(selected), self._labels[selected])
 
     def blocks(self, parts: list[Part]) -> Iterator[Columns]:
         for part, block in zip(parts, self._images.blocks(parts), strict=True):

@@ -44,7 +44,7 @@ def supcon(images: Tensor, labels: Tensor, temperature: float) -> Tensor:
     both copies of all rows less one of itself.
 
     Args:
-        images: float [N, ...], flattened and normalised here.
+        images: float [N, ...], flattened and normalized here.
         labels: int64 [N], pseudo-labels.
         temperature: tau; the result carries the factor tau / 0.07 of the reference implementation.
     """

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from refine.core.bounds import MOST_SNAPSHOTS, BatchSize, Epochs, UNetWidth
 from refine.core.params import Number, PositiveNumber, Section, Seed, Share, Weight
-from refine.training.recipe import Augment, Optimiser, Recipe, Schedule, paper_by_name
+from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_by_name
 
 InputSpace = Literal["normalized_clamp01", "pixel"]
 Form = Literal["binary", "categorical"]
@@ -28,14 +28,14 @@ class Loss(Section):
 
 
 class RefineRecipe(Recipe):
-    """The paper trains 150 epochs by SGD with crops, flips and grey images."""
+    """The paper trains 150 epochs by SGD with crops, flips and gray images."""
 
     place: ClassVar[str] = "train_refine.recipe"
 
     epochs: Epochs = 150
     batch_size: BatchSize = 256
     drop_last: bool = True
-    optimiser: Optimiser = Optimiser(lr=0.01)
+    optimizer: Optimizer = Optimizer(lr=0.01)
     schedule: Schedule = Schedule(factor=0.8)
     augment: Augment = Augment(crop_scale=0.8, flip=0.5, grayscale=0.2)
 
@@ -53,7 +53,7 @@ class EncoderRecipe(Recipe):
     epochs: Epochs = 8
     batch_size: BatchSize = 256
     drop_last: bool = True
-    optimiser: Optimiser = Optimiser(lr=0.2, nesterov=True)
+    optimizer: Optimizer = Optimizer(lr=0.2, nesterov=True)
     schedule: Schedule = Schedule(name="one_cycle")
     augment: Augment = Augment(shift=2)
     label_smoothing: Share = 0.1

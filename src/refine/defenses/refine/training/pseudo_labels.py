@@ -1,4 +1,4 @@
-"""What the frozen classifier says of unlabeled images, the only labels that a defence is trained with."""
+"""What the frozen classifier says of unlabeled images, the only labels that a defense is trained with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from refine.core.progress import progress
-from refine.defenses.refine.training.labeled import Labelled
+from refine.defenses.refine.training.labeled import Labeled
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
@@ -63,4 +63,4 @@ class PseudoLabels:
             for columns in zip(*(torch.split(column, self._at_once) for column in block), strict=True):
                 pixels = to_pixels(images.delivered(columns, device)[0])
                 labels.append(self.of(pixels.contiguous(memory_format=torch.channels_last)).cpu())
-        return Labelled(images, torch.cat(labels))
+        return Labeled(images, torch.cat(labels))

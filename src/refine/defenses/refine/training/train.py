@@ -21,7 +21,7 @@ from refine.defenses.refine.training.loss import supcon, utility
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.models import classifier as classifiers
-from refine.models.device import Compute, full
+from refine.models.device import Compute, to_float32
 from refine.shards.reading.tensors import save_tensors
 from refine.training.augment import augment
 from refine.training.batches import Batch
@@ -34,15 +34,15 @@ from refine.training.training_set import TrainingSet
 
 
 class _Forward(nn.Module):
-    """The part of a defence that gradients flow through: pixels to transformed images and raw logits."""
+    """The part of a defense that gradients flow through: pixels to transformed images and raw logits."""
 
-    def __init__(self, defence: Refine) -> None:
+    def __init__(self, defense: Refine) -> None:
         super().__init__()
-        self.defence = defence
+        self.defense = defense
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        images = self.defence.transformed(pixels)
-        return images, self.defence.logits(images)
+        images = self.defense.transformed(pixels)
+        return images, self.defense.logits(images)
 
 
 @dataclass
@@ -50,13 +50,13 @@ class RefineTask:
     """See `training.loop.Task`.
 
     Attributes:
-        defence: whose transform is trained.
+        defense: whose transform is trained.
         batches: of what `answers` was given to.
-        answers: of the defence's classifier.
+        answers: of the defense's classifier.
         keep: epochs after which a snapshot is kept.
     """
 
-    defence: Refine
+    defense: Refine
     batches: Epochs
     answers: PseudoLabels
     params: TrainRefineParams
@@ -66,23 +66,23 @@ class RefineTask:
     kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.module = self.defence.transform
+        self.module = self.defense.transform
         self.generator = Generator(self.compute.device)
         self._processes = Processes(self.compute)
-        defence = self.defence
-        fast = Refine(self.answers.classifier, defence.transform, defence.permutation, defence.input_space)
-        self._forward = compiled(self._processes.together(_Forward(fast)), self.params.recipe)
+        defense = self.defense
+        fast = Refine(self.answers.classifier, defense.transform, defense.permutation, defense.input_space)
+        self._forward = compiled(self._processes.data_parallel(_Forward(fast)), self.params.recipe)
 
     def step(self, batch: Batch) -> Step:
-        defence, loss = self.defence, self.params.loss
+        defense, loss = self.defense, self.params.loss
         with torch.no_grad():
             pixels = augment(batch.pixels, self.params.recipe.augment, self.generator)
         pseudo_labels = self.answers.of_batch(batch, pixels)
         with self.compute.autocast(self.precision):
             images, raw = self._forward(pixels)
-        remapped = remap(full(raw), defence.permutation)
+        remapped = remap(to_float32(raw), defense.permutation)
         terms = {"utility": utility(remapped, pseudo_labels, loss.utility)}
-        total = terms["utility"] * batch.share
+        total = terms["utility"] * batch.loss_weight
         if loss.supcon_weight:
             everybody = self._processes.gathered(images.flatten(1)), self._processes.gathered(pseudo_labels)
             terms["supcon"] = supcon(*everybody, loss.supcon_temperature)
@@ -149,7 +149,7 @@ def train_refine(
     folder: Path,
     checkpoints: Checkpoints | None = None,
 ) -> None:
-    """Trains the transform for a classifier and writes the defence's folder.
+    """Trains the transform for a classifier and writes the defense's folder.
 
     Args:
         params: of the stage.
@@ -175,8 +175,8 @@ def train_refine(
     transform = UNet(params.first_channels)
     with torch.no_grad():
         transform.outlet.bias.add_(params.initial_output)  # type: ignore[union-attr]
-    defence = Refine(classifier, transform, permutation, params.input_space)
-    defence.to(compute.device).to(memory_format=torch.channels_last)
+    defense = Refine(classifier, transform, permutation, params.input_space)
+    defense.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
     own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
     _refuse(own, params, transform, compute)
@@ -184,11 +184,11 @@ def train_refine(
     own = answers.given_to(own)
     encoder_history = []
     if params.encoder:
-        encoder_history = train_encoder(params.encoder, params.seed, defence, own, answers, compute, checkpoints)
+        encoder_history = train_encoder(params.encoder, params.seed, defense, own, answers, compute, checkpoints)
         if params.encoder.frozen:
             transform.freeze_encoder()
     task = RefineTask(
-        defence=defence,
+        defense=defense,
         batches=batches_of(own, recipe, compute),
         answers=answers,
         params=params,
@@ -215,6 +215,6 @@ def train_refine(
             snapshots=snapshots,
             training={**resolved(params, compute), "precision": precision},
         )
-        refine.save(part, defence, card)
+        refine.save(part, defense, card)
         write_history(part / "history.csv", history)
         write_history(part / "encoder_history.csv", encoder_history)

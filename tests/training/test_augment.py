@@ -99,7 +99,7 @@ def test_a_crop_lies_inside_the_image_on_whole_pixels(scale: float) -> None:
         assert (start == np.floor(start)).all()
 
 
-# -- flips, greying, shifts
+# -- flips, graying, shifts
 
 
 @pytest.mark.parametrize("probability", [0.2, 0.5, 1.0])
@@ -125,7 +125,7 @@ def test_images_that_no_flip_may_reach_are_not_mirrored_and_the_others_are_as_ev
 
 
 @pytest.mark.parametrize("probability", [0.2, 1.0])
-def test_greying_comes_as_often_as_stated_and_is_torchvisions(probability: float) -> None:
+def test_graying_comes_as_often_as_stated_and_is_torchvisions(probability: float) -> None:
     image = random_images(1)
     result = augment(image.expand(2000, -1, -1, -1), Augment(grayscale=probability), generator())
     expected = theirs.rgb_to_grayscale(image, num_output_channels=3)
@@ -161,7 +161,7 @@ def reference(image: Tensor, settings: Augment, seed: int) -> Tensor:
     """One image at a time with torchvision, of which only the random numbers are ours."""
     draws = generator(seed)
     side = image.shape[-1]
-    grey = torch.rand(1, generator=draws) < settings.grayscale
+    gray = torch.rand(1, generator=draws) < settings.grayscale
     top, left, tall, wide = (int(value) for value in _boxes(image.transpose(1, 2), settings.crop_scale, draws))
     image = theirs.resized_crop(image, top, left, tall, wide, [side, side], antialias=False)
     down, right = (int(torch.randint(-settings.shift, settings.shift + 1, (1, 1), generator=draws)) for _ in "yx")
@@ -169,7 +169,7 @@ def reference(image: Tensor, settings: Augment, seed: int) -> Tensor:
     image = theirs.crop(image, settings.shift + down, settings.shift + right, side, side)
     if torch.rand(1, generator=draws) < settings.flip:
         image = theirs.hflip(image)
-    if grey:
+    if gray:
         image = theirs.rgb_to_grayscale(image, num_output_channels=3)
     return image
 

@@ -34,8 +34,8 @@ def _slowly(of: Classifier, image: Tensor, label: int, settings: Perturbation, s
     pixels = inside(before + start)
     for _ in range(settings.steps):
         tensor = torch.from_numpy(pixels.copy())[None].requires_grad_()
-        normalised = (tensor - of.mean) / of.std
-        cross_entropy(of.network(normalised), torch.tensor([label])).backward()
+        normalized = (tensor - of.mean) / of.std
+        cross_entropy(of.network(normalized), torch.tensor([label])).backward()
         assert tensor.grad is not None
         pixels = inside(pixels + step * np.sign(tensor.grad[0].numpy()))
     return pixels

@@ -21,7 +21,7 @@ from refine.poisoning.attack import Setting
 from support import synthetic
 from tiny import WIDTH, classifier_folder, same_tensors
 
-RECIPE = {"epochs": 4, "batch_size": 16, "optimiser": {"lr": 0.02}, "augment": {}}
+RECIPE = {"epochs": 4, "batch_size": 16, "optimizer": {"lr": 0.02}, "augment": {}}
 
 
 def _made(seed: int = 1, setting: Setting | None = None, **source: Any) -> Classifier:
@@ -58,14 +58,14 @@ def test_the_seed_alone_decides_its_weights() -> None:
     assert not same_tensors(first, third)
 
 
-def test_it_normalises_by_the_images_that_it_is_trained_on() -> None:
+def test_it_normalizes_by_the_images_that_it_is_trained_on() -> None:
     images, _ = synthetic(20)
     images[:, 1] //= 2
-    found = source_model.normalisation_of(images)
+    found = source_model.normalization_of(images)
     pixels = images.double() / 255
     assert found.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist())
     assert found.std == pytest.approx(pixels.std(dim=(0, 2, 3), correction=0).tolist())
-    flat = source_model.normalisation_of(torch.full((2, 3, 4, 4), 7, dtype=torch.uint8))
+    flat = source_model.normalization_of(torch.full((2, 3, 4, 4), 7, dtype=torch.uint8))
     assert flat.std == [1 / 255] * 3
 
 

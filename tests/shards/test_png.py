@@ -123,11 +123,11 @@ def test_an_image_that_does_not_lie_in_memory_in_order_is_encoded_alike() -> Non
     assert encode(transposed) == encode(image)
 
 
-def test_a_grey_image_is_repeated_in_three_channels() -> None:
-    grey = random_image(5, 6)[:, :, 0]
-    rgb = as_pixels(grey)
+def test_a_gray_image_is_repeated_in_three_channels() -> None:
+    gray = random_image(5, 6)[:, :, 0]
+    rgb = as_pixels(gray)
     assert rgb.shape == (5, 6, 3)
-    assert all(np.array_equal(rgb[:, :, channel], grey) for channel in range(3))
+    assert all(np.array_equal(rgb[:, :, channel], gray) for channel in range(3))
 
 
 def test_an_rgb_image_stays_as_it_is() -> None:

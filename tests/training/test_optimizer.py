@@ -1,4 +1,4 @@
-"""Learning rates of both schedules, and the optimisers behind them."""
+"""Learning rates of both schedules, and the optimizers behind them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_the_papers_steps_come_after_epochs_100_and_130_of_150(schedule: Schedul
 
 @pytest.mark.parametrize("epochs", [150, 30, 15, 10, 3])
 def test_the_steps_of_a_short_run_are_in_proportion(epochs: int) -> None:
-    optimiser = optim.SGD(_parameters(), lr=1.0)
-    reference = optim.lr_scheduler.MultiStepLR(optimiser, [round(epochs * 2 / 3), round(epochs * 13 / 15)], 0.1)
+    optimizer = optim.SGD(_parameters(), lr=1.0)
+    reference = optim.lr_scheduler.MultiStepLR(optimizer, [round(epochs * 2 / 3), round(epochs * 13 / 15)], 0.1)
     expected = []
     for _ in range(epochs):
-        expected.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         reference.step()
     assert _factors_of_epochs(Schedule(), epochs, 4) == pytest.approx(expected)
 
@@ -69,14 +69,14 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_zero_in_straight_lines(
     assert factor(total) == 0
 
 
-def _optimiser(**content: Any) -> tuple[optim.Optimizer, optim.lr_scheduler.LambdaLR]:
+def _optimizer(**content: Any) -> tuple[optim.Optimizer, optim.lr_scheduler.LambdaLR]:
     return build(_parameters(), BackdoorRecipe.model_validate(content), steps_per_epoch=5)
 
 
-def test_the_papers_optimiser_is_sgd_with_momentum_and_decay() -> None:
-    optimiser, _ = _optimiser()
-    assert isinstance(optimiser, optim.SGD)
-    settings_used = optimiser.param_groups[0]
+def test_the_papers_optimizer_is_sgd_with_momentum_and_decay() -> None:
+    optimizer, _ = _optimizer()
+    assert isinstance(optimizer, optim.SGD)
+    settings_used = optimizer.param_groups[0]
     assert {name: settings_used[name] for name in ("lr", "momentum", "weight_decay", "nesterov")} == {
         "lr": 0.1,
         "momentum": 0.9,
@@ -86,8 +86,8 @@ def test_the_papers_optimiser_is_sgd_with_momentum_and_decay() -> None:
 
 
 def test_nesterov_and_adamw_are_passed_on() -> None:
-    first, _ = _optimiser(optimiser={"lr": 0.1, "nesterov": True, "momentum": 0.8})
-    second, _ = _optimiser(optimiser={"name": "adamw", "lr": 0.003, "weight_decay": 0.02})
+    first, _ = _optimizer(optimizer={"lr": 0.1, "nesterov": True, "momentum": 0.8})
+    second, _ = _optimizer(optimizer={"name": "adamw", "lr": 0.003, "weight_decay": 0.02})
     assert first.param_groups[0]["nesterov"] is True
     assert first.param_groups[0]["momentum"] == 0.8
     assert isinstance(second, optim.AdamW)
@@ -96,10 +96,10 @@ def test_nesterov_and_adamw_are_passed_on() -> None:
 
 
 def test_the_scheduler_is_stepped_batch_by_batch() -> None:
-    optimiser, schedule = _optimiser(epochs=2, schedule={"name": "one_cycle", "warmup": 0.5})
+    optimizer, schedule = _optimizer(epochs=2, schedule={"name": "one_cycle", "warmup": 0.5})
     rates = []
     for _ in range(10):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         schedule.step()
     assert rates == pytest.approx([0.01, 0.03, 0.05, 0.07, 0.09, 0.09, 0.07, 0.05, 0.03, 0.01])

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from refine.architectures import resnet18
 from refine.architectures.airbench import Airbench
-from refine.backdoor import attacker_augmentation as training_time
+from refine.backdoor import attacker_augmentation
 from refine.backdoor import train as backdoor
-from refine.backdoor.attacker_augmentation import Distortion, TrainingTime
+from refine.backdoor.attacker_augmentation import AttackerAugmentation, Distortion
 from refine.backdoor.params import Network
 from refine.backdoor.train import BackdoorTask, train_backdoor
 from refine.core.errors import UserError
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Normalisation
+from refine.models.classifier import Architecture, Normalization
 from refine.shards.reading.pixels import to_pixels
 from refine.shards.reading.reader import Shards
 from refine.shards.reading.tensors import save_tensors
@@ -44,8 +44,8 @@ def _train(data: Poisoned, folder: Path, part: Path | None = None, seed: int = 1
     train_backdoor(params, training_set(data.poisoned_train), part, CPU, folder)
 
 
-def _normalisation(data: Poisoned) -> Normalisation:
-    return Normalisation(mean=data.train.manifest.mean, std=data.train.manifest.std)
+def _normalization(data: Poisoned) -> Normalization:
+    return Normalization(mean=data.train.manifest.mean, std=data.train.manifest.std)
 
 
 def test_two_runs_of_one_seed_give_the_same_bytes(data: Poisoned, tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_a_network_that_wants_to_see_images_first_is_shown_a_batch_of_them(data:
     network = classifiers.load(tmp_path / "first")[0].network
     assert isinstance(network, Airbench)
     batches = batches_of(training_set(data.poisoned_train)[0], params.recipe, CPU)
-    again = classifiers.build(Architecture(name="airbench", width=WIDTH), 3, _normalisation(data), "a test")
+    again = classifiers.build(Architecture(name="airbench", width=WIDTH), 3, _normalization(data), "a test")
     assert isinstance(again.network, Airbench)
-    again.network.begin(again.normalise(next(iter(batches.epoch(params.seed))).pixels))
+    again.network.begin(again.normalize(next(iter(batches.epoch(params.seed))).pixels))
     assert torch.equal(network.whiten.weight, again.network.whiten.weight)
 
 
@@ -99,7 +99,7 @@ def test_the_folder_holds_a_classifier_for_this_data_set(data: Poisoned, tmp_pat
     assert set(files_of(tmp_path / "backdoor")) == {"card.json", "weights.safetensors", "history.csv"}
     made, card = classifiers.load(tmp_path / "backdoor")
     assert card.classes == data.train.manifest.classes
-    assert card.normalisation == _normalisation(data)
+    assert card.normalization == _normalization(data)
     assert card.input_side == 16
     assert card.training["seed"] == 1
     assert card.training["precision"] == "fp32"
@@ -151,7 +151,7 @@ def test_the_first_loss_is_cross_entropy_of_fresh_weights(data: Poisoned, tmp_pa
     _train(data, tmp_path / "backdoor", batch_size=48, augment={}, label_smoothing=smoothing)
     torch.manual_seed(1)
     architecture = Architecture(name="resnet18", width=WIDTH)
-    fresh = classifiers.build(architecture, 3, _normalisation(data), "a test")
+    fresh = classifiers.build(architecture, 3, _normalization(data), "a test")
     logits = fresh.train()(to_pixels(data.poisoned_train.images))
     with (tmp_path / "backdoor/history.csv").open(encoding="utf-8") as file:
         row = next(csv.DictReader(file))
@@ -168,7 +168,7 @@ def test_bfloat16_trains_and_leaves_float32_weights(data: Poisoned, tmp_path: Pa
     assert all(parameter.dtype == torch.float32 for parameter in made.parameters())
 
 
-def _seen(part: TrainingTime, flags: Tensor, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+def _seen(part: AttackerAugmentation, flags: Tensor, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """What a training step hands on to the recipe's augmentation."""
     seen: list[Tensor] = []
 
@@ -179,7 +179,7 @@ def _seen(part: TrainingTime, flags: Tensor, images: Tensor, monkeypatch: pytest
     monkeypatch.setattr(backdoor, "augment", augment)
     network = resnet18.build(3, WIDTH).eval()
     task = BackdoorTask(
-        classifier=classifiers.Classifier(network, Normalisation(mean=[0.5] * 3, std=[0.5] * 3)),
+        classifier=classifiers.Classifier(network, Normalization(mean=[0.5] * 3, std=[0.5] * 3)),
         batches=[],
         recipe=backdoor_params().recipe,
         attack=part,
@@ -198,7 +198,7 @@ def test_a_distortion_reaches_only_the_images_that_it_is_for(which: str, monkeyp
     images, _ = synthetic(9)
     flags = torch.tensor([True, False, False, True, False, True, False, False, True])
     mirror, turn = Distortion(flip=1.0), Distortion(degrees=180.0)
-    part = TrainingTime(
+    part = AttackerAugmentation(
         poisoned=mirror if which in ("poisoned", "both") else None,
         benign=turn if which in ("benign", "both") else None,
     )
@@ -215,7 +215,7 @@ def test_a_distortion_reaches_only_the_images_that_it_is_for(which: str, monkeyp
 def test_what_the_attack_does_during_training_changes_the_weights(data: Poisoned, tmp_path: Path) -> None:
     part = tmp_path / "training"
     part.mkdir()
-    training_time.write(part, TrainingTime(poisoned=Distortion(flip=1.0)))
+    attacker_augmentation.write(part, AttackerAugmentation(poisoned=Distortion(flip=1.0)))
     _train(data, tmp_path / "with", part)
     _train(data, tmp_path / "without")
     assert files_of(tmp_path / "with") != files_of(tmp_path / "without")
@@ -226,9 +226,9 @@ def test_training_starts_from_the_weights_that_the_attacker_gave(data: Poisoned,
     part.mkdir()
     torch.manual_seed(99)
     initial = resnet18.build(3, WIDTH).state_dict()
-    sha256 = save_tensors(part / training_time.WEIGHTS, initial)
-    training_time.write(part, TrainingTime(initial_weights_sha256=sha256))
-    _train(data, tmp_path / "backdoor", part, optimiser={"lr": 1e-30, "weight_decay": 0.0})
+    sha256 = save_tensors(part / attacker_augmentation.WEIGHTS, initial)
+    attacker_augmentation.write(part, AttackerAugmentation(initial_weights_sha256=sha256))
+    _train(data, tmp_path / "backdoor", part, optimizer={"lr": 1e-30, "weight_decay": 0.0})
     made, _ = classifiers.load(tmp_path / "backdoor")
     for name, parameter in made.network.named_parameters():
         torch.testing.assert_close(parameter.data, initial[name], rtol=0, atol=1e-20)
@@ -238,9 +238,9 @@ def test_training_starts_from_the_weights_that_the_attacker_gave(data: Poisoned,
 def test_initial_weights_that_cannot_be_used_are_refused(data: Poisoned, tmp_path: Path, fault: str) -> None:
     part = tmp_path / "training"
     part.mkdir()
-    path = part / training_time.WEIGHTS
+    path = part / attacker_augmentation.WEIGHTS
     sha256 = save_tensors(path, resnet18.build(3, 16 if fault == "other width" else WIDTH).state_dict())
-    training_time.write(part, TrainingTime(initial_weights_sha256=sha256))
+    attacker_augmentation.write(part, AttackerAugmentation(initial_weights_sha256=sha256))
     if fault == "missing":
         path.unlink()
     if fault == "changed":
@@ -263,7 +263,7 @@ def test_a_run_that_fails_leaves_the_classifier_of_the_last_one(data: Poisoned, 
     _train(data, tmp_path / "backdoor")
     before = files_of(tmp_path)
     with pytest.raises(UserError, match="the loss became"):
-        _train(data, tmp_path / "backdoor", epochs=20, optimiser={"lr": 1e6})
+        _train(data, tmp_path / "backdoor", epochs=20, optimizer={"lr": 1e6})
     assert files_of(tmp_path) == before
 
 

@@ -63,7 +63,7 @@ def test_every_number_and_every_list_has_an_upper_bound(section: str) -> None:
         (BackdoorRecipe, {"epochs": 1_000_000}),
         (BackdoorRecipe, {"augment": {"shift": 10**59}}),
         (BackdoorRecipe, {"batch_size": 10**9}),
-        (BackdoorRecipe, {"optimiser": {"lr": 1e300}}),
+        (BackdoorRecipe, {"optimizer": {"lr": 1e300}}),
         (TrainRefineParams, {"seed": 1, "recipe": "paper", "snapshots": 10**30}),
         (TrainRefineParams, {"seed": 1, "recipe": "paper", "first_channels": 1026}),
         (Network, {"name": "resnet18", "width": 2048}),

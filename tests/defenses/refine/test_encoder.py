@@ -15,16 +15,16 @@ from refine.defenses.refine.model import defense as refine
 from refine.defenses.refine.model.defense import InputSpace, Refine
 from refine.defenses.refine.training import train as training
 from refine.defenses.refine.training.encoder import train_encoder
-from refine.defenses.refine.training.labeled import Labelled
+from refine.defenses.refine.training.labeled import Labeled
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.train import train_refine
 from refine.training.batches import Batches
 from refine.training.training_set import Resident
 from support import synthetic
-from tiny import CPU, classifier, classifier_folder, defence, refine_params, same_tensors
+from tiny import CPU, classifier, classifier_folder, defense, refine_params, same_tensors
 
-ENCODER = {"epochs": 6, "batch_size": 8, "optimiser": {"lr": 0.05}, "augment": {"flip": 0.5}, "label_smoothing": 0.0}
+ENCODER = {"epochs": 6, "batch_size": 8, "optimizer": {"lr": 0.05}, "augment": {"flip": 0.5}, "label_smoothing": 0.0}
 
 
 def _params(**changes: Any) -> TrainRefineParams:
@@ -36,11 +36,11 @@ def _trained(made: Refine, params: TrainRefineParams) -> list[dict[str, float]]:
     assert params.encoder is not None
     images, labels = synthetic(96)
     answers = PseudoLabels(made.classifier, params, CPU, "fp32")
-    return train_encoder(params.encoder, 1, made, Labelled(Resident(images, ()), labels), answers, CPU, None)
+    return train_encoder(params.encoder, 1, made, Labeled(Resident(images, ()), labels), answers, CPU, None)
 
 
 def test_the_encoder_alone_changes_and_comes_to_tell_the_pseudo_labels() -> None:
-    made = defence(classifier())
+    made = defense(classifier())
     before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     history = _trained(made, _params())
     changed = {name for name, tensor in made.state_dict().items() if not torch.equal(tensor, before[name])}
@@ -52,14 +52,14 @@ def test_the_encoder_alone_changes_and_comes_to_tell_the_pseudo_labels() -> None
 
 
 def test_smoothed_labels_leave_a_loss_even_where_all_agree() -> None:
-    sharp, smooth = (_trained(defence(classifier()), _params(label_smoothing=share)) for share in (0.0, 0.3))
+    sharp, smooth = (_trained(defense(classifier()), _params(label_smoothing=share)) for share in (0.0, 0.3))
     assert smooth[-1]["loss"] > sharp[-1]["loss"] + 0.2
 
 
 def test_it_sees_what_the_transform_will_see() -> None:
     spaces: tuple[InputSpace, InputSpace] = ("pixel", "normalized_clamp01")
-    pixel, normalised = (_trained(defence(classifier(), space=space), _params()) for space in spaces)
-    assert pixel[0]["loss"] != pytest.approx(normalised[0]["loss"], rel=1e-6)
+    pixel, normalized = (_trained(defense(classifier(), space=space), _params()) for space in spaces)
+    assert pixel[0]["loss"] != pytest.approx(normalized[0]["loss"], rel=1e-6)
 
 
 def test_pseudo_labels_asked_for_once_are_those_of_the_images_as_they_are() -> None:
@@ -88,10 +88,10 @@ def test_pseudo_labels_of_each_step_are_those_of_the_augmented_images() -> None:
     assert not torch.equal(frozen(augmented).argmax(dim=1), frozen(batch.pixels).argmax(dim=1))
 
 
-def test_a_part_of_labelled_images_keeps_its_labels() -> None:
+def test_a_part_of_labeled_images_keeps_its_labels() -> None:
     images, labels = synthetic(30)
     chosen = torch.arange(30) % 4 == 1
-    part = Labelled(Resident(images, (), sizes=[12, 18]), labels).subset(chosen)
+    part = Labeled(Resident(images, (), sizes=[12, 18]), labels).subset(chosen)
     (batch,) = Batches(part, int(chosen.sum()), False, 30, CPU.device).epoch(seed=1)
     brightness = batch.pixels.mean(dim=(1, 2, 3)) * 255
     assert torch.equal(batch.facts[0], ((brightness - 30) / (190 // 3)).round().long())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.defenses.refine.training.labeled import Labelled
+from refine.defenses.refine.training.labeled import Labeled
 from refine.shards.reading.reader import Shards, read_split
 from refine.shards.writer import Sample, write_shards
 from refine.training.batches import Batches
@@ -53,7 +53,7 @@ def _streamed(folder: Path, workers: int = 0) -> Streamed:
 
 def _epoch(of: TrainingSet, buffer: int = 100, seed: int = 1, process: tuple[int, int] = (0, 1)) -> list[list[Tensor]]:
     batches = Batches(of, 6, False, buffer, CPU, process).epoch(seed)
-    return [[batch.pixels, *batch.facts, torch.tensor(batch.share)] for batch in batches]
+    return [[batch.pixels, *batch.facts, torch.tensor(batch.loss_weight)] for batch in batches]
 
 
 def _same(first: list[list[Tensor]], second: list[list[Tensor]]) -> bool:
@@ -194,5 +194,5 @@ def test_the_budget_decides_where_images_are_kept(
     assert caplog.records[-1].getMessage() == f"600 images, 2 MiB: {told}"
     if kind is Streamed:
         with pytest.raises(UserError, match=r"a shuffle buffer of 600 images takes 2 MiB, more than REFINE_MEMORY"):
-            Batches(Labelled(of, torch.zeros(600, dtype=torch.int64)), 10, False, 65536, CPU)
+            Batches(Labeled(of, torch.zeros(600, dtype=torch.int64)), 10, False, 65536, CPU)
         assert len(Batches(of, 10, False, 300, CPU)) == 60

@@ -82,7 +82,7 @@ def test_the_classifier_is_the_same_after_training_batch_statistics_included(
     before, _ = classifiers.load(classifier)
     files = files_of(classifier)
     _train(tmp_path / "refine", classifier, images)
-    after = task[0].defence.classifier
+    after = task[0].defense.classifier
     assert any("running_mean" in name for name in after.network.state_dict())
     assert same_tensors(before.network.state_dict(), after.network.state_dict())
     assert torch.equal(before.mean, after.mean)
@@ -92,14 +92,14 @@ def test_the_classifier_is_the_same_after_training_batch_statistics_included(
 
 def test_only_the_transform_changes(classifier: Path, images: Tensor, tmp_path: Path, task: list[RefineTask]) -> None:
     _train(tmp_path / "refine", classifier, images)
-    defence = task[0].defence
+    defense = task[0].defense
     torch.manual_seed(1)
     fresh = UNet(WIDTH)
-    for name, parameter in defence.transform.named_parameters():
+    for name, parameter in defense.transform.named_parameters():
         assert not torch.equal(parameter, fresh.get_parameter(name)), name
-    assert torch.equal(defence.permutation, derangement(3, 666))
+    assert torch.equal(defense.permutation, derangement(3, 666))
     trained = {id(parameter) for parameter in task[0].module.parameters()}
-    assert trained == {id(parameter) for parameter in defence.parameters() if parameter.requires_grad}
+    assert trained == {id(parameter) for parameter in defense.parameters() if parameter.requires_grad}
 
 
 @pytest.mark.parametrize("changes", WAYS.values(), ids=WAYS)
@@ -136,19 +136,19 @@ def test_two_runs_of_one_seed_give_the_same_bytes_and_another_seed_does_not(
     assert runs[0]["weights.safetensors"] != runs[2]["weights.safetensors"]
 
 
-def _first_loss_slowly(defence: Refine, images: Tensor, weight: float, temperature: float) -> dict[str, float]:
+def _first_loss_slowly(defense: Refine, images: Tensor, weight: float, temperature: float) -> dict[str, float]:
     """The whole loss for one batch without augmentation, element by element and view by view."""
     pixels = to_pixels(images).contiguous()
-    normal, network = defence.classifier.normalise, defence.classifier.network
+    normal, network = defense.classifier.normalize, defense.classifier.network
     pseudo = network(normal(pixels)).argmax(dim=1).tolist()
-    if defence.input_space == "pixel":
-        z = defence.transform(pixels).clamp(0, 1)
+    if defense.input_space == "pixel":
+        z = defense.transform(pixels).clamp(0, 1)
         p = network(normal(z)).softmax(dim=1).double()
     else:
-        z = defence.transform(normal(pixels)).clamp(0, 1)
+        z = defense.transform(normal(pixels)).clamp(0, 1)
         p = network(z).softmax(dim=1).double()
     q = torch.zeros_like(p)
-    for label, place in enumerate(defence.permutation.tolist()):
+    for label, place in enumerate(defense.permutation.tolist()):
         q[:, place] = p[:, label]
     bce = 0.0
     for row, label in zip(q.tolist(), pseudo, strict=True):
@@ -194,7 +194,7 @@ def test_the_first_loss_is_the_one_of_the_definition(
 
 @pytest.mark.parametrize("space", SPACES)
 def test_both_input_spaces_learn(classifier: Path, images: Tensor, tmp_path: Path, space: InputSpace) -> None:
-    recipe = {"epochs": 10, "augment": {}, "optimiser": {"name": "adamw", "lr": 0.003, "weight_decay": 0.01}}
+    recipe = {"epochs": 10, "augment": {}, "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.01}}
     _train(tmp_path / "refine", classifier, images, recipe, input_space=space)
     rows = history(tmp_path / "refine")
     assert rows[-1]["utility"] < 0.6 * rows[0]["utility"]
@@ -270,7 +270,7 @@ def test_the_share_of_images_that_the_defender_has_can_be_chosen(
 
 
 def _values(of: TrainingSet) -> list[int]:
-    """The images of a set, told apart by their colour, in their order."""
+    """The images of a set, told apart by their color, in their order."""
     parts = [Part(number, 0, size) for number, size in enumerate(of.sizes)]
     images = [of.delivered(block, CPU.device)[0] for block in of.blocks(parts)]
     return torch.cat(images)[:, 0, 0, 0].tolist()
@@ -296,7 +296,7 @@ def test_the_form_of_the_utility_is_what_the_parameters_say(classifier: Path, im
     first = {}
     for form in ("binary", "categorical"):
         loss = {"utility": form, "supcon_weight": 0.0}
-        _train(tmp_path / form, classifier, images, {"epochs": 1, "optimiser": {"lr": 1e-9}}, loss=loss)
+        _train(tmp_path / form, classifier, images, {"epochs": 1, "optimizer": {"lr": 1e-9}}, loss=loss)
         first[form] = history(tmp_path / form)[0]
     assert first["categorical"]["utility"] > 1.5 * first["binary"]["utility"]  # three classes, one of them wanted
     assert first["categorical"]["agreement"] == first["binary"]["agreement"]
@@ -305,7 +305,7 @@ def test_the_form_of_the_utility_is_what_the_parameters_say(classifier: Path, im
 def test_the_output_begins_where_it_is_asked_to(classifier: Path, images: Tensor, tmp_path: Path) -> None:
     low = {}
     for begin in (0.0, 0.5):
-        recipe = {"epochs": 1, "optimiser": {"lr": 1e-9}}
+        recipe = {"epochs": 1, "optimizer": {"lr": 1e-9}}
         _train(tmp_path / str(begin), classifier, images, recipe, initial_output=begin)
         low[begin] = history(tmp_path / str(begin))[0]["clamped_low"]
     assert low[0.5] < 0.5 * low[0.0]
@@ -341,7 +341,7 @@ def test_a_damaged_classifier_is_refused(classifier: Path, images: Tensor, tmp_p
         _train(tmp_path / "refine", damaged, images)
 
 
-def test_a_lone_image_at_the_end_of_an_epoch_is_a_sentence_where_the_transform_cannot_normalise_it(
+def test_a_lone_image_at_the_end_of_an_epoch_is_a_sentence_where_the_transform_cannot_normalize_it(
     classifier: Path, images: Tensor, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"^train_refine\.recipe: .*raise batch_size or set drop_last"):

@@ -23,8 +23,8 @@ def _any_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _gradients(network: nn.Module, maps: Tensor) -> list[Tensor]:
     out = network(maps)
-    towards = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
-    return list(torch.autograd.grad((out * towards).sum(), [maps, *network.parameters()]))
+    toward = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    return list(torch.autograd.grad((out * toward).sum(), [maps, *network.parameters()]))
 
 
 @pytest.mark.parametrize(("batch", "side"), [(1, 1), (3, 2), (5, 7), (40, 16)])

@@ -217,11 +217,11 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_one(tmp_path: P
 
 
 def test_an_unknown_key_deep_in_a_real_section_is_refused_with_its_path(tmp_path: Path) -> None:
-    text = "train_backdoor: {seed: 1, network: {name: resnet18}, recipe: {optimiser: {lr: 1, momentun: 0.9}}}\n"
+    text = "train_backdoor: {seed: 1, network: {name: resnet18}, recipe: {optimizer: {lr: 1, momentun: 0.9}}}\n"
     with pytest.raises(UserError) as refused:
         file(tmp_path, text).section("train_backdoor", TrainBackdoorParams)
     assert str(refused.value).endswith(
-        "train_backdoor.recipe.optimiser: 'momentun' is not known, did you mean 'momentum'?"
+        "train_backdoor.recipe.optimizer: 'momentun' is not known, did you mean 'momentum'?"
     )
 
 
@@ -349,7 +349,7 @@ def test_recipe_paper_is_the_published_training_of_the_classifier(tmp_path: Path
         "compile": False,
         "shuffle_buffer": 65536,
         "average": 0.0,
-        "optimiser": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
         "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.1, "warmup": 0.2},
         "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "grayscale": 0.0},
         "label_smoothing": 0.0,
@@ -365,7 +365,7 @@ def test_the_encoder_is_trained_first_where_there_is_a_mapping(
     assert (params.encoder and params.encoder.epochs) == epochs
 
 
-def test_recipe_paper_is_the_published_training_of_the_defence(tmp_path: Path) -> None:
+def test_recipe_paper_is_the_published_training_of_the_defense(tmp_path: Path) -> None:
     params = file(tmp_path, "train_refine: {seed: 1, recipe: paper}\n").section("train_refine", TrainRefineParams)
     assert params.permutation_seed == 666
     assert params.first_channels == 64
@@ -380,7 +380,7 @@ def test_recipe_paper_is_the_published_training_of_the_defence(tmp_path: Path) -
         "compile": False,
         "shuffle_buffer": 65536,
         "average": 0.0,
-        "optimiser": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
+        "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
         "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.8, "warmup": 0.2},
         "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "grayscale": 0.2},
     }
@@ -405,10 +405,10 @@ def test_no_other_word_stands_for_a_recipe(tmp_path: Path, recipe: str) -> None:
         file(tmp_path, text).section("train_refine", TrainRefineParams)
 
 
-@pytest.mark.parametrize("optimiser", ["{name: adamw, lr: 1, nesterov: true}", "{lr: 1, momentum: 0, nesterov: true}"])
-def test_nesterov_without_sgd_and_momentum_is_refused(tmp_path: Path, optimiser: str) -> None:
-    text = f"train_refine: {{seed: 1, recipe: {{optimiser: {optimiser}}}}}\n"
-    with pytest.raises(UserError, match=r"train_refine\.recipe: optimiser\.nesterov needs optimiser\.name sgd"):
+@pytest.mark.parametrize("optimizer", ["{name: adamw, lr: 1, nesterov: true}", "{lr: 1, momentum: 0, nesterov: true}"])
+def test_nesterov_without_sgd_and_momentum_is_refused(tmp_path: Path, optimizer: str) -> None:
+    text = f"train_refine: {{seed: 1, recipe: {{optimizer: {optimizer}}}}}\n"
+    with pytest.raises(UserError, match=r"train_refine\.recipe: optimizer\.nesterov needs optimizer\.name sgd"):
         file(tmp_path, text).section("train_refine", TrainRefineParams)
 
 

@@ -1,4 +1,4 @@
-"""The defence as one module, and its folder."""
+"""The defense as one module, and its folder."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from refine.core.files import sha256_of
 from refine.defenses.refine.model import defense as refine
 from refine.defenses.refine.model.defense import InputSpace
 from refine.defenses.refine.model.label_map import derangement
-from tiny import MEAN, STD, classifier, classifier_folder, defence, defence_folder, files_of, same_tensors
+from tiny import MEAN, STD, classifier, classifier_folder, defense, defense_folder, files_of, same_tensors
 
 SPACES: list[InputSpace] = ["pixel", "normalized_clamp01"]
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a classifier and a defence of it."""
+    """A folder with a classifier and a defense of it."""
     folder = tmp_path_factory.mktemp("models")
     classifier_folder(folder / "classifier")
-    defence_folder(folder / "refine", folder / "classifier")
+    defense_folder(folder / "refine", folder / "classifier")
     return folder
 
 
@@ -82,7 +82,7 @@ def _slowly(made: refine.Refine, pixels: Tensor, space: InputSpace) -> tuple[Ten
 @pytest.mark.parametrize("space", SPACES)
 @torch.no_grad()
 def test_it_computes_what_the_definition_says(space: InputSpace) -> None:
-    made = defence(classifier(), space=space)
+    made = defense(classifier(), space=space)
     pixels = torch.rand(5, 3, 16, 16)
     pictures, raw, remapped = _slowly(made, pixels, space)
     torch.testing.assert_close(made.pictures(pixels), pictures, rtol=1e-5, atol=1e-5)
@@ -93,14 +93,14 @@ def test_it_computes_what_the_definition_says(space: InputSpace) -> None:
 @torch.no_grad()
 def test_the_input_spaces_are_not_the_same() -> None:
     pixels = torch.rand(5, 3, 16, 16)
-    first, second = (defence(classifier(), space=space)(pixels) for space in SPACES)
+    first, second = (defense(classifier(), space=space)(pixels) for space in SPACES)
     assert not torch.allclose(first, second, atol=1e-3)
 
 
 @pytest.mark.parametrize("space", SPACES)
 @torch.no_grad()
 def test_answers_are_probabilities_and_pictures_are_pixels(space: InputSpace) -> None:
-    made = defence(classifier(), space=space)
+    made = defense(classifier(), space=space)
     made.transform.outlet.weight.mul_(50)
     pixels = torch.rand(6, 3, 16, 16)
     answers, pictures, images = made(pixels), made.pictures(pixels), made.transformed(pixels)
@@ -113,7 +113,7 @@ def test_answers_are_probabilities_and_pictures_are_pixels(space: InputSpace) ->
 
 
 def test_the_classifier_stays_in_eval_mode_and_frozen_whatever_happens() -> None:
-    made = defence(classifier())
+    made = defense(classifier())
     for switched in (made.train(), made.train(True), made.eval().train()):
         assert switched is made
         assert made.transform.training
@@ -124,7 +124,7 @@ def test_the_classifier_stays_in_eval_mode_and_frozen_whatever_happens() -> None
 
 
 def test_gradients_reach_the_transform_through_the_frozen_classifier() -> None:
-    made = defence(classifier()).train()
+    made = defense(classifier()).train()
     before = {name: tensor.clone() for name, tensor in made.classifier.network.state_dict().items()}
     made(torch.rand(4, 3, 16, 16))[:, 0].sum().backward()
     assert made.transform.outlet.weight.grad is not None
@@ -133,23 +133,23 @@ def test_gradients_reach_the_transform_through_the_frozen_classifier() -> None:
     assert same_tensors(before, made.classifier.network.state_dict())
 
 
-def test_a_trainable_classifier_given_to_a_defence_is_frozen() -> None:
+def test_a_trainable_classifier_given_to_a_defense_is_frozen() -> None:
     given = classifier().train().requires_grad_(True)
-    made = defence(given)
+    made = defense(given)
     assert not any(parameter.requires_grad for parameter in made.classifier.parameters())
     assert not any(module.training for module in made.classifier.modules())
 
 
 @torch.no_grad()
-def test_a_loaded_defence_gives_identical_probabilities(models: Path, tmp_path: Path) -> None:
-    made = defence_folder(tmp_path / "again", models / "classifier")
+def test_a_loaded_defense_gives_identical_probabilities(models: Path, tmp_path: Path) -> None:
+    made = defense_folder(tmp_path / "again", models / "classifier")
     pixels = torch.rand(5, 3, 16, 16)
     assert torch.equal(_load(models)(pixels), made(pixels))
     assert files_of(tmp_path / "again") == files_of(models / "refine")
 
 
 @torch.no_grad()
-def test_a_loaded_defence_is_in_eval_mode_so_that_an_answer_does_not_depend_on_its_batch(models: Path) -> None:
+def test_a_loaded_defense_is_in_eval_mode_so_that_an_answer_does_not_depend_on_its_batch(models: Path) -> None:
     made = _load(models)
     assert not any(module.training for module in made.modules())
     pixels = torch.rand(6, 3, 16, 16)
@@ -251,7 +251,7 @@ def test_a_transform_that_gives_no_numbers_is_refused_by_its_tensor(
 
 CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "inverse direction": (lambda card: card.update(permutation_direction="inverse"), "permutation_direction"),
-    "other input space": (lambda card: card.update(input_space="grey"), "input_space"),
+    "other input space": (lambda card: card.update(input_space="gray"), "input_space"),
     "a billion classes": (lambda card: card.update(num_classes=10**12), "num_classes"),
     "the widest": (lambda card: card.update(first_channels=1024), "does not fit the architecture"),
     "other width": (lambda card: card.update(first_channels=16), "does not fit the architecture"),
@@ -273,6 +273,6 @@ def test_a_card_that_cannot_be_right_is_refused(models: Path, name: str) -> None
     assert str(models / "refine") in str(refused.value)
 
 
-def test_a_classifier_in_the_place_of_a_defence_is_refused(models: Path) -> None:
+def test_a_classifier_in_the_place_of_a_defense_is_refused(models: Path) -> None:
     with pytest.raises(UserError, match=r"card\.json cannot be used"):
         refine.load(models / "classifier", models / "classifier")

@@ -8,20 +8,20 @@ from torch import nn
 from torch.nn import functional
 
 from refine.architectures.airbench import BIAS_SCALE, Airbench, build
-from refine.models.classifier import Classifier, Normalisation, folded, freeze
+from refine.models.classifier import Classifier, Normalization, folded, freeze
 from support import synthetic
 from tiny import MEAN, STD
 
 
 @pytest.fixture
 def network() -> Airbench:
-    """A narrow one, freshly initialised."""
+    """A narrow one, freshly initialized."""
     torch.manual_seed(0)
     return build(num_classes=7, width=8)
 
 
 def _images() -> torch.Tensor:
-    """Images whose neighbouring pixels and channels are alike, as in photographs: float [64, 3, 16, 16]."""
+    """Images whose neighboring pixels and channels are alike, as in photographs: float [64, 3, 16, 16]."""
     small = torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     smooth = functional.interpolate(small, scale_factor=4, mode="bilinear")
     return smooth + smooth.mean(dim=1, keepdim=True)
@@ -65,10 +65,10 @@ def test_a_bias_learns_faster_than_a_weight_by_the_square_of_its_scale() -> None
     network = build(num_classes=3, width=8)
     shift = next(module for module in network.blocks if hasattr(module, "bias"))
     maps = torch.zeros(1, 24, 2, 2, requires_grad=True)
-    optimiser = torch.optim.SGD([maps, *shift.parameters()], lr=0.1)
+    optimizer = torch.optim.SGD([maps, *shift.parameters()], lr=0.1)
     before = shift(torch.zeros(1, 24, 1, 1)).detach()
     shift(maps).mean(dim=(0, 2, 3)).sum().backward()
-    optimiser.step()
+    optimizer.step()
     with torch.no_grad():
         moved = (shift(torch.zeros(1, 24, 1, 1)) - before).abs().mean()
         plain = maps.detach().abs().sum(dim=(0, 2, 3)).mean()
@@ -99,8 +99,8 @@ def test_in_bfloat16_nothing_between_the_layers_turns_into_float32(network: Airb
 
 def test_folded_it_answers_the_same(network: Airbench) -> None:
     pixels = synthetic(12)[0] / 255
-    classifier = Classifier(network, Normalisation(mean=MEAN, std=STD))
-    network.begin(classifier.normalise(pixels))
+    classifier = Classifier(network, Normalization(mean=MEAN, std=STD))
+    network.begin(classifier.normalize(pixels))
     classifier.train()(pixels)
     freeze(classifier)
     torch.testing.assert_close(folded(classifier)(pixels), classifier(pixels), rtol=1e-4, atol=1e-5)

@@ -36,11 +36,11 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def picture(width: int = 40, height: int = 40) -> Image.Image:
-    """Four colours, one in each quarter: red, green; blue, light grey."""
+    """Four colors, one in each quarter: red, green; blue, light gray."""
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
-    for number, colour in enumerate(QUADRANTS):
+    for number, color in enumerate(QUADRANTS):
         down, across = divmod(number, 2)
-        pixels[down * height // 2 : (down + 1) * height // 2, across * width // 2 : (across + 1) * width // 2] = colour
+        pixels[down * height // 2 : (down + 1) * height // 2, across * width // 2 : (across + 1) * width // 2] = color
     return Image.fromarray(pixels)
 
 
@@ -62,7 +62,7 @@ def only(name: str) -> np.ndarray:
 
 
 def corners(image: np.ndarray) -> list[tuple[int, ...]]:
-    """The colours in the middle of the four quarters."""
+    """The colors in the middle of the four quarters."""
     return [tuple(int(value) for value in image[y, x]) for y in (4, 12) for x in (4, 12)]
 
 
@@ -81,14 +81,14 @@ def test_every_format_becomes_rgb_of_the_stated_side(name: str, mode: str, toler
     assert near(corners(only(name)), QUADRANTS, tolerance)
 
 
-def test_a_palette_with_a_transparent_colour_keeps_its_colours() -> None:
+def test_a_palette_with_a_transparent_color_keeps_its_colors() -> None:
     image = picture().convert("P", palette=Image.Palette.ADAPTIVE)
     image.save(OWN / "train/cat/2.png", transparency=0)
     assert near(corners(only("2.png")), QUADRANTS, 20)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1"])
-def test_a_grey_image_becomes_three_equal_channels(mode: str) -> None:
+def test_a_gray_image_becomes_three_equal_channels(mode: str) -> None:
     picture().convert("L").convert(mode).save(OWN / "train/cat/2.png")
     image = only("2.png")
     assert (image == image[:, :, :1]).all()
@@ -247,7 +247,7 @@ def test_a_path_that_cannot_be_followed_is_refused(path: str) -> None:
         opened(path=path)
 
 
-def test_samples_are_sorted_by_class_and_file_and_labelled_by_class() -> None:
+def test_samples_are_sorted_by_class_and_file_and_labeled_by_class() -> None:
     for name in ("b.png", "a.png", ".hidden.png"):
         picture().save(OWN / "train/dog" / name)
     (OWN / "train/.keep").touch()
