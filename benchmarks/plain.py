@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import DatasetFolder
 
-from refine.defenses.refine.model.defense import Refine
+from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.training.params import Loss
 from refine.models.classifier import Classifier
 from refine.training.recipe import Augment, Optimizer

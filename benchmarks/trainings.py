@@ -16,7 +16,7 @@ from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.params import Network, TrainBackdoorParams
 from refine.backdoor.train import BackdoorTask
 from refine.core.params import ParamsFile
-from refine.defenses.refine.model.defense import Refine
+from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.label_map import derangement
 from refine.defenses.refine.model.unet import UNet
 from refine.defenses.refine.training.params import TrainRefineParams

@@ -5,7 +5,7 @@ from typing import Any
 
 from refine.core.machine import machine
 from refine.core.params import ParamsFile
-from refine.core.registry import chosen
+from refine.core.registry import SOURCES, component
 from refine.core.stage import run
 from refine.download.download import write_splits
 from refine.download.params import DownloadParams
@@ -16,8 +16,8 @@ def download() -> dict[str, Any]:
     """Reads `download` and the chosen source's settings; writes `data/raw/train` and `data/raw/test`."""
     file = ParamsFile(Path("params.yaml"))
     params = file.section("download", DownloadParams)
-    module = chosen("refine.sources", params.source, "download.source")
-    settings = file.section(f"sources.{params.source}", module.Params)
+    module = component(SOURCES, params.source, "download.source")
+    settings = file.component("sources", params.source, module.Params)
     offered = Source(machine().mirror, own_images=Path("data/own/images"), cache=Path("data/.cache"))
     splits = module.open_source(settings, offered)
     write_splits(splits, params.source, Path("data/raw/train"), Path("data/raw/test"), params.samples_per_shard)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from refine.core.params import ParamsFile
-from refine.core.registry import chosen
+from refine.core.registry import ATTACKS, component
 from refine.core.stage import run
 from refine.poisoning.params import PoisonDatasetParams
 
@@ -16,8 +16,8 @@ def poison_dataset() -> dict[str, Any]:
     """Reads `poison_dataset` and the chosen attack's settings; writes the four outputs in `data/poisoned`."""
     file = ParamsFile(Path("params.yaml"))
     params = file.section("poison_dataset", PoisonDatasetParams)
-    module = chosen("refine.attacks", params.attack.name, "poison_dataset.attack.name")
-    settings = file.section(f"attacks.{params.attack.name}", module.Params)
+    module = component(ATTACKS, params.attack.name, "poison_dataset.attack.name")
+    settings = file.component("attacks", params.attack.name, module.Params)
 
     from refine.poisoning import poison
     from refine.poisoning.attack import Setting

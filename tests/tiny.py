@@ -17,9 +17,9 @@ from torch import Tensor
 
 from refine.backdoor.params import TrainBackdoorParams
 from refine.core.files import sha256_of
-from refine.core.registry import chosen
-from refine.defenses.refine.model import defense as refine
-from refine.defenses.refine.model.defense import InputSpace, Refine, RefineCard, Snapshot
+from refine.core.registry import component
+from refine.defenses.refine import defense as refine
+from refine.defenses.refine.defense import InputSpace, Refine, RefineCard, Snapshot
 from refine.defenses.refine.model.label_map import derangement
 from refine.defenses.refine.model.unet import UNet
 from refine.defenses.refine.training.params import TrainRefineParams
@@ -154,7 +154,7 @@ def raw(folder: Path, images: int = 60, classes: int = 3, side: int = 16, seed: 
 
 def attack(name: str, train: Split, **settings: Any) -> AnyAttack:
     """An attack for a data set."""
-    module = chosen("refine.attacks", name, "a test")
+    module = component("refine.attacks", name, "a test")
     setting = Setting(len(train.manifest.classes), train.manifest.side, own_files(), name)
     made: AnyAttack = module.Attack(module.Params.model_validate({**SMALL.get(name, {}), **settings}), setting)
     return made
@@ -162,7 +162,7 @@ def attack(name: str, train: Split, **settings: Any) -> AnyAttack:
 
 def ready(name: str, side: int, classes: int = 10, seed: int = 1, **settings: Any) -> AnyAttack:
     """An attack with its tensors, for images of this side."""
-    module = chosen("refine.attacks", name, "a test")
+    module = component("refine.attacks", name, "a test")
     made: AnyAttack = module.Attack(module.Params.model_validate(settings), Setting(classes, side, own_files(), name))
     nothing = torch.zeros(0, dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)

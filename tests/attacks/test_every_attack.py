@@ -17,7 +17,7 @@ from refine.attacks import __name__ as room
 from refine.backdoor import attacker_augmentation, twins
 from refine.core.errors import UserError
 from refine.core.params import Section
-from refine.core.registry import chosen, names
+from refine.core.registry import component, names
 from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack
 from refine.shards.format.manifest import Manifest
@@ -52,7 +52,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def _params(name: str) -> type[Section]:
-    model: type[Section] = chosen(room, name, "a test").Params
+    model: type[Section] = component(room, name, "a test").Params
     return model
 
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from refine.backdoor.params import BackdoorRecipe, Network, TrainBackdoorParams
-from refine.core.registry import chosen, names
-from refine.defenses.refine.model.defense import RefineCard, Snapshot
+from refine.core.registry import component, names
+from refine.defenses.refine.defense import RefineCard, Snapshot
 from refine.defenses.refine.training.params import RefineRecipe, TrainRefineParams
 from refine.download.params import DownloadParams
 from refine.evaluation.params import EvaluateParams
@@ -29,8 +29,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train_backdoor": TrainBackdoorParams,
     "train_refine": TrainRefineParams,
     "evaluate": EvaluateParams,
-    **{f"sources.{name}": chosen("refine.sources", name, "").Params for name in names("refine.sources")},
-    **{f"attacks.{name}": chosen("refine.attacks", name, "").Params for name in names("refine.attacks")},
+    **{f"sources.{name}": component("refine.sources", name, "").Params for name in names("refine.sources")},
+    **{f"attacks.{name}": component("refine.attacks", name, "").Params for name in names("refine.attacks")},
 }
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine import defense as refine
 from refine.evaluation.evaluate import bare_answers, defended_answers, evaluate
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.test_sets import TestSets

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from refine.core.errors import UserError
-from refine.defenses.refine.model import defense as refine
-from refine.defenses.refine.model.defense import InputSpace, Refine
+from refine.defenses.refine import defense as refine
+from refine.defenses.refine.defense import InputSpace, Refine
 from refine.evaluation import evaluate as stage
 from refine.evaluation import pictures
 from refine.evaluation.params import EvaluateParams

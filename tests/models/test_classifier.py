@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from refine.core.errors import UserError
 from refine.core.files import sha256_of
-from refine.core.registry import chosen
+from refine.core.registry import component
 from refine.models import classifier as classifiers
 from refine.models.classifier import ClassifierCard, Normalization
 from support import PROJECT
@@ -199,7 +199,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(folder: Path, name: str, ma
 def test_nothing_is_allocated_that_the_file_does_not_hold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _edit(folder, lambda card: card["architecture"].update(width=1024))
     built = []
-    resnet = chosen(classifiers.ARCHITECTURES, "resnet18", "a test")
+    resnet = component(classifiers.ARCHITECTURES, "resnet18", "a test")
     build = resnet.build
 
     def watched(**arguments: Any) -> torch.nn.Module:

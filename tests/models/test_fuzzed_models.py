@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from hostile import Files, bytes_like, fuzzed, json_like, refusal, written
-from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine import defense as refine
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
 from tiny import classifier_folder, defense_folder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine import defense as refine
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
 from tiny import classifier_folder, defense_folder

@@ -92,7 +92,7 @@ MUTANTS = (
     ),
     Mutant(
         "U-Net evaluated in train mode",
-        (("src/refine/defenses/refine/model/defense.py", "card.input_space).eval()", "card.input_space).train()"),),
+        (("src/refine/defenses/refine/defense.py", "card.input_space).eval()", "card.input_space).train()"),),
         "tests/defenses/refine/test_refine.py::"
         "test_a_loaded_defense_is_in_eval_mode_so_that_an_answer_does_not_depend_on_its_batch",
     ),
@@ -192,7 +192,7 @@ MUTANTS = (
         "contrastive term of bfloat16 values",
         (
             (
-                "src/refine/defenses/refine/model/defense.py",
+                "src/refine/defenses/refine/defense.py",
                 "return to_float32(out).clamp(0, 1)",
                 "return out.clamp(0, 1)",
             ),

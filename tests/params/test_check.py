@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from refine.core.errors import UserError, command
-from refine.core.registry import chosen, names
+from refine.core.registry import component, names
 from refine.params import check as checking
 from refine.params.check import check
 from support import PROJECT, TINY_PARAMS, WATCHDOG, environment, is_one_sentence
@@ -68,7 +68,7 @@ def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path, content: C
 @pytest.mark.parametrize("name", ["../none", "none.py", "__init__", "", "os"])
 def test_only_a_file_of_the_room_can_be_chosen(name: str) -> None:
     with pytest.raises(UserError, match="is not known"):
-        chosen("refine.attacks", name, "poison_dataset.attack.name")
+        component("refine.attacks", name, "poison_dataset.attack.name")
 
 
 def test_the_settings_of_an_attack_that_is_not_chosen_are_checked_too(tmp_path: Path, content: Content) -> None:
@@ -82,9 +82,17 @@ def test_settings_of_an_attack_that_does_not_exist_are_refused(tmp_path: Path, c
     assert "attacks: 'blendid' is not known" in refusal(tmp_path, content)
 
 
-def test_the_chosen_attack_needs_its_section(tmp_path: Path, content: Content) -> None:
+def test_the_chosen_attack_has_its_defaults_where_no_settings_are_given(tmp_path: Path, content: Content) -> None:
     del content["attacks"]["badnets"]
-    assert refusal(tmp_path, content).startswith("attacks.badnets is missing; write `badnets: {}` there")
+    check(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("section", ["attacks", "sources"])
+def test_the_section_of_settings_itself_is_needed_because_dvc_tracks_it(
+    tmp_path: Path, content: Content, section: str
+) -> None:
+    del content[section]
+    assert refusal(tmp_path, content).startswith(f"{section} is missing; write `{section}: {{}}` there")
 
 
 def test_the_name_of_the_attack_is_all_that_must_change(tmp_path: Path, content: Content) -> None:
@@ -96,12 +104,12 @@ def test_the_name_of_the_attack_is_all_that_must_change(tmp_path: Path, content:
 
 
 def test_an_attack_is_given_its_own_settings_and_no_other_attacks() -> None:
-    shipped = {name: set(chosen("refine.attacks", name, "").Params.model_fields) for name in names("refine.attacks")}
+    shipped = {name: set(component("refine.attacks", name, "").Params.model_fields) for name in names("refine.attacks")}
     assert shipped["none"] == set()
     assert "patch_side" in shipped["badnets"]
     for name in shipped:
         with pytest.raises(ValueError, match="'settings_of_another' is not known"):
-            chosen("refine.attacks", name, "").Params.model_validate({"settings_of_another": 1})
+            component("refine.attacks", name, "").Params.model_validate({"settings_of_another": 1})
 
 
 @pytest.mark.parametrize("section", ["attacks", "sources"])

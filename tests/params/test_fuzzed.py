@@ -13,7 +13,7 @@ import yaml
 
 from hostile import bytes_like, fuzzed, limited, places
 from refine.core.errors import UserError, one_line
-from refine.core.registry import chosen, names
+from refine.core.registry import component, names
 from refine.params.check import check
 from support import TINY_PARAMS
 
@@ -163,6 +163,6 @@ def _right(random: Random) -> dict[str, Any]:
     content["poison_dataset"]["attack"]["name"] = attack
     content["attacks"].setdefault(attack, {})
     if attack != "custom" and random.random() < 0.8:
-        given = list(chosen("refine.attacks", attack, "").Params().model_dump().items())
+        given = list(component("refine.attacks", attack, "").Params().model_dump().items())
         content["attacks"][attack] = dict(random.sample(given, min(len(given), 3)))
     return content

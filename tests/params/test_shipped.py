@@ -8,7 +8,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from refine.core.params import SECTIONS, ParamsFile
-from refine.core.registry import names
 from refine.params.check import check
 from support import PROJECT
 
@@ -33,8 +32,3 @@ def test_dvc_reads_the_same_content(shipped: Path) -> None:
 
 def test_it_has_every_section(shipped: Path) -> None:
     assert set(ParamsFile(shipped).content) == set(SECTIONS)
-
-
-def test_it_has_a_place_for_every_attack_and_source_so_that_a_name_is_all_that_must_change(shipped: Path) -> None:
-    assert set(ParamsFile(shipped).names_in("attacks")) == set(names("refine.attacks"))
-    assert set(ParamsFile(shipped).names_in("sources")) == set(names("refine.sources"))

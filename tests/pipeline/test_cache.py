@@ -35,13 +35,27 @@ def test_what_no_stage_uses_runs_nothing(repo: Path) -> None:
     (repo / "tests/test_new.py").write_text("def test_new(): ...\n", encoding="utf-8")
     version = (repo / "pyproject.toml").read_text(encoding="utf-8")
     (repo / "pyproject.toml").write_text(version.replace('version = "', 'version = "9'), encoding="utf-8")
-    for room, chosen_not in (("attacks", "none"), ("data/sources", "cifar10")):
+    for room, chosen_not in (("attacks", "none"), ("sources", "cifar10")):
         folder = repo / "src/refine" / room
         (folder / "brand_new.py").write_text("class Params: ...\n", encoding="utf-8")
         with (folder / f"{chosen_not}.py").open("a", encoding="utf-8") as file:
             file.write("\n# edited\n")
-    _edit(repo, attacks={"brand_new": {}, "none": None}, sources={"mnist5k": {"split_seed": 3}})
     assert "up to date" in ok(repo, "dvc", "status")
+
+
+def test_settings_of_an_attack_that_is_not_chosen_train_nothing(repo: Path) -> None:
+    _edit(repo, attacks={"blended": {"alpha": 0.3}})
+    assert ran(repo) == ["poison-dataset"]
+
+
+def test_a_new_attack_needs_no_entry_in_the_parameters(repo: Path) -> None:
+    """DVC refuses a tracked key that is missing, so the settings are tracked as a whole."""
+    attacks = repo / "src/refine/attacks"
+    (attacks / "frame.py").write_text((attacks / "badnets.py").read_text(encoding="utf-8"), encoding="utf-8")
+    _edit(repo, poison_dataset={"attack": {"name": "frame"}})
+    assert ran(repo)[0] == "poison-dataset"
+    saved = json.loads((repo / "data/poisoned/attack/attack.json").read_text(encoding="utf-8"))
+    assert saved["attack"] == "frame"
 
 
 def test_a_new_architecture_concerns_poison_dataset_alone_as_an_attack_may_train_it(repo: Path) -> None:

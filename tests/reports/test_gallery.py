@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from refine.core.registry import chosen, names
+from refine.core.registry import component, names
 from refine.reports.attacks import described, remarks, section, settings_of
 from refine.training.recipe import Recipe
 
@@ -23,7 +23,7 @@ CANDIDATES = {
 
 
 def _params(attack: str) -> type[BaseModel]:
-    model: type[BaseModel] = chosen("refine.attacks", attack, "a test").Params
+    model: type[BaseModel] = component("refine.attacks", attack, "a test").Params
     return model
 
 
@@ -34,7 +34,7 @@ def _section(attack: str) -> str:
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_an_attack_says_of_itself_and_of_all_its_settings_is_on_the_page(attack: str) -> None:
     page = _section(attack)
-    assert (inspect.getdoc(chosen("refine.attacks", attack, "a test")) or "no docstring") in page
+    assert (inspect.getdoc(component("refine.attacks", attack, "a test")) or "no docstring") in page
     first, _, _ = (inspect.getdoc(_params(attack)) or "no docstring").partition("Attributes:\n")
     assert first.strip() in page
 
@@ -54,7 +54,7 @@ def test_a_model_that_says_nothing_first_has_no_remarks() -> None:
 
 @pytest.mark.parametrize("attack", [attack for attack in ATTACKS if "rate" in _params(attack).model_fields])
 def test_the_page_says_what_the_rate_is_a_share_of(attack: str) -> None:
-    chooses_from = chosen("refine.attacks", attack, "a test").Attack.chooses_from
+    chooses_from = component("refine.attacks", attack, "a test").Attack.chooses_from
     assert CANDIDATES[chooses_from] in described(_params(attack))["rate"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from refine.core.errors import UserError
-from refine.core.registry import chosen, names
+from refine.core.registry import component, names
 from refine.reports import fill, tables
 from refine.reports.attacks import described
 from refine.reports.fill import filled
@@ -47,7 +47,7 @@ def test_every_attack_is_in_the_list_of_attacks() -> None:
 
 @pytest.mark.parametrize("attack", names("refine.attacks"))
 def test_every_setting_of_an_attack_says_what_it_means(attack: str) -> None:
-    params = chosen("refine.attacks", attack, "attack").Params
+    params = component("refine.attacks", attack, "attack").Params
     assert {name for name in params.model_fields if not described(params).get(name)} == set()
 
 

@@ -10,7 +10,7 @@ import torch
 
 from refine.backdoor import train as backdoor
 from refine.backdoor.train import train_backdoor
-from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine import defense as refine
 from refine.defenses.refine.training.train import RefineTask, train_refine
 from refine.models.device import Compute
 from refine.training.checkpoint import Checkpoints

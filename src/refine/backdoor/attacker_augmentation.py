@@ -50,7 +50,7 @@ class AttackerAugmentation(_Part):
         benign: distortion of the others, cover images included.
         initial_weights_sha256: of `initial.safetensors` beside it, the state that training starts from;
             None starts afresh.
-        twins_sha256: of `twins.safetensors` beside it, taken in place of flips of poisoned images (`data.twins`);
+        twins_sha256: of `twins.safetensors` beside it, taken in place of flips of poisoned images (`backdoor.twins`);
             None flips them like the others.
     """
 

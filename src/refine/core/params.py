@@ -99,9 +99,26 @@ class ParamsFile:
         except ValidationError as error:
             raise UserError(f"{self.path}: {sentence(name, error)}") from None
 
+    def component(self, room: str, name: str, model: type[Model]) -> Model:
+        """The settings of a component, such as an attack, that stand in the section of its room.
+
+        A component that the section does not name has its defaults, so that adding one changes no parameters file.
+
+        Raises:
+            UserError: the section is missing, or the settings do not fit the model.
+        """
+        if name in self.names_in(room):
+            return self.section(f"{room}.{name}", model)
+        try:
+            return model.model_validate({})
+        except ValidationError as error:
+            raise UserError(f"{self.path}: {sentence(f'{room}.{name}', error)}") from None
+
     def names_in(self, name: str) -> list[str]:
         """The keys of a section, for a check of the whole file."""
-        content = self.content.get(name) or {}
+        if name not in self.content:
+            raise UserError(f"{self.path}: {name} is missing; write `{name}: {{}}` there to take its defaults")
+        content = self.content[name] or {}
         if not isinstance(content, dict):
             raise UserError(f"{self.path}: {name} must be a mapping")
         return [str(key) for key in content]

@@ -12,6 +12,11 @@ from types import ModuleType
 from refine.core.errors import UserError
 from refine.core.params import unknown
 
+ARCHITECTURES = "refine.architectures"
+ATTACKS = "refine.attacks"
+DEFENSES = "refine.defenses"
+SOURCES = "refine.sources"
+
 
 def names(room: str) -> list[str]:
     """Names that can be chosen in a room, a package such as `refine.attacks`."""
@@ -22,7 +27,7 @@ def names(room: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("[a-z]*.py"))
 
 
-def chosen(room: str, name: str, parameter: str) -> ModuleType:
+def component(room: str, name: str, parameter: str) -> ModuleType:
     """Imports the file of that name, and no other of the room.
 
     Args:

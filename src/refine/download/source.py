@@ -1,6 +1,6 @@
 """What a data source gets and gives.
 
-A source is one file of `data/sources` with `Params` and `open_source(params, source)`.
+A source is one file of `sources` with `Params` and `open_source(params, source)`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Source:
     cache: Path
 
     def fetch(self, remote: Remote) -> Path:
-        """A published file from the mirror or its official address, checked; see `data.fetch`."""
+        """A published file from the mirror or its official address, checked; see `download.fetch`."""
         return fetch(remote, self.mirror, self.cache)
 
 

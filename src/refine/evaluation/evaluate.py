@@ -13,8 +13,8 @@ from torch import Tensor
 from refine.core.errors import UserError
 from refine.core.files import new_folder, write_json
 from refine.core.progress import progress
-from refine.defenses.refine.model import defense as refine
-from refine.defenses.refine.model.defense import Refine
+from refine.defenses.refine import defense as refine
+from refine.defenses.refine.defense import Refine
 from refine.evaluation.metrics import Answers, Truth, measure, misread
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.pictures import draw_features, draw_gallery

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from refine.defenses.refine.model.defense import Refine
+from refine.defenses.refine.defense import Refine
 from refine.evaluation.feature_map import Legend, draw_maps
 from refine.evaluation.metrics import Answers
 from refine.evaluation.test_sets import Diagnosed, TestSets, one_of_each

@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from refine.defenses.refine.model.defense import Refine
+from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.label_map import remap
 from refine.models.device import Compute
 from refine.shards.reading.pixels import in_batches

@@ -18,12 +18,11 @@ from torch.fx.experimental.optimization import fuse
 
 from refine.core.bounds import MOST_CLASSES, Mean, Side, Std, Width
 from refine.core.errors import UserError
-from refine.core.registry import chosen
+from refine.core.registry import ARCHITECTURES, component
 from refine.models.card import WEIGHTS, Card, read_card, restored, write_card
 from refine.models.probe import probe, refuse_unusable
 from refine.shards.reading.tensors import save_tensors
 
-ARCHITECTURES = "refine.architectures"
 _ROUNDING = 1e-3
 
 
@@ -32,7 +31,7 @@ class _Part(BaseModel):
 
 
 class Architecture(_Part):
-    """Attributes: `name`, a file of `models/architectures`, and the `width` that it is built with."""
+    """Attributes: `name`, a file of `architectures`, and the `width` that it is built with."""
 
     name: str
     width: Width
@@ -132,7 +131,7 @@ def build(architecture: Architecture, num_classes: int, normalization: Normaliza
 
 
 def _builder(architecture: Architecture, num_classes: int, read_from: str) -> Callable[[], nn.Module]:
-    module = chosen(ARCHITECTURES, architecture.name, read_from)
+    module = component(ARCHITECTURES, architecture.name, read_from)
     return partial(cast(Callable[..., nn.Module], module.build), num_classes=num_classes, width=architecture.width)
 
 

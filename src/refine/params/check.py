@@ -12,14 +12,13 @@ from refine.backdoor.params import TrainBackdoorParams
 from refine.core.errors import UserError, command
 from refine.core.machine import machine
 from refine.core.params import ParamsFile, unknown
-from refine.core.registry import chosen, names
+from refine.core.registry import ARCHITECTURES, ATTACKS, SOURCES, component, names
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.download.params import DownloadParams
 from refine.evaluation.params import EvaluateParams
 from refine.poisoning.params import PoisonDatasetParams
 
-ROOMS = {"sources": "refine.sources", "attacks": "refine.attacks"}
-ARCHITECTURES = "refine.architectures"
+ROOMS = {"sources": SOURCES, "attacks": ATTACKS}
 
 
 def check(path: Path) -> None:
@@ -43,7 +42,7 @@ def check(path: Path) -> None:
             raise UserError(f"{path}: {parameter}: {unknown(name, names(room))} (known are {', '.join(names(room))})")
     for section, name in (("sources", download.source), ("attacks", poison.attack.name)):
         for entry in sorted({*file.names_in(section), name}):
-            file.section(f"{section}.{entry}", chosen(ROOMS[section], entry, f"{path}: {section}").Params)
+            file.component(section, entry, component(ROOMS[section], entry, f"{path}: {section}").Params)
 
 
 def main(arguments: list[str] | None = None) -> None:

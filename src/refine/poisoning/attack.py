@@ -84,7 +84,7 @@ class Attack(Generic[P]):
         tensors: what it made for itself (patterns, masks, warps); saved and restored by name.
         chooses_from: which images may be poisoned; the papers differ in this, and `rate` is a share of these.
         after_flips: the trigger comes after the attacker's flips, as released code has it: its training images are
-            flipped without their trigger (`data.twins`). False flips the triggers along.
+            flipped without their trigger (`backdoor.twins`). False flips the triggers along.
     """
 
     chooses_from: ClassVar[Candidates] = "every class"

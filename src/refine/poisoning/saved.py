@@ -11,11 +11,10 @@ from torch import Tensor
 from refine.core.bounds import MOST_CLASSES, Side
 from refine.core.documents import read_document, validated
 from refine.core.files import write_json
-from refine.core.registry import chosen as choose_file
+from refine.core.registry import ATTACKS, component
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
 from refine.shards.reading.tensors import load_tensors, save_tensors
 
-ROOM = "refine.attacks"
 _REMEDY = "run `dvc repro poison-dataset`"
 
 
@@ -80,7 +79,7 @@ def load(folder: Path) -> AnyAttack:
     """
     path = folder / "attack.json"
     saved = read_document(path, SavedAttack, _REMEDY)
-    module = choose_file(ROOM, saved.attack, f"{path}: attack")
+    module = component(ATTACKS, saved.attack, f"{path}: attack")
     params = validated(path, saved.settings, module.Params, _REMEDY)
     attack: AnyAttack = module.Attack(params, Setting(saved.num_classes, saved.side, name=saved.attack))
     attack.tensors = load_tensors(folder / "tensors.safetensors", saved.tensors_sha256, _REMEDY)

@@ -16,13 +16,12 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from refine.core.registry import chosen
+from refine.core.registry import ATTACKS, component
 from refine.reports import lists, run
 from refine.reports.lists import Rows
 from refine.reports.tables import markdown
 from refine.training.recipe import Recipe
 
-ROOM = "refine.attacks"
 _ATTRIBUTE = re.compile(r"^ {0,8}(\w+): (.*(?:\n(?! {0,8}\w+: | {0,4}\S).+)*)", re.MULTILINE)
 
 
@@ -50,7 +49,7 @@ def section(attack: str, picture: Path, page: Path) -> str:
         picture: preview of a recorded run; left out where there is none.
         page: from which the picture is found.
     """
-    module = chosen(ROOM, attack, "attack")
+    module = component(ATTACKS, attack, "attack")
     parts = [f"### `{attack}`", inspect.getdoc(module) or ""]
     if picture.is_file():
         way = Path(os.path.relpath(picture, page.parent)).as_posix()

@@ -19,7 +19,7 @@ from dvc_data.hashfile.checkout import CheckoutError, checkout
 from dvc_data.hashfile.hash_info import HashInfo
 
 from refine.core.errors import UserError
-from refine.defenses.refine.model import defense as refine
+from refine.defenses.refine import defense as refine
 from refine.evaluation.evaluate import System, bare, probabilities
 from refine.evaluation.metrics import DIGITS, misread, share
 from refine.evaluation.test_sets import TestSets

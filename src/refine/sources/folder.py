@@ -1,11 +1,10 @@
 """`folder`: the user's own images in `data/own/images`, as `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*`).
 
-The formats of `data/format/foreign.py`, with 8 bits in a channel; gray, palette and transparent images become RGB, EXIF
-orientation is applied, and every image is resized to the stated side. Classes are the folder names, sorted. What is
-hidden (`.name`) is passed over; anything else that is no image in the folder of a class is refused.
-
-Links to files are followed, as DVC does, which hashes what they point to. Links to folders are refused, because DVC
-leaves them out: it would take an experiment for unchanged whose images are others.
+The formats of `shards/format/foreign.py`, with 8 bits in a channel; gray, palette and transparent images become RGB,
+EXIF orientation is applied, and every image is resized to the stated side. Classes are the folder names, sorted. What
+is hidden (`.name`) is passed over; anything else that is no image in the folder of a class is refused. Links to files
+are followed, as DVC does, which hashes what they point to. Links to folders are refused, because DVC leaves them out:
+it would take an experiment for unchanged whose images are others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Random augmentation of whole batches on their device, one draw per image, from an explicit generator.
 
 Crops, shifts and flips act on rows and columns apart, so all of them together are two small matrix products:
-`rows @ image @ columns^T` with a sampling matrix per image. In the memory order of images at rest (`data.pixels`)
-both run over contiguous memory. The distributions are torchvision's (tests compare).
+`rows @ image @ columns^T` with a sampling matrix per image. In the memory order of images at rest
+(`shards.reading.pixels`) both run over contiguous memory. The distributions are torchvision's (tests compare).
 """
 
 from __future__ import annotations

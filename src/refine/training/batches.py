@@ -38,7 +38,7 @@ class Batches:
         training_set: to cut from.
         batch_size: images in a batch, over all processes.
         drop_last: leave out the last, smaller batch of an epoch.
-        shuffle_buffer: samples that are shuffled together, see `data.order`.
+        shuffle_buffer: samples that are shuffled together, see `training.order`.
         device: where batches live.
         process: rank of this process, and the number of them.
 

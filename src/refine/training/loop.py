@@ -35,7 +35,7 @@ Weights = dict[str, Tensor]
 
 
 class Epochs(Protocol):
-    """What a loop needs of its data; `data.batches.Batches` is one."""
+    """What a loop needs of its data; `training.batches.Batches` is one."""
 
     def __len__(self) -> int:
         """Batches in an epoch."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.defenses.refine.model import defense as refine
-from refine.defenses.refine.model.defense import InputSpace, Refine
+from refine.defenses.refine import defense as refine
+from refine.defenses.refine.defense import InputSpace, Refine
 from refine.defenses.refine.training import train as training
 from refine.defenses.refine.training.encoder import train_encoder
 from refine.defenses.refine.training.labeled import Labeled

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from refine.core.errors import UserError
 from refine.core.files import sha256_of
-from refine.defenses.refine.model import defense as refine
-from refine.defenses.refine.model.defense import InputSpace
+from refine.defenses.refine import defense as refine
+from refine.defenses.refine.defense import InputSpace
 from refine.defenses.refine.model.label_map import derangement
 from tiny import MEAN, STD, classifier, classifier_folder, defense, defense_folder, files_of, same_tensors
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from refine.core.errors import UserError
 from refine.core.files import sha256_of
-from refine.defenses.refine.model import defense as refine
-from refine.defenses.refine.model.defense import InputSpace, Refine
+from refine.defenses.refine import defense as refine
+from refine.defenses.refine.defense import InputSpace, Refine
 from refine.defenses.refine.model.label_map import derangement
 from refine.defenses.refine.model.unet import UNet
 from refine.defenses.refine.training import train as training

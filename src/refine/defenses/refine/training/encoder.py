@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from refine.defenses.refine.model.defense import Refine
+from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.unet import UNet, encoded
 from refine.defenses.refine.training.params import EncoderRecipe
 from refine.defenses.refine.training.pseudo_labels import PseudoLabels

@@ -12,8 +12,8 @@ from torch import Generator, Tensor, nn
 
 from refine.core.errors import UserError
 from refine.core.files import new_folder
-from refine.defenses.refine.model import defense as refine
-from refine.defenses.refine.model.defense import Refine, RefineCard, Snapshot
+from refine.defenses.refine import defense as refine
+from refine.defenses.refine.defense import Refine, RefineCard, Snapshot
 from refine.defenses.refine.model.label_map import derangement, remap
 from refine.defenses.refine.model.unet import UNet
 from refine.defenses.refine.training.encoder import train_encoder
