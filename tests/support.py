@@ -25,9 +25,9 @@ WATCHDOG = 1200
 
 TINY_PARAMS = {
     "download": {"source": "folder", "samples_per_shard": 8},
-    "sources": {"mnist5k": {}, "cifar10": {}, "cifar10_dev": {}, "folder": {"side": 16}},
+    "sources": {"folder": {"side": 16}},
     "poison_dataset": {"attack": {"name": "badnets"}, "seed": 1},
-    "attacks": {"none": {}, "badnets": {"rate": 0.2}},
+    "attacks": {"badnets": {"rate": 0.2}},
     "train_backdoor": {
         "seed": 1,
         "network": {"name": "resnet18", "width": 8},
@@ -40,6 +40,9 @@ TINY_PARAMS = {
         "snapshots": 2,
         "recipe": {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.01}},
     },
+    "defenses": [],
+    "defense_data": {"seed": 1, "labeled": 0.25},
+    "defense_settings": {},
     "evaluate": {"batch_size": 16, "gallery_images": 3},
 }
 

@@ -13,7 +13,18 @@ from pydantic_core import PydanticCustomError
 from refine.core.errors import UserError
 from refine.core.yaml12 import cut, load, shown
 
-SECTIONS = ("download", "sources", "poison_dataset", "attacks", "train_backdoor", "train_refine", "evaluate")
+SECTIONS = (
+    "download",
+    "sources",
+    "poison_dataset",
+    "attacks",
+    "train_backdoor",
+    "train_refine",
+    "defenses",
+    "defense_data",
+    "defense_settings",
+    "evaluate",
+)
 
 
 _NUMERIC = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")

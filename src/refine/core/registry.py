@@ -1,6 +1,7 @@
-"""Finding the one file that a parameter or a model card names: an attack, a data source, an architecture.
+"""Finding the one component that a parameter or a model card names: an attack, a source, an architecture, a defense.
 
-The rooms that can be chosen from hold nothing but choices, so their file names are the list of them.
+The rooms that components are chosen from hold nothing else, so the names of their files and folders are the list of
+them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ ATTACKS = "refine.attacks"
 DEFENSES = "refine.defenses"
 SOURCES = "refine.sources"
 
+_IN_FOLDER = "defense"
+"""The file that is imported of a choice that is a folder, as every defense is."""
+
 
 def names(room: str) -> list[str]:
     """Names that can be chosen in a room, a package such as `refine.attacks`."""
@@ -24,7 +28,8 @@ def names(room: str) -> list[str]:
     if spec is None or not spec.submodule_search_locations:
         raise LookupError(f"no package {room}")
     folder = Path(next(iter(spec.submodule_search_locations)))
-    return sorted(path.stem for path in folder.glob("[a-z]*.py"))
+    files = {path.stem for path in folder.glob("[a-z]*.py")}
+    return sorted(files | {path.parent.name for path in folder.glob(f"[a-z]*/{_IN_FOLDER}.py")})
 
 
 def component(room: str, name: str, parameter: str) -> ModuleType:
@@ -41,4 +46,7 @@ def component(room: str, name: str, parameter: str) -> ModuleType:
     known = names(room)
     if name not in known:
         raise UserError(f"{parameter}: {unknown(name, known)} (known are {', '.join(known)})")
-    return import_module(f"{room}.{name}")
+    path = f"{room}.{name}"
+    spec = util.find_spec(path)
+    is_folder = spec is not None and spec.submodule_search_locations
+    return import_module(f"{path}.{_IN_FOLDER}" if is_folder else path)

@@ -1,163 +1,139 @@
-"""The work of the stage evaluate: both systems on all test images, the curves, and the pictures."""
+"""Measuring a defended classifier beside the bare one on all test images: figures, curves and pictures."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from refine.core.errors import UserError
 from refine.core.files import new_folder, write_json
-from refine.core.progress import progress
-from refine.defenses.refine import defense as refine
-from refine.defenses.refine.defense import Refine
-from refine.evaluation.metrics import Answers, Truth, measure, misread
+from refine.defending import loading
+from refine.defending.protocol.defense import Defense, NoDefense
+from refine.evaluation.answers import answers, answers_of_all
+from refine.evaluation.metrics import Answers, diagnose, judged, measure, misread
 from refine.evaluation.params import EvaluateParams
-from refine.evaluation.pictures import draw_features, draw_gallery
-from refine.evaluation.test_sets import Diagnosed, TestSets, choose
-from refine.evaluation.wasserstein import Both, distances, look
-from refine.models.card import read_card
-from refine.models.classifier import Classifier
+from refine.evaluation.pictures import Systems, draw_features, draw_gallery
+from refine.evaluation.tables import write_confusion, write_csv
+from refine.evaluation.test_sets import TestSets, choose
+from refine.evaluation.wasserstein import distances, look_at_all
+from refine.models import classifier as classifiers
 from refine.models.device import Compute
-from refine.shards.reading.pixels import in_batches
-from refine.shards.reading.reader import Split
 
+BARE = "no_defense"
 _CURVES = ("benign_accuracy", "attack_success_rate")
 
 
-def evaluate(
-    params: EvaluateParams, tests: TestSets, models: tuple[Path, Path], compute: Compute, metrics: Path, plots: Path
-) -> dict[str, Any]:
-    """Measures the bare and the defended classifier and writes figures, curves and pictures.
+@dataclass(frozen=True)
+class Models:
+    """Folders of a classifier and of a defense that was made for it, and the defense's name."""
 
-    Args:
-        params: of the stage.
-        tests: clean and triggered test images.
-        models: folders of the classifier and of its defense.
-        compute: device and threads.
-        metrics: the JSON that git tracks.
+    classifier: Path
+    defense: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where figures and pictures go.
+
+    Attributes:
+        metrics: folder of one JSON for each system, which git tracks.
+        diagnostics: the JSON of everything else.
         plots: folder of tables and pictures.
+        bare: whether the JSON of the classifier without defense is written too.
+    """
 
-    Returns:
-        The content of `metrics`.
+    metrics: Path
+    diagnostics: Path
+    plots: Path
+    bare: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found.
+
+    Attributes:
+        figures: the content of each system's metrics file by its name, the bare classifier first.
+        diagnostics: everything else.
+        titles: what the systems are called.
+    """
+
+    figures: dict[str, dict[str, Any]]
+    diagnostics: dict[str, Any]
+    titles: dict[str, str]
+
+
+def evaluate(params: EvaluateParams, tests: TestSets, models: Models, compute: Compute, outputs: Outputs) -> Measured:
+    """Measures the bare and the defended classifier and writes all outputs.
 
     Raises:
         UserError: a folder cannot be used, or the classifier knows more or fewer classes than the data set.
     """
-    classifier_folder, refine_folder = models
-    truth = tests.truth
-    defense = refine.load(refine_folder, classifier_folder).to(compute.device)
-    known, there = len(defense.permutation), len(tests.clean.manifest.classes)
-    if known != there:
+    truth, classes = tests.truth, tests.clean.manifest.classes
+    classifier, card = classifiers.load(models.classifier)
+    if len(card.classes) != len(classes):
         raise UserError(
-            f"{classifier_folder} knows {known} classes, the data set has {there}; "
+            f"{models.classifier} knows {len(card.classes)} classes, the data set has {len(classes)}; "
             "train the classifier on this data set"
         )
-    answered = {
-        "no_defense": bare_answers(defense.classifier, tests, params.batch_size, compute),
-        "refine": defended_answers(defense, tests, params.batch_size, compute),
-    }
-    classes = tests.clean.manifest.classes
-    figures: dict[str, Any] = {"images": {"benign": len(truth.labels), "triggered": len(truth.given)}}
-    figures |= {system: measure(answers, truth) for system, answers in answered.items()}
+    bare = NoDefense(classifier).eval().to(compute.device)
+    defense = loading.load(models.defense, models.classifier).to(compute.device)
+    systems: dict[str, Defense] = {BARE: bare, models.name: defense}
+    answered = answers_of_all(systems, tests, params.batch_size, compute)
+    shares = {name: measure(given, truth) for name, given in answered.items()}
+    figures = {name: judged(shares[BARE], own, truth) for name, own in shares.items()}
+    diagnostics = _diagnostics(params, tests, answered, shares[BARE])
+    looks = look_at_all(defense, tests, choose(truth, params.diagnostic_images), params.batch_size, compute)
+    if looks is not None:
+        diagnostics["wasserstein"] = distances(looks, defense)
+    with new_folder(outputs.plots) as part:
+        for name, given in answered.items():
+            write_confusion(part / f"confusion_{name}.csv", given.benign, truth.labels, classes)
+            write_confusion(part / f"confusion_triggered_{name}.csv", given.triggered, truth.behind, classes)
+        curves = [*_curves(tests, models, shares[models.name], params.batch_size, compute)]
+        if curves:
+            write_csv(part / "snapshots.csv", ("epoch", *_CURVES), curves)
+        draw_gallery(part / "gallery.png", tests, Systems(answered, defense), params.gallery_images, compute)
+        if looks is not None:
+            draw_features(part / "features.png", looks, defense.title, tests)
+        write_json(outputs.diagnostics, diagnostics)
+        for name, own in figures.items():
+            if outputs.bare or name != BARE:
+                write_json(outputs.metrics / f"{name}.json", own)
+    return Measured(figures, diagnostics, {name: system.title for name, system in systems.items()})
+
+
+def _diagnostics(
+    params: EvaluateParams, tests: TestSets, answered: dict[str, Answers], bare: dict[str, float]
+) -> dict[str, Any]:
+    truth, classes = tests.truth, tests.clean.manifest.classes
+    found: dict[str, Any] = {"images": {"benign": len(truth.labels), "triggered": len(truth.given)}}
+    found |= {name: diagnose(given, truth) for name, given in answered.items()}
     if len(truth.given):
-        figures["attack_succeeded"] = figures["no_defense"]["attack_success_rate"] >= params.least_asr
-        figures["misread"] = {
-            system: misread(answers.triggered.argmax(dim=1), truth, classes) for system, answers in answered.items()
+        found["attack_succeeded"] = bare["attack_success_rate"] >= params.least_asr
+        found["misread"] = {
+            name: misread(given.triggered.argmax(dim=1), truth, classes) for name, given in answered.items()
         }
-    chosen = choose(truth, params.diagnostic_images)
-    benign, attacked = _looks(tests, truth, chosen, defense, params.batch_size, compute)
-    figures["wasserstein"] = distances(benign, attacked, defense.permutation.cpu())
-    with new_folder(plots) as part:
-        for system, answers in answered.items():
-            _write_confusion(part / f"confusion_{system}.csv", answers.benign, truth.labels, classes)
-            _write_confusion(part / f"confusion_triggered_{system}.csv", answers.triggered, truth.behind, classes)
-        curves = _snapshots(tests, models, figures["refine"], params.batch_size, compute)
-        _write_csv(part / "snapshots.csv", ("epoch", *_CURVES), curves)
-        both = answered["no_defense"], answered["refine"]
-        draw_gallery(part / "gallery.png", tests, both, defense, params.gallery_images, compute)
-        draw_features(part / "features.png", benign, attacked[1] if attacked else None, chosen, tests)
-        write_json(metrics, figures)
-    return figures
+    return found
 
 
-def _looks(
-    tests: TestSets, truth: Truth, chosen: Diagnosed, defense: Refine, batch_size: int, compute: Compute
-) -> tuple[Both, tuple[Both, Both] | None]:
-    """What bare and defended classifier make of benign images, and of others without and with their trigger."""
-
-    def both(images: Tensor) -> Both:
-        return look(defense, images, batch_size, compute)
-
-    benign = both(tests.clean.images[chosen.benign])
-    if not len(chosen.triggered):
-        return benign, None
-    clean = tests.clean.images[truth.clean_rows[chosen.triggered]]
-    return benign, (both(clean), both(tests.triggered.images[chosen.triggered]))
-
-
-System = Callable[[Tensor], Tensor]
-
-
-def bare(classifier: Classifier) -> System:
-    """The classifier alone, with probabilities in place of logits."""
-    return lambda pixels: classifier(pixels).float().softmax(dim=1)
-
-
-def bare_answers(classifier: Classifier, tests: TestSets, batch_size: int, compute: Compute) -> Answers:
-    """Answers of the classifier alone."""
-    system = bare(classifier)
-    benign, triggered = (probabilities(system, split, batch_size, compute) for split in (tests.clean, tests.triggered))
-    return Answers(benign, triggered, triggered.argmax(dim=1))
-
-
-def defended_answers(defense: Refine, tests: TestSets, batch_size: int, compute: Compute) -> Answers:
-    """Answers of the defended classifier."""
-    benign, triggered = (probabilities(defense, split, batch_size, compute) for split in (tests.clean, tests.triggered))
-    unmapped = torch.argsort(defense.permutation.cpu())
-    return Answers(benign, triggered, unmapped[triggered.argmax(dim=1)])
-
-
-@torch.inference_mode()
-def probabilities(system: System, split: Split, batch_size: int, compute: Compute) -> Tensor:
-    """What a system says to all images of a split, in their order, float [N, K] on the CPU."""
-    batches = in_batches(split.images, batch_size, compute.device)
-    shown = progress(batches, "evaluate", -(-len(split.images) // batch_size), "batch")
-    parts = [system(pixels).cpu() for pixels in shown]
-    return torch.cat(parts) if parts else torch.zeros(0, len(split.manifest.classes))
-
-
-def _write_confusion(path: Path, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
-    predicted = probabilities.argmax(dim=1)
-    rows = ((classes[true], classes[said]) for true, said in zip(labels.tolist(), predicted.tolist(), strict=True))
-    _write_csv(path, ("actual", "predicted"), rows)
-
-
-def _snapshots(
-    tests: TestSets, models: tuple[Path, Path], final: dict[str, float], batch_size: int, compute: Compute
+def _curves(
+    tests: TestSets, models: Models, final: dict[str, float], batch_size: int, compute: Compute
 ) -> Iterator[tuple[float | str, ...]]:
     """Each kept epoch, and benign accuracy and attack success rate of the defense after it, "" without an attack.
 
     Nothing is chosen by them.
 
     Args:
-        final: figures of the finished defense, which is the last snapshot.
+        final: shares of the finished defense, which is the last snapshot.
     """
-    classifier_folder, refine_folder = models
-    *earlier, last = read_card(refine_folder, refine.RefineCard).snapshots
-    for snapshot in earlier:
-        defense = refine.load(refine_folder, classifier_folder, snapshot.epoch).to(compute.device)
-        figures = measure(defended_answers(defense, tests, batch_size, compute), tests.truth)
-        yield snapshot.epoch, *(figures.get(name, "") for name in _CURVES)
-    yield last.epoch, *(final.get(name, "") for name in _CURVES)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    epochs = loading.snapshots(models.defense)
+    for epoch in epochs[:-1]:
+        defense = loading.load(models.defense, models.classifier, epoch).to(compute.device)
+        figures = measure(answers(defense, tests, batch_size, compute), tests.truth)
+        yield epoch, *(figures.get(name, "") for name in _CURVES)
+    if epochs:
+        yield epochs[-1], *(final.get(name, "") for name in _CURVES)

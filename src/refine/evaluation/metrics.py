@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
 
 from torch import Tensor
 
@@ -20,12 +23,13 @@ class Answers:
     Attributes:
         benign: float [N, K], probabilities for all clean test images.
         triggered: float [M, K], for the triggered images.
-        raw_triggered: int64 [M], what the classifier inside answers to the triggered images before any label map.
+        raw_triggered: int64 [M], what the classifier inside answers to the triggered images before a label map; None
+            where the system has none.
     """
 
     benign: Tensor
     triggered: Tensor
-    raw_triggered: Tensor
+    raw_triggered: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,30 +53,69 @@ class Truth:
 
 
 def measure(answers: Answers, truth: Truth) -> dict[str, float]:
-    """All figures of one system, fractions in [0, 1] rounded to six decimals; what is not defined is left out.
+    """The shares that a system is judged by, in [0, 1], rounded to six decimals; what is not defined is left out.
 
-    `benign_accuracy`: clean images predicted as their label. `benign_nll`: mean -ln of the label's probability,
-    floored at 1e-12. `top5_accuracy`: with more than five classes. With triggered images also
-    `attack_success_rate`: triggered images predicted as their given label; `asr_floor`: the same for their clean
-    versions; `robust_accuracy`: triggered images predicted as their true label; `raw_target_hit`: triggered images
-    to which the classifier inside answers the given label, whether or not a label map hides it.
+    `benign_accuracy`: clean images predicted as their label. With triggered images also `attack_success_rate`:
+    triggered images predicted as their given label; `asr_floor_clean`: the same for their clean versions;
+    `robust_accuracy`: triggered images predicted as their true label.
     """
     predicted = answers.benign.argmax(dim=1)
-    likelihood = answers.benign.double().gather(1, truth.labels.unsqueeze(1)).clamp(min=NLL_FLOOR)
-    figures = {
-        "benign_accuracy": share(predicted == truth.labels),
-        "benign_nll": abs(likelihood.log().mean().item()),
-    }
-    if answers.benign.shape[1] > 5:
-        best = answers.benign.topk(5, dim=1).indices
-        figures["top5_accuracy"] = share((best == truth.labels.unsqueeze(1)).any(dim=1))
+    figures = {"benign_accuracy": share(predicted == truth.labels)}
     if len(truth.given):
         said = answers.triggered.argmax(dim=1)
         figures["attack_success_rate"] = share(said == truth.given)
-        figures["asr_floor"] = share(predicted[truth.clean_rows] == truth.given)
+        figures["asr_floor_clean"] = share(predicted[truth.clean_rows] == truth.given)
         figures["robust_accuracy"] = share(said == truth.behind)
+    return {name: round(value, DIGITS) for name, value in figures.items()}
+
+
+def diagnose(answers: Answers, truth: Truth) -> dict[str, float]:
+    """Further figures of a system, rounded to six decimals; what is not defined is left out.
+
+    `benign_nll`: mean -ln of the label's probability, floored at 1e-12. `top5_accuracy`: with more than five classes.
+    `raw_target_hit`: triggered images to which the classifier inside answers the given label, whether or not a label
+    map hides it.
+    """
+    likelihood = answers.benign.double().gather(1, truth.labels.unsqueeze(1)).clamp(min=NLL_FLOOR)
+    figures = {"benign_nll": abs(likelihood.log().mean().item())}
+    if answers.benign.shape[1] > 5:
+        best = answers.benign.topk(5, dim=1).indices
+        figures["top5_accuracy"] = share((best == truth.labels.unsqueeze(1)).any(dim=1))
+    if len(truth.given) and answers.raw_triggered is not None:
         figures["raw_target_hit"] = share(answers.raw_triggered == truth.given)
     return {name: round(value, DIGITS) for name, value in figures.items()}
+
+
+def judged(before: Mapping[str, float], after: Mapping[str, float], truth: Truth) -> dict[str, Any]:
+    """The content of a system's metrics file: its shares, its `der`, and the intervals of the shares.
+
+    Args:
+        before: shares of the classifier without defense.
+        after: shares of the system.
+    """
+    counts = {name: len(truth.labels if name == "benign_accuracy" else truth.given) for name in after}
+    figures: dict[str, Any] = {"interval_95": {name: interval(value, counts[name]) for name, value in after.items()}}
+    if "attack_success_rate" in after:
+        figures["der"] = der(before, after)
+    return {**after, **figures}
+
+
+def interval(value: float, count: int) -> list[float]:
+    """The 95 % interval of a share of so many images (Wilson 1927), [low, high], rounded to six decimals."""
+    z = NormalDist().inv_cdf(0.975)
+    middle = (value + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(value * (1 - value) / count + z**2 / (4 * count**2))
+    return [round(max(0.0, middle - half), DIGITS), round(min(1.0, middle + half), DIGITS)]
+
+
+def der(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """The defense effectiveness rating, rounded to six decimals (Zhu et al., FT-SAM, ICCV 2023).
+
+    [max(0, fall of the attack success rate) - max(0, fall of the benign accuracy) + 1] / 2: 0.5 without an effect, 1
+    where an attack that always succeeded never does and the benign accuracy is kept.
+    """
+    fall = {name: max(0.0, before[name] - after[name]) for name in ("attack_success_rate", "benign_accuracy")}
+    return round((fall["attack_success_rate"] - fall["benign_accuracy"] + 1) / 2, DIGITS)
 
 
 def misread(said: Tensor, truth: Truth, classes: Sequence[str]) -> list[dict[str, str | float]]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from refine.defenses.refine.defense import Refine
+from refine.defending.protocol.defense import Defense, NoDefense, Purifies
 from refine.evaluation.feature_map import Legend, draw_maps
 from refine.evaluation.metrics import Answers
-from refine.evaluation.test_sets import Diagnosed, TestSets, one_of_each
-from refine.evaluation.wasserstein import Both
+from refine.evaluation.test_sets import TestSets, one_of_each
+from refine.evaluation.wasserstein import Looks
 from refine.models.device import Compute
 from refine.pictures.grid import Caption, Grid, draw_grids, to_bytes
 from refine.shards.reading.pixels import in_batches
@@ -30,23 +31,39 @@ _RIGHT, _WRONG, _WANTED = Mark("✓", "#1a7f37"), Mark("✗", "#9a6700"), Mark("
 _KEY = {_RIGHT: "right", _WRONG: "wrong", _WANTED: "wrong, and what the attacker wants"}
 
 
+@dataclass(frozen=True)
+class Systems:
+    """The bare and the defended classifier.
+
+    Attributes:
+        answered: what each of them answers to the test images, the bare one first.
+        defense: of the defended one.
+    """
+
+    answered: Mapping[str, Answers]
+    defense: Defense
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """What they are called, in the same order."""
+        return NoDefense.title, self.defense.title
+
+
 @torch.inference_mode()
-def draw_gallery(
-    path: Path, tests: TestSets, answered: tuple[Answers, Answers], defense: Refine, columns: int, compute: Compute
-) -> None:
-    """Clean and triggered images, each as it is and transformed, and what is answered to it.
+def draw_gallery(path: Path, tests: TestSets, systems: Systems, columns: int, compute: Compute) -> None:
+    """Clean and triggered images, each as it is and, where the defense purifies, transformed, and the answers to it.
 
     A class a column where there are enough; clean images alone where there is no attack.
 
     Args:
         path: of the picture; a PDF lies beside it.
         tests: clean and triggered test images.
-        answered: what the bare and the defended classifier answer to them.
-        defense: of the classifier.
+        systems: that answer.
         columns: at most.
         compute: device.
     """
     truth, classes = tests.truth, tests.clean.manifest.classes
+    defense, answered = systems.defense, systems.answered.values()
     attacked = len(truth.given) > 0
     labels = truth.behind if attacked else truth.labels
     places = one_of_each(labels, columns)
@@ -55,10 +72,14 @@ def draw_gallery(
     rows, captions = [], []
 
     def show(title: str, images: Tensor, answers: list[Tensor]) -> None:
-        (pixels,) = in_batches(images, len(images), compute.device)
-        rows.extend([(title, images), (f"{title}, transformed", to_bytes(defense.pictures(pixels)).cpu())])
-        for system, said in zip(("no defense:", "REFINE:"), answers, strict=True):
-            captions.append((system, _captions(said.argmax(dim=1), labels[places], given, classes)))
+        rows.append((title, images))
+        if isinstance(defense, Purifies):
+            (pixels,) = in_batches(images, len(images), compute.device)
+            rows.append((f"{title}, transformed", to_bytes(defense.pictures(pixels)).cpu()))
+        else:
+            rows.append((f"{title}, as it is", images))
+        for system, said in zip(systems.titles, answers, strict=True):
+            captions.append((f"{system}:", _captions(said.argmax(dim=1), labels[places], given, classes)))
 
     show("clean", tests.clean.images[behind], [answers.benign[behind] for answers in answered])
     if attacked:
@@ -79,13 +100,15 @@ def _captions(said: Tensor, labels: Tensor, given: Tensor, classes: Sequence[str
     ]
 
 
-def draw_features(path: Path, benign: Both, triggered: Both | None, chosen: Diagnosed, tests: TestSets) -> None:
-    """Maps of the features before and after the defense (the idea of the paper's Figure 2)."""
+def draw_features(path: Path, looks: Looks, defense: str, tests: TestSets) -> None:
+    """Maps of the features before and after a defense of this title (the idea of Figure 2 of the REFINE paper)."""
+    benign, chosen = looks.benign, looks.chosen
+    triggered = looks.attacked[1] if looks.attacked else None
     maps = []
-    for title, system in (("penultimate features, no defense", "before"), ("penultimate features, REFINE", "after")):
-        own = getattr(benign, system).penultimate[: len(chosen.mapped_labels)]
-        marked = getattr(triggered, system).penultimate[: len(chosen.triggered_labels)] if triggered else own[:0]
-        maps.append((title, own, marked))
+    for system, side in ((NoDefense.title, "before"), (defense, "after")):
+        own = getattr(benign, side).penultimate[: len(chosen.mapped_labels)]
+        marked = getattr(triggered, side).penultimate[: len(chosen.triggered_labels)] if triggered else own[:0]
+        maps.append((f"penultimate features, {system}", own, marked))
     targets = set(tests.truth.given.tolist())
     target = targets.pop() if len(targets) == 1 else None
     draw_maps(path, maps, Legend(tests.clean.manifest.classes, chosen.mapped_labels, chosen.triggered_labels, target))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,11 +10,9 @@ import pandas as pd
 _NAMES = {
     "benign_accuracy": "benign accuracy (BA)",
     "attack_success_rate": "attack success rate (ASR)",
-    "asr_floor": "ASR floor, without trigger",
+    "asr_floor_clean": "ASR floor, without trigger",
     "robust_accuracy": "robust accuracy, with trigger",
-    "raw_target_hit": "raw target hit",
-    "top5_accuracy": "top-5 accuracy",
-    "benign_nll": "benign NLL",
+    "der": "defense effectiveness (DER)",
 }
 """What each figure is called, in the order of the rows."""
 
@@ -21,41 +20,54 @@ _READABLE = 0.05
 """How far the robust accuracy behind the defense may be under its benign accuracy without a word about it."""
 
 
-def render(figures: dict[str, Any]) -> str:
-    """One row per figure, one column per system, from the content of `metrics/evaluate.json`.
+def render(systems: Mapping[str, Mapping[str, Any]], diagnostics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """One row for each figure, one column for each system.
 
-    Shares are given in percent; what is not defined has no row.
+    Shares are given in percent, with their 95 % intervals; what is not defined has no row.
+
+    Args:
+        systems: the content of each system's metrics file by its name, the bare classifier first.
+        diagnostics: of the defended one.
+        titles: what the systems are called.
     """
-    systems = {"no defense": figures["no_defense"], "REFINE": figures["refine"]}
-    table = pd.DataFrame(systems).reindex([name for name in _NAMES if name in figures["no_defense"]])
-    shown = table.apply(lambda row: row.map(lambda value: _text(str(row.name), value)), axis=1)
-    shown.index = [_NAMES[str(name)] for name in shown.index]
-    images = figures["images"]
-    note = f"{images['benign']:,} benign and {images['triggered']:,} triggered test images"
-    return "\n".join([shown.to_string(), note, *_misread(figures), *_warning(figures)])
+    (bare, before), (defense, after) = systems.items()
+    rows = {
+        label: [_cell(name, figures) for figures in (before, after)] for name, label in _NAMES.items() if name in before
+    }
+    shown = pd.DataFrame.from_dict(rows, orient="index", columns=[titles[bare], titles[defense]]).to_string()
+    images = diagnostics["images"]
+    note = f"{images['benign']:,} benign and {images['triggered']:,} triggered test images; 95 % intervals in brackets"
+    misread = _misread(after, diagnostics, defense, titles[defense])
+    return "\n".join([shown, note, *misread, *_warning(before, diagnostics, titles[defense])])
 
 
-def _misread(figures: dict[str, Any]) -> list[str]:
-    after = figures["refine"]
+def _cell(name: str, figures: Mapping[str, Any]) -> str:
+    if name == "der":
+        return f"{figures[name]:.4f}"
+    low, high = figures["interval_95"][name]
+    return f"{_percent(figures[name])} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _misread(after: Mapping[str, Any], diagnostics: Mapping[str, Any], defense: str, title: str) -> list[str]:
     if after.get("robust_accuracy", 1.0) >= after["benign_accuracy"] - _READABLE:
         return []
-    most = ", ".join(f"{each['as']} ({_text('share', each['share'])})" for each in figures["misread"]["refine"])
-    wrong = _text("share", 1 - after["robust_accuracy"] - after["attack_success_rate"])
-    return [f"REFINE takes {wrong} of the triggered images for neither what they are nor the target: {most}"]
+    most = ", ".join(f"{each['as']} ({_percent(each['share'])})" for each in diagnostics["misread"][defense])
+    wrong = _percent(1 - after["robust_accuracy"] - after["attack_success_rate"])
+    return [f"with {title}, {wrong} of the triggered images are taken for neither their class nor the target: {most}"]
 
 
-def _warning(figures: dict[str, Any]) -> list[str]:
-    if figures.get("attack_succeeded", True):
+def _warning(before: Mapping[str, Any], diagnostics: Mapping[str, Any], title: str) -> list[str]:
+    if diagnostics.get("attack_succeeded", True):
         return []
-    asr = _text("attack_success_rate", figures["no_defense"]["attack_success_rate"])
+    asr = _percent(before["attack_success_rate"])
     lines = [
-        f"THE ATTACK DID NOT TAKE: its success rate without defense is {asr}, under evaluate.least_asr.",
+        f"THE ATTACK DID NOT SUCCEED: its success rate without defense is {asr}, under evaluate.least_asr.",
         "A defense against an attack that does not work proves nothing. Raise the attack's rate or strength,",
-        "or train the classifier longer, before you read anything into the column REFINE.",
+        f"or train the classifier longer, before you read anything into the column {title}.",
     ]
     frame = "!" * max(len(line) for line in lines)
     return ["", frame, *lines, frame]
 
 
-def _text(name: str, value: float) -> str:
-    return f"{value:.4f}" if name.endswith("nll") else f"{100 * value:.2f} %"
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"

@@ -12,8 +12,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from refine.defenses.refine.defense import Refine
-from refine.defenses.refine.model.label_map import remap
+from refine.defending.protocol.defense import Defense, MapsLabels, Purifies
+from refine.evaluation.test_sets import Diagnosed, TestSets
 from refine.models.device import Compute
 from refine.shards.reading.pixels import in_batches
 
@@ -41,8 +41,38 @@ class Both:
     after: Seen
 
 
+@dataclass(frozen=True)
+class Looks:
+    """What bare and defended classifier make of the images that diagnostics look at.
+
+    Attributes:
+        chosen: which images.
+        benign: without trigger.
+        attacked: others, without and with their trigger; None where hardly anything is triggered.
+    """
+
+    chosen: Diagnosed
+    benign: Both
+    attacked: tuple[Both, Both] | None
+
+
+def look_at_all(
+    defense: Defense, tests: TestSets, chosen: Diagnosed, batch_size: int, compute: Compute
+) -> Looks | None:
+    """Looks at the chosen images; None for a defense that hands the classifier the images as they are."""
+    if not isinstance(defense, Purifies):
+        return None
+    benign = look(defense, tests.clean.images[chosen.benign], batch_size, compute)
+    if not len(chosen.triggered):
+        return Looks(chosen, benign, None)
+    clean = tests.clean.images[tests.truth.clean_rows[chosen.triggered]]
+    triggered = tests.triggered.images[chosen.triggered]
+    attacked = look(defense, clean, batch_size, compute), look(defense, triggered, batch_size, compute)
+    return Looks(chosen, benign, attacked)
+
+
 @torch.inference_mode()
-def look(defense: Refine, images: Tensor, batch_size: int, compute: Compute) -> Both:
+def look(defense: Purifies, images: Tensor, batch_size: int, compute: Compute) -> Both:
     """What a defended classifier makes of images uint8 [n, 3, H, W], with and without its defense."""
     before, after = [], []
     for pixels in in_batches(images, batch_size, compute.device):
@@ -51,12 +81,12 @@ def look(defense: Refine, images: Tensor, batch_size: int, compute: Compute) -> 
     return Both(_seen(defense, torch.cat(before)), _seen(defense, torch.cat(after)))
 
 
-def _features(defense: Refine, inputs: Tensor) -> Tensor:
+def _features(defense: Purifies, inputs: Tensor) -> Tensor:
     features: Tensor = defense.classifier.network.features(inputs)  # type: ignore[operator]
     return features.float()
 
 
-def _seen(defense: Refine, features: Tensor) -> Seen:
+def _seen(defense: Purifies, features: Tensor) -> Seen:
     logits: Tensor = defense.classifier.network.head(features)  # type: ignore[operator]
     return Seen(features.cpu(), logits.softmax(dim=1).cpu())
 
@@ -69,7 +99,7 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float((one[rows] - other[columns]).norm(dim=1).mean())
 
 
-def distances(benign: Both, attacked: tuple[Both, Both] | None, permutation: Tensor) -> dict[str, dict[str, float]]:
+def distances(looks: Looks, defense: Defense) -> dict[str, dict[str, float]]:
     """All figures, by representation, rounded to four decimals.
 
     `moved_benign`, `moved_triggered`: images before and after the transform, large under REFINE. `trigger_before`,
@@ -88,18 +118,19 @@ def distances(benign: Both, attacked: tuple[Both, Both] | None, permutation: Ten
     same images, may lie below it without any meaning.
 
     Args:
-        benign: 2 n test images, two halves of the same classes.
-        attacked: 2 n images without and with their trigger, in halves as well; None where nothing is triggered.
-        permutation: int64 [K], of the label map.
+        looks: at 2 n benign images, two halves of the same classes, and at 2 n without and with their trigger, in
+            halves as well.
+        defense: whose label map counts, where it has one.
     """
-    return {name: _figures(name, benign, attacked, permutation) for name in ("penultimate", "softmax")}
+    return {name: _figures(name, looks, defense) for name in ("penultimate", "softmax")}
 
 
-def _figures(name: str, benign: Both, attacked: tuple[Both, Both] | None, permutation: Tensor) -> dict[str, float]:
+def _figures(name: str, looks: Looks, defense: Defense) -> dict[str, float]:
+    benign, attacked = looks.benign, looks.attacked
     before, after = getattr(benign.before, name), getattr(benign.after, name)
     compared = {"moved_benign": (before, after)}
     if name == "softmax":
-        compared["utility"] = before, remap(after, permutation)
+        compared["utility"] = before, defense.mapped(after) if isinstance(defense, MapsLabels) else after
     if attacked is not None:
         (clean, clean_after), (triggered, triggered_after) = (
             (getattr(both.before, name), getattr(both.after, name)) for both in attacked

@@ -13,6 +13,7 @@ from refine.core.errors import UserError, command
 from refine.core.machine import machine
 from refine.core.params import ParamsFile, unknown
 from refine.core.registry import ARCHITECTURES, ATTACKS, SOURCES, component, names
+from refine.defending import params as further_defenses
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.download.params import DownloadParams
 from refine.evaluation.params import EvaluateParams
@@ -33,6 +34,7 @@ def check(path: Path) -> None:
     train = file.section("train_backdoor", TrainBackdoorParams)
     file.section("train_refine", TrainRefineParams)
     file.section("evaluate", EvaluateParams)
+    further_defenses.check(file)
     for parameter, name, room in (
         ("download.source", download.source, ROOMS["sources"]),
         ("poison_dataset.attack.name", poison.attack.name, ROOMS["attacks"]),

@@ -19,8 +19,9 @@ from dvc_data.hashfile.checkout import CheckoutError, checkout
 from dvc_data.hashfile.hash_info import HashInfo
 
 from refine.core.errors import UserError
+from refine.defending.protocol.defense import Defense, NoDefense
 from refine.defenses.refine import defense as refine
-from refine.evaluation.evaluate import System, bare, probabilities
+from refine.evaluation.answers import probabilities
 from refine.evaluation.metrics import DIGITS, misread, share
 from refine.evaluation.test_sets import TestSets
 from refine.models.device import Compute, compute
@@ -93,7 +94,7 @@ def _measured(project: Path, clean: Run, home: Path, params: dict[str, Any]) -> 
     both = _same("train_refine", clean, params)
     return Clean(
         run=clean.folder.name,
-        no_defense=_on_triggered(bare(defended.classifier), tests, batch_size, resolved),
+        no_defense=_on_triggered(NoDefense(defended.classifier), tests, batch_size, resolved),
         refine=_on_triggered(defended, tests, batch_size, resolved) if both else None,
     )
 
@@ -117,7 +118,7 @@ def _from_cache(home: Path, recorded: Run, path: str, folder: Path) -> Path:
     return target
 
 
-def _on_triggered(system: System, tests: TestSets, batch_size: int, resolved: Compute) -> OnTriggered:
+def _on_triggered(system: Defense, tests: TestSets, batch_size: int, resolved: Compute) -> OnTriggered:
     said, truth = probabilities(system, tests.triggered, batch_size, resolved).argmax(dim=1), tests.truth
     return OnTriggered(
         asr_floor_triggered=round(share(said == truth.given), DIGITS),

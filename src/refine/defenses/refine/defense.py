@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from refine.core.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs, UNetWidth
 from refine.core.errors import UserError
+from refine.defending.protocol.card import protected_classifier
+from refine.defending.protocol.defense import Defense
 from refine.defenses.refine.model.label_map import remap
 from refine.defenses.refine.model.unet import UNet
 from refine.models import classifier as classifiers
@@ -60,16 +62,18 @@ class RefineCard(Card):
     snapshots: Annotated[list[Snapshot], Field(min_length=1, max_length=MOST_SNAPSHOTS)]
 
 
-class Refine(nn.Module):
-    """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to remapped probabilities float [N, K].
+class Refine(Defense):
+    """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to remapped logits float [N, K].
 
-    A call of what `load` gave refuses other pixels, as its classifier does.
+    A call of what `load` gave refuses other pixels, as its classifier does. See `defending.protocol.defense.Defense`.
 
     Attributes:
         transform: the U-Net, the only part that is ever trained.
         permutation: int64 [K].
     """
 
+    title = "REFINE"
+    regime = "unlabeled"
     permutation: Tensor
 
     def __init__(self, classifier: Classifier, transform: UNet, permutation: Tensor, input_space: InputSpace) -> None:
@@ -115,9 +119,26 @@ class Refine(nn.Module):
         return (images * self.classifier.std + self.classifier.mean).clamp(0, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return remap(to_float32(self._raw(pixels)), self.permutation)
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Of each class, float32 [N, K]."""
+        return self.mapped(to_float32(self._raw(pixels)).softmax(dim=1))
+
+    def mapped(self, probabilities: Tensor) -> Tensor:
+        """See `MapsLabels`."""
+        return remap(probabilities, self.permutation.to(probabilities.device))
+
+    def unmapped(self, labels: Tensor) -> Tensor:
+        """See `MapsLabels`."""
+        return torch.argsort(self.permutation.to(labels.device))[labels]
+
+    def _raw(self, pixels: Tensor) -> Tensor:
         self.classifier.refuse_other(pixels)
-        raw = self.logits(self.transformed(pixels))
-        return remap(to_float32(raw).softmax(dim=1), self.permutation)
+        return self.logits(self.transformed(pixels))
+
+
+Defended = Refine
 
 
 def state(permutation: Tensor, transform: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -142,13 +163,8 @@ def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Ref
     Raises:
         UserError: a folder is damaged, the defense belongs to another classifier, or there is no such snapshot.
     """
-    classifier, classifier_card = classifiers.load(classifier_folder)
     card = read_card(folder, RefineCard)
-    if card.classifier_sha256 != classifier_card.weights_sha256:
-        raise UserError(
-            f"{folder} was trained for another classifier than {classifier_folder} (their sha256 differ); "
-            "train it again for this one"
-        )
+    classifier, classifier_card = protected_classifier(folder, card.classifier_sha256, classifier_folder)
     if card.num_classes != len(classifier_card.classes):
         raise UserError(
             f"{folder}/card.json tells of {card.num_classes} classes, {classifier_folder} knows "
@@ -166,6 +182,11 @@ def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Ref
     defense = Refine(classifier, stored.transform, stored.permutation, card.input_space).eval()
     refuse_unusable(stored, defense.transform_inputs(probe()), path)
     return defense
+
+
+def snapshots(folder: Path) -> list[int]:
+    """Epochs whose states were kept, the last one that of the weights."""
+    return [snapshot.epoch for snapshot in read_card(folder, RefineCard).snapshots]
 
 
 class _Stored(nn.Module):

@@ -1,0 +1,107 @@
+"""What a defender is given: its settings, and the images of its data regime as shards of their own.
+
+A defense then depends on these alone. It cannot see more than its regime allows: there are no labels in the shards of
+unlabeled images, and nothing in those of a poisoned training set tells which images are poisoned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Generator
+
+from refine.core.documents import read_document
+from refine.core.errors import UserError
+from refine.core.files import new_folder, write_json
+from refine.core.params import Section
+from refine.core.progress import progress
+from refine.defending.params import DefenseDataParams
+from refine.defending.protocol.defense import Regime
+from refine.shards.format.manifest import complete
+from refine.shards.reading.reader import Shards
+from refine.shards.writer import Sample, write_shards
+
+NAME = "given.json"
+IMAGES = "train"
+_SOURCES = {"unlabeled": "raw", "labeled": "raw", "poisoned_train": "poisoned"}
+
+
+class Given(BaseModel):
+    """Content of `given.json`.
+
+    Attributes:
+        defense: its name.
+        regime: see `defending.protocol.defense.Regime`.
+        settings: effective ones, published values included.
+        seed: of the choice of images, and of the training.
+        images: how many there are in the shards beside it; 0 without any.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    defense: str
+    regime: Regime
+    settings: dict[str, Any]
+    seed: int
+    images: Annotated[int, Field(ge=0)]
+
+
+def give(
+    defense: str, regime: Regime, settings: Section, data: DefenseDataParams, training_sets: dict[str, Path], out: Path
+) -> Given:
+    """Writes what a defender is given.
+
+    Args:
+        defense: its name.
+        regime: what it needs.
+        settings: of the defense.
+        data: how much of the clean images.
+        training_sets: folders of shards, `raw` and `poisoned`.
+        out: takes `given.json` and, unless the regime is `none`, the shards.
+
+    Raises:
+        UserError: the shards are damaged, or the share holds no image.
+    """
+    with new_folder(out) as part:
+        count = 0
+        if regime != "none":
+            count = _write_images(part / IMAGES, training_sets[_SOURCES[regime]], regime, data)
+        given = Given(defense=defense, regime=regime, settings=settings.model_dump(), seed=data.seed, images=count)
+        write_json(part / NAME, given.model_dump())
+    return given
+
+
+def read(folder: Path) -> Given:
+    """What a defender was given.
+
+    Raises:
+        UserError: the folder is missing or damaged.
+    """
+    return read_document(folder / NAME, Given, "run `dvc repro` for this defense again")
+
+
+def _write_images(folder: Path, source: Path, regime: Regime, data: DefenseDataParams) -> int:
+    manifest = complete(source)
+    fraction = {"labeled": data.labeled, "unlabeled": data.unlabeled}.get(regime, 1.0)
+    count = round(fraction * manifest.samples)
+    if not count:
+        raise UserError(f"defense_data.{regime} {fraction} of {manifest.samples} images is none; raise it")
+    chosen = torch.zeros(manifest.samples, dtype=torch.bool)
+    chosen[torch.randperm(manifest.samples, generator=Generator().manual_seed(data.seed))[:count]] = True
+    folder.mkdir()
+    return write_shards(folder, _samples(source, chosen, regime != "unlabeled"), manifest.description).samples
+
+
+def _samples(source: Path, chosen: torch.Tensor, labels: bool) -> Iterator[Sample]:
+    """The chosen images of a folder of shards, without anything that was noted about them."""
+    row = 0
+    for chunk in progress(Shards(source), "give images to the defender", unit="shard"):
+        for key, image, label in zip(
+            chunk.keys.tolist(), chunk.images.permute(0, 2, 3, 1).numpy(), chunk.labels.tolist(), strict=True
+        ):
+            if chosen[row]:
+                yield Sample(key, image, label if labels else 0, {})
+            row += 1

@@ -1,0 +1,71 @@
+"""Parameters of further defenses: which ones, what data they are given, and their settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from refine.core.errors import UserError
+from refine.core.params import Number, ParamsFile, Section, Seed
+from refine.core.registry import DEFENSES, component, names
+from refine.core.yaml12 import shown
+
+STAGE_OF_ITS_OWN = "refine"
+"""The defense that is no further one: the stages train-refine and evaluate are its own."""
+
+Fraction = Annotated[Number, Field(gt=0, le=1)]
+
+
+class DefenseDataParams(Section):
+    """Attributes:
+    seed: of the choice of images, and of whatever a defense draws while it is trained.
+    labeled: share of the clean training images that defenses with the regime `labeled` get, with their labels.
+    unlabeled: share of them that defenses with the regime `unlabeled` get.
+    """
+
+    seed: Seed
+    labeled: Fraction = 0.05
+    unlabeled: Fraction = 1.0
+
+
+def further(file: ParamsFile) -> list[str]:
+    """The names in `defenses`.
+
+    Raises:
+        UserError: it is missing or no list of names, or a name is not known or stands there twice.
+    """
+    listed = file.content.get("defenses")
+    if not isinstance(listed, list):
+        raise UserError(f"{file.path}: defenses must be a list such as [shrinkpad], not {shown(listed)}")
+    known = [name for name in names(DEFENSES) if name != STAGE_OF_ITS_OWN]
+    for name in listed:
+        if name == STAGE_OF_ITS_OWN:
+            raise UserError(f"{file.path}: defenses: {name} has a stage of its own and is always there; remove it")
+        if name not in known:
+            raise UserError(f"{file.path}: defenses: {shown(name)} is not known (known are {', '.join(known)})")
+        if listed.count(name) > 1:
+            raise UserError(f"{file.path}: defenses: {name} stands there twice; remove one")
+    return [str(name) for name in listed]
+
+
+def settings(file: ParamsFile, name: str) -> Section:
+    """The settings of a defense.
+
+    Raises:
+        UserError: there is no such defense, or its settings are wrong.
+    """
+    module = component(DEFENSES, name, f"{file.path}: defense_settings")
+    model: type[Section] = module.Params
+    return file.component("defense_settings", name, model)
+
+
+def check(file: ParamsFile) -> None:
+    """Everything that concerns further defenses, also settings of those that are not chosen.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    file.section("defense_data", DefenseDataParams)
+    for name in sorted({*further(file), *file.names_in("defense_settings")}):
+        settings(file, name)

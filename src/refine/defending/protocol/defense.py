@@ -1,0 +1,90 @@
+"""What a defense is: a folder of `refine.defenses` whose `defense.py` holds, by these names,
+
+- `Params`, the settings, with published defaults;
+- `Defended`, a `Defense`: the defended classifier;
+- `load(folder, classifier_folder) -> Defense`, from the folder that its training wrote;
+- `train(task)`, see `defending.train.Task`: writes that folder. A defense without training writes its card alone;
+- `snapshots(folder) -> list[int]`, where states of its training are kept; `load` then takes `epoch` too.
+
+Evaluation, pictures and reports know no more of a defense than what stands in this file.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from refine.models.classifier import Classifier
+from refine.models.device import to_float32
+
+Regime = Literal["none", "unlabeled", "labeled", "poisoned_train"]
+"""What a defender has beside the classifier: nothing; clean images without or with their labels; or the training set
+that the classifier was trained on, poisoned as it is and with the labels that it came with."""
+
+
+class Defense(nn.Module):
+    """A defended classifier: pixels float [N, 3, H, W] in [0, 1], RGB, to logits float [N, K].
+
+    The answer to an image depends on that image alone, not on the batch that it comes in: what is random is drawn from
+    a hash of the image's pixels, see `defending.randomness`.
+
+    Attributes:
+        title: what it is called in tables and pictures.
+        regime: the data that it needs.
+        changes_classifier: whether weights of the classifier differ from those that it was given.
+    """
+
+    title: ClassVar[str]
+    regime: ClassVar[Regime]
+    changes_classifier: ClassVar[bool] = False
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Of each class, float32 [N, K]; pixels as in a call."""
+        return to_float32(self(pixels)).softmax(dim=1)
+
+
+class NoDefense(Defense):
+    """The classifier as it is, measured beside every defense."""
+
+    title = "no defense"
+    regime = "none"
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(pixels)
+        return logits
+
+
+@runtime_checkable
+class Purifies(Protocol):
+    """A defense that hands the classifier other images than it was given, which can be looked at.
+
+    Attributes:
+        classifier: that sees them.
+    """
+
+    classifier: Classifier
+
+    def transformed(self, pixels: Tensor) -> Tensor:
+        """The images instead, float32, same shape, in the values that the defense computes with."""
+
+    def network_inputs(self, transformed: Tensor) -> Tensor:
+        """Transformed images as the classifier's network takes them, normalized, same shape."""
+
+    def pictures(self, pixels: Tensor) -> Tensor:
+        """The transformed images as pixels in [0, 1] that a person can look at, same shape."""
+
+
+@runtime_checkable
+class MapsLabels(Protocol):
+    """A defense that gives each class of the classifier another place."""
+
+    def mapped(self, probabilities: Tensor) -> Tensor:
+        """Probabilities [N, K] of the classifier as those of the defended classifier."""
+
+    def unmapped(self, labels: Tensor) -> Tensor:
+        """Labels of the defended classifier, int64 [N], as the classifier inside answers them."""

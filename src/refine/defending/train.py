@@ -1,0 +1,82 @@
+"""Making a defense for a classifier, whichever it is: the work of the stage train-defense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refine.core.documents import validated
+from refine.core.errors import UserError
+from refine.core.files import new_folder
+from refine.core.params import Section
+from refine.core.registry import DEFENSES, component
+from refine.defending import given
+from refine.defending.protocol.card import DefenseCard
+from refine.models import classifier as classifiers
+from refine.models.card import write_card
+from refine.models.classifier import Classifier, ClassifierCard
+from refine.models.device import Compute
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a defense's `train` is given.
+
+    Attributes:
+        settings: the defense's `Params`.
+        seed: of whatever it draws.
+        classifier: frozen, in eval mode, on the CPU; a defense that changes weights changes a copy.
+        card: of the classifier.
+        images: folder of the shards that its data regime allows; not there with the regime `none`.
+        compute: device and threads.
+        folder: takes the weights, and curves of the training; the card is written afterwards.
+    """
+
+    settings: Any
+    seed: int
+    classifier: Classifier
+    card: ClassifierCard
+    images: Path
+    compute: Compute
+    folder: Path
+
+
+Train = Callable[[Task], str | None]
+"""Writes the weights and returns their SHA-256, or None where there are none."""
+
+
+def train_defense(name: str, given_folder: Path, classifier_folder: Path, compute: Compute, folder: Path) -> None:
+    """Makes a defense and writes its folder; it can be loaded when this returns.
+
+    Args:
+        name: of the defense.
+        given_folder: what its defender is given, see `defending.given`.
+        classifier_folder: of the classifier that is defended; stays as it is.
+        compute: device and threads.
+        folder: of the defense.
+
+    Raises:
+        UserError: a folder is damaged, was made for another defense, or does not fit the classifier.
+    """
+    material = given.read(given_folder)
+    if material.defense != name:
+        raise UserError(f"{given_folder} was made for {material.defense!r}; run `dvc repro give-data@{name}`")
+    module = component(DEFENSES, name, "defenses")
+    settings: Section = validated(given_folder / given.NAME, material.settings, module.Params, "make it again")
+    classifier, card = classifiers.load(classifier_folder)
+    train: Train | None = getattr(module, "train", None)
+    with new_folder(folder) as part:
+        images = given_folder / given.IMAGES
+        task = Task(settings, material.seed, classifier, card, images, compute, part)
+        sha256 = train(task) if train else None
+        made = DefenseCard(
+            kind=name,
+            classifier_sha256=card.weights_sha256,
+            settings=settings.model_dump(),
+            weights_sha256=sha256,
+            training={"seed": material.seed, "images": material.images, "regime": material.regime},
+        )
+        write_card(part, made)
+        module.load(part, classifier_folder)

@@ -1,0 +1,21 @@
+"""Tables that DVC draws, as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+
+def write_confusion(path: Path, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
+    """Each image's true class and the predicted one, from probabilities float [N, K] and labels int64 [N]."""
+    predicted = probabilities.argmax(dim=1).tolist()
+    rows = ((classes[true], classes[said]) for true, said in zip(labels.tolist(), predicted, strict=True))
+    write_csv(path, ("actual", "predicted"), rows)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes rows under a header."""
+    pd.DataFrame(list(rows), columns=list(header)).to_csv(path, index=False, lineterminator="\n")

@@ -1,0 +1,30 @@
+"""Stage give-data@NAME: what the defender of a further defense is given, its settings and the images it may see."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from refine.core.params import ParamsFile
+from refine.core.registry import DEFENSES, component
+from refine.core.stage import run
+from refine.defending.params import DefenseDataParams, settings
+
+NAME = sys.argv[1]
+OUT = Path("data/given") / NAME
+
+
+def give_data() -> dict[str, Any]:
+    """Reads `defense_data` and the defense's settings; writes `data/given/NAME`."""
+    file = ParamsFile(Path("params.yaml"))
+    data = file.section("defense_data", DefenseDataParams)
+    own = settings(file, NAME)
+
+    from refine.defending.given import give
+
+    regime = component(DEFENSES, NAME, "defenses").Defended.regime
+    training_sets = {"raw": Path("data/raw/train"), "poisoned": Path("data/poisoned/train")}
+    return {"images": give(NAME, regime, own, data, training_sets, OUT).images}
+
+
+if __name__ == "__main__":
+    run(f"give-data@{NAME}", give_data, OUT / "given.json")
