@@ -14,14 +14,31 @@ from dvc.repo import Repo
 from refine.core.registry import names
 from support import TINY_PARAMS, environment, run, run_stage, tiny_project, write_params
 
-STAGES = ("download", "poison-dataset", "train-backdoor", "train-refine", "evaluate")
+FURTHER = "shrinkpad"
+STAGES = (
+    "download",
+    "poison-dataset",
+    "train-backdoor",
+    "train-refine",
+    "evaluate",
+    f"give-data@{FURTHER}",
+    f"train-defense@{FURTHER}",
+    f"evaluate-defense@{FURTHER}",
+)
 OWN = {"data/own/images", "data/own/attack"}
+UNREAD = {f"give-data@{FURTHER}": {"data/raw/train", "data/poisoned/train"}}
+"""Images that defenses with another data regime are given."""
+_NETWORK = "src/refine/architectures/resnet18.py"
+_DEFENSE = f"src/refine/defenses/{FURTHER}/defense.py"
 CHOSEN = {
-    "download": "src/refine/sources/folder.py",
-    "poison-dataset": "src/refine/attacks/badnets.py",
-    "train-backdoor": "src/refine/architectures/resnet18.py",
-    "train-refine": "src/refine/architectures/resnet18.py",
-    "evaluate": "src/refine/architectures/resnet18.py",
+    "download": ["src/refine/sources/folder.py"],
+    "poison-dataset": ["src/refine/attacks/badnets.py"],
+    "train-backdoor": [_NETWORK],
+    "train-refine": [_NETWORK],
+    "evaluate": [_NETWORK, "src/refine/defenses/refine/defense.py"],
+    f"give-data@{FURTHER}": [_DEFENSE],
+    f"train-defense@{FURTHER}": [_NETWORK, _DEFENSE],
+    f"evaluate-defense@{FURTHER}": [_NETWORK, _DEFENSE],
 }
 
 
@@ -61,11 +78,20 @@ class Used:
 
 Stages = tuple[Path, dict[str, Declared]]
 
+PARAMS = {**TINY_PARAMS, "defenses": [FURTHER]}
+
+
+def _command(stage: str) -> list[str]:
+    """The script of a stage, and what it is given."""
+    name, *of = stage.split("@")
+    return [f"stages/{name.replace('-', '_')}.py", *of]
+
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     """The tiny project, and what its `dvc.yaml` declares."""
     project = tiny_project(tmp_path_factory.mktemp("traced") / "project")
+    write_params(project, PARAMS)
     run(project, "git", "init", "-q")
     assert run(project, "dvc", "init", "-q").returncode == 0
     return project, _declared(project)
@@ -80,12 +106,11 @@ def used(stages: Stages) -> dict[str, Used]:
         write_params(project, _nested(declared[stage].params))
         trace = project / "trace.json"
         path = f"{Path(__file__).parent / 'tracer'}:src"
-        script = f"stages/{stage.replace('-', '_')}.py"
-        result = run(project, "python", script, env=environment(PYTHONPATH=path, TRACE_TO=str(trace)))
+        result = run(project, "python", *_command(stage), env=environment(PYTHONPATH=path, TRACE_TO=str(trace)))
         assert result.returncode == 0, f"{stage} needs a parameter that it does not declare: {result.stderr}"
         content = json.loads(trace.read_text(encoding="utf-8"))
         used[stage] = Used(_inside(project, content["modules"]), _inside(project, content["opened"]))
-    write_params(project, TINY_PARAMS)
+    write_params(project, PARAMS)
     return used
 
 
@@ -180,8 +205,15 @@ def _for_other_choices(project: Path, stage: str) -> set[str]:
     reached: set[str] = set()
     for other in choices | theirs:
         _imports(project, other, reached)
-    script = f"stages/{stage.replace('-', '_')}.py"
-    return reached - choices - _imports(project, CHOSEN[stage], _imports(project, script, set()))
+    return reached - choices - _reached(project, stage)
+
+
+def _reached(project: Path, stage: str) -> set[str]:
+    """What the source of a stage and its choices imports."""
+    reached: set[str] = set()
+    for file in (_command(stage)[0], *CHOSEN[stage]):
+        _imports(project, file, reached)
+    return reached
 
 
 def test_the_empty_package_files_are_empty() -> None:
@@ -197,16 +229,13 @@ class TestEachStage:
         self, stages: Stages, used: dict[str, Used], stage: str
     ) -> None:
         project, declared = stages
-        script = f"stages/{stage.replace('-', '_')}.py"
         named = _named_code(project, declared[stage].deps)
         named -= _for_other_choices(project, stage)
-        assert named == _code(used[stage].modules) | {script}
+        assert named == _code(used[stage].modules) | {_command(stage)[0]}
 
     def test_the_code_that_its_source_reaches_is_the_code_that_it_declares(self, stages: Stages, stage: str) -> None:
         project, declared = stages
-        reached = _imports(project, f"stages/{stage.replace('-', '_')}.py", set())
-        reached = _imports(project, CHOSEN[stage], reached)
-        reached |= _for_other_choices(project, stage)
+        reached = _reached(project, stage) | _for_other_choices(project, stage)
         assert _named_code(project, declared[stage].deps) == reached
 
     def test_it_reads_the_data_that_it_declares_and_no_other(
@@ -219,14 +248,15 @@ class TestEachStage:
         deps = {dep for dep in declared[stage].deps if not dep.startswith(("src/", "stages/"))}
         unread = {dep for dep in deps if not any(_covers(dep, file) for file in read)}
         assert {file for file in read if not any(_covers(dep, file) for dep in deps)} == set()
-        assert unread - OWN == set()
+        assert unread - OWN - UNREAD.get(stage, set()) == set()
 
-    def test_it_opens_no_other_file_of_the_project(self, used: dict[str, Used], stage: str) -> None:
+    def test_it_opens_no_other_file_of_the_project(self, stages: Stages, used: dict[str, Used], stage: str) -> None:
+        parameters = {"params.yaml"} if stages[1][stage].params else set()
         others = {
             f for f in used[stage].opened if not f.startswith(("data/", "models/", "metrics/", "src/", "stages/"))
         }
         checkpoints = {f for f in others if f.startswith(f".scratch/{stage}-")} if stage in RESUMED else set()
-        assert others - checkpoints == {"params.yaml"} | RESUMED.get(stage, set())
+        assert others - checkpoints == parameters | RESUMED.get(stage, set())
 
 
 def test_no_setting_of_the_machine_reaches_an_output(project: Path) -> None:

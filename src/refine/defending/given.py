@@ -8,45 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Generator
 
-from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import new_folder, write_json
 from refine.core.params import Section
 from refine.core.progress import progress
+from refine.defending.material import IMAGES, NAME, Given
 from refine.defending.params import DefenseDataParams
 from refine.defending.protocol.defense import Regime
 from refine.shards.format.manifest import complete
 from refine.shards.reading.reader import Shards
 from refine.shards.writer import Sample, write_shards
 
-NAME = "given.json"
-IMAGES = "train"
 _SOURCES = {"unlabeled": "raw", "labeled": "raw", "poisoned_train": "poisoned"}
-
-
-class Given(BaseModel):
-    """Content of `given.json`.
-
-    Attributes:
-        defense: its name.
-        regime: see `defending.protocol.defense.Regime`.
-        settings: effective ones, published values included.
-        seed: of the choice of images, and of the training.
-        images: how many there are in the shards beside it; 0 without any.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    defense: str
-    regime: Regime
-    settings: dict[str, Any]
-    seed: int
-    images: Annotated[int, Field(ge=0)]
 
 
 def give(
@@ -72,15 +49,6 @@ def give(
         given = Given(defense=defense, regime=regime, settings=settings.model_dump(), seed=data.seed, images=count)
         write_json(part / NAME, given.model_dump())
     return given
-
-
-def read(folder: Path) -> Given:
-    """What a defender was given.
-
-    Raises:
-        UserError: the folder is missing or damaged.
-    """
-    return read_document(folder / NAME, Given, "run `dvc repro` for this defense again")
 
 
 def _write_images(folder: Path, source: Path, regime: Regime, data: DefenseDataParams) -> int:

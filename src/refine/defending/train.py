@@ -12,7 +12,7 @@ from refine.core.errors import UserError
 from refine.core.files import new_folder
 from refine.core.params import Section
 from refine.core.registry import DEFENSES, component
-from refine.defending import given
+from refine.defending import material
 from refine.defending.protocol.card import DefenseCard
 from refine.models import classifier as classifiers
 from refine.models.card import write_card
@@ -60,23 +60,23 @@ def train_defense(name: str, given_folder: Path, classifier_folder: Path, comput
     Raises:
         UserError: a folder is damaged, was made for another defense, or does not fit the classifier.
     """
-    material = given.read(given_folder)
-    if material.defense != name:
-        raise UserError(f"{given_folder} was made for {material.defense!r}; run `dvc repro give-data@{name}`")
+    given = material.read(given_folder)
+    if given.defense != name:
+        raise UserError(f"{given_folder} was made for {given.defense!r}; run `dvc repro give-data@{name}`")
     module = component(DEFENSES, name, "defenses")
-    settings: Section = validated(given_folder / given.NAME, material.settings, module.Params, "make it again")
+    settings: Section = validated(given_folder / material.NAME, given.settings, module.Params, "make it again")
     classifier, card = classifiers.load(classifier_folder)
     train: Train | None = getattr(module, "train", None)
     with new_folder(folder) as part:
-        images = given_folder / given.IMAGES
-        task = Task(settings, material.seed, classifier, card, images, compute, part)
+        images = given_folder / material.IMAGES
+        task = Task(settings, given.seed, classifier, card, images, compute, part)
         sha256 = train(task) if train else None
         made = DefenseCard(
             kind=name,
             classifier_sha256=card.weights_sha256,
             settings=settings.model_dump(),
             weights_sha256=sha256,
-            training={"seed": material.seed, "images": material.images, "regime": material.regime},
+            training={"seed": given.seed, "images": given.images, "regime": given.regime},
         )
         write_card(part, made)
         module.load(part, classifier_folder)
