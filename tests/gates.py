@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import sleep
 
+from forks import without_forks
+
 HOOK = Path(__file__).parent / "gate"
 """For PYTHONPATH."""
 
@@ -23,7 +25,7 @@ def group(folder: Path, *command: str, env: dict[str, str]) -> Iterator[subproce
     with subprocess.Popen(
         command,
         cwd=folder,
-        env=env,
+        env=without_forks(env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -66,7 +68,7 @@ class Gate:
 
     @contextmanager
     def reached(self, by: subprocess.Popen[str]) -> Iterator[None]:
-        """DataDependentInit when the process waits at the gate, and lets it go on at the end.
+        """Begins when the process waits at the gate, and lets it go on at the end.
 
         Args:
             by: the process, or the one that started it.

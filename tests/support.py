@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
+from forks import with_forks
 from refine.shards.format.manifest import Description, Manifest
 from refine.shards.writer import Sample, write_shards
 
@@ -117,7 +118,7 @@ def environment(**changes: str) -> dict[str, str]:
     clean.pop("PYTHONPATH", None)
     return {
         **clean,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "DVC_NO_ANALYTICS": "1",
         "REFINE_THREADS": "1",
         **changes,
@@ -127,13 +128,19 @@ def environment(**changes: str) -> dict[str, str]:
 def run(project: Path, *command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs a command in a project, and gives what it printed."""
     return subprocess.run(
-        command, cwd=project, env=env or environment(), capture_output=True, text=True, timeout=WATCHDOG, check=False
+        command,
+        cwd=project,
+        env=with_forks(env or environment()),
+        capture_output=True,
+        text=True,
+        timeout=WATCHDOG,
+        check=False,
     )
 
 
 def run_stage(project: Path, stage: str, **changes: str) -> subprocess.CompletedProcess[str]:
     """Runs a stage's script as `dvc.yaml` does, without DVC."""
-    return run(project, sys.executable, f"stages/{stage}.py", env=environment(PYTHONPATH="src", **changes))
+    return run(project, "python", f"stages/{stage}.py", env=environment(PYTHONPATH="src", **changes))
 
 
 def is_one_sentence(result: subprocess.CompletedProcess[str], *mentions: str) -> bool:
