@@ -39,6 +39,9 @@ PARAMS = {
         "snapshots": 1,
         "recipe": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.01}},
     },
+    "defenses": [],
+    "defense_data": {"seed": 1},
+    "defense_settings": {},
     "evaluate": {"batch_size": 16, "gallery_images": 3},
 }
 

@@ -15,16 +15,28 @@ from PIL import Image
 from refine.shards.reading.reader import read_split
 from support import PROJECT, run
 
+SYSTEMS = ("no_defense", "refine")
+NAMED = {
+    "BA": "benign_accuracy",
+    "ASR": "attack_success_rate",
+    "ASR floor": "asr_floor_clean",
+    "robust accuracy": "robust_accuracy",
+}
+"""What the README calls the shares."""
+
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    """`metrics/evaluate.json` of the run that this checkout just made."""
+    """`no_defense.json`, `refine.json` and `diagnostics/refine.json` of the run that this checkout just made."""
     params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     if (params["download"]["source"], params["poison_dataset"]["attack"]["name"]) != ("mnist5k", "badnets"):
         pytest.skip("params.yaml holds another experiment than the default")
-    if not (PROJECT / "metrics/plots").is_dir():
+    if not (PROJECT / "metrics/plots/refine").is_dir():
         pytest.skip("needs the finished default run: type ./run first")
-    return dict(json.loads((PROJECT / "metrics/evaluate.json").read_text(encoding="utf-8")))
+    return {
+        name: json.loads((PROJECT / f"metrics/{name}.json").read_text(encoding="utf-8"))
+        for name in (*SYSTEMS, "diagnostics/refine")
+    }
 
 
 def test_the_run_is_up_to_date(figures: dict[str, Any]) -> None:
@@ -40,14 +52,24 @@ def test_the_attack_works_and_the_defense_holds(figures: dict[str, Any]) -> None
 
 
 def test_every_test_image_was_counted(figures: dict[str, Any]) -> None:
-    assert figures["images"] == {"benign": 1000, "triggered": 900}
+    assert figures["diagnostics/refine"]["images"] == {"benign": 1000, "triggered": 900}
 
 
-def test_figures_are_shares_with_six_decimals(figures: dict[str, Any]) -> None:
-    for system in ("no_defense", "refine"):
-        values = figures[system]
-        assert {name for name in values if not 0 <= values[name] <= 1} <= {"benign_nll"}
-        assert all(round(value, 6) == value for value in values.values())
+def test_figures_are_shares_with_six_decimals_in_their_intervals(figures: dict[str, Any]) -> None:
+    for system in SYSTEMS:
+        content = dict(figures[system])
+        intervals = content.pop("interval_95")
+        assert set(content) == {*NAMED.values(), "der"}
+        assert set(intervals) == set(NAMED.values())
+        for name, value in content.items():
+            low, high = intervals.get(name, (0, 1))
+            assert 0 <= low <= value <= high <= 1
+            assert all(round(each, 6) == each for each in (value, low, high))
+
+
+def test_the_attack_is_told_to_have_succeeded(figures: dict[str, Any]) -> None:
+    assert figures["diagnostics/refine"]["attack_succeeded"] is True
+    assert set(figures["diagnostics/refine"]["wasserstein"]) == {"penultimate", "softmax"}
 
 
 def test_shards_of_the_run_are_whole(figures: dict[str, Any]) -> None:
@@ -56,7 +78,7 @@ def test_shards_of_the_run_are_whole(figures: dict[str, Any]) -> None:
 
 
 def test_pictures_show_something(figures: dict[str, Any]) -> None:
-    for picture in ("data/poisoned/preview.png", "metrics/plots/gallery.png"):
+    for picture in ("data/poisoned/preview.png", "metrics/plots/refine/gallery.png"):
         with Image.open(PROJECT / picture) as image:
             assert np.asarray(image).std() > 10
 
@@ -70,24 +92,17 @@ def test_histories_have_a_row_for_each_epoch_and_nothing_with_a_clock(figures: d
 
 
 def test_the_readme_shows_the_committed_figures() -> None:
-    committed = run(PROJECT, "git", "show", "HEAD:metrics/evaluate.json")
-    if committed.returncode != 0:
+    if run(PROJECT, "git", "rev-parse", "HEAD").returncode != 0:
         pytest.skip("not a git checkout")
-    figures = json.loads(committed.stdout)
+    figures = [json.loads(run(PROJECT, "git", "show", f"HEAD:metrics/{name}.json").stdout) for name in SYSTEMS]
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    named = {
-        "BA": "benign_accuracy",
-        "ASR": "attack_success_rate",
-        "ASR floor": "asr_floor",
-        "robust accuracy": "robust_accuracy",
-    }
-    for label, name in named.items():
+    for label, name in NAMED.items():
         (row,) = (
             line
             for line in readme.splitlines()
             if line.startswith("|") and re.search(rf"{label}\b.*:", line) and (label != "ASR" or "floor" not in line)
         )
-        shown = [f"{100 * figures[system][name]:.2f} %" for system in ("no_defense", "refine")]
+        shown = [f"{100 * system[name]:.2f} %" for system in figures]
         assert [cell.strip() for cell in row.split("|")[2:4]] == shown
 
 

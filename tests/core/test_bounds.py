@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from refine.backdoor.params import BackdoorRecipe, Network, TrainBackdoorParams
-from refine.core.registry import component, names
+from refine.core.registry import ATTACKS, DEFENSES, SOURCES, component, names
+from refine.defending.params import STAGE_OF_ITS_OWN, DefenseDataParams
 from refine.defenses.refine.defense import RefineCard, Snapshot
 from refine.defenses.refine.training.params import RefineRecipe, TrainRefineParams
 from refine.download.params import DownloadParams
@@ -29,8 +30,14 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train_backdoor": TrainBackdoorParams,
     "train_refine": TrainRefineParams,
     "evaluate": EvaluateParams,
-    **{f"sources.{name}": component("refine.sources", name, "").Params for name in names("refine.sources")},
-    **{f"attacks.{name}": component("refine.attacks", name, "").Params for name in names("refine.attacks")},
+    "defense_data": DefenseDataParams,
+    **{f"sources.{name}": component(SOURCES, name, "").Params for name in names(SOURCES)},
+    **{f"attacks.{name}": component(ATTACKS, name, "").Params for name in names(ATTACKS)},
+    **{
+        f"defense_settings.{name}": component(DEFENSES, name, "").Params
+        for name in names(DEFENSES)
+        if name != STAGE_OF_ITS_OWN
+    },
 }
 
 

@@ -199,7 +199,7 @@ def test_an_unknown_section_is_refused_with_the_nearest_one(tmp_path: Path) -> N
 
 
 def test_an_unknown_section_near_to_none_lists_them(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="choose from attacks, download, evaluate, poison_dataset, sources, train_"):
+    with pytest.raises(UserError, match="choose from attacks, defense_data, defense_settings, defenses, download, "):
         file(tmp_path, "zzz: {}\n")
 
 
@@ -305,6 +305,22 @@ def test_an_empty_section_takes_its_defaults(tmp_path: Path) -> None:
     assert file(tmp_path, "evaluate:\n").section("evaluate", Sample) == Sample()
     assert file(tmp_path, "evaluate: {}\n").section("evaluate", Sample) == Sample()
     assert read(tmp_path, "inner:").inner == Inner()
+
+
+def test_a_component_that_is_not_named_has_its_defaults(tmp_path: Path) -> None:
+    read_in = file(tmp_path, "attacks: {sample: {whole: 2}, empty: }\n")
+    assert read_in.component("attacks", "sample", Sample) == Sample(whole=2)
+    assert read_in.component("attacks", "empty", Sample) == read_in.component("attacks", "another", Sample) == Sample()
+
+
+def test_a_component_is_refused_as_a_section_is(tmp_path: Path) -> None:
+    read_in = file(tmp_path, "attacks: {sample: {hole: 2}}\n")
+    with pytest.raises(UserError, match=r"attacks\.sample: 'hole' is not known, did you mean 'whole'\?"):
+        read_in.component("attacks", "sample", Sample)
+    with pytest.raises(UserError, match=r"attacks\.another\.seed: [Ff]ield required"):
+        read_in.component("attacks", "another", Seeded)
+    with pytest.raises(UserError, match=r"sources is missing; write `sources: \{\}` there"):
+        read_in.component("sources", "sample", Sample)
 
 
 def test_a_section_cannot_be_changed_after_reading(tmp_path: Path) -> None:

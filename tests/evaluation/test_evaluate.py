@@ -1,114 +1,139 @@
-"""The stage's work on tiny models: every image counts, in any batch, and the files say what they should."""
+"""What the stages that evaluate write, and when they write nothing."""
 
 from __future__ import annotations
 
-import csv
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.defenses.refine import defense as refine
-from refine.evaluation.evaluate import bare_answers, defended_answers, evaluate
+from refine.evaluation import evaluate as stage
+from refine.evaluation.evaluate import Outputs
 from refine.evaluation.params import EvaluateParams
-from refine.evaluation.test_sets import TestSets
-from refine.models.device import Compute
-from refine.shards.reading.reader import read_split
-from support import run_stage, tiny_project
+from refine.evaluation.stage import measure_all
+from systems import System, evaluated, system
+from tiny import Poisoned, attack, files_of, poisoned, raw
 
-CPU = Compute(torch.device("cpu"), 1)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny project up to its defense."""
-    project = tiny_project(tmp_path_factory.mktemp("trained") / "project")
-    for stage in ("download", "poison_dataset", "train_backdoor", "train_refine"):
-        result = run_stage(project, stage)
-        assert result.returncode == 0, result.stderr
-    return project
+CLASSES = 6
 
 
 @pytest.fixture(scope="module")
-def tests(trained: Path) -> TestSets:
-    """Its clean and triggered test images."""
-    return TestSets(read_split(trained / "data/raw/test"), read_split(trained / "data/poisoned/test"))
+def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
+    """30 test images of six classes, 25 of them triggered."""
+    folder = tmp_path_factory.mktemp("data")
+    clean = raw(folder / "raw", images=60, classes=CLASSES)
+    return poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0]), clean)
 
 
-def _models(project: Path) -> tuple[Path, Path]:
-    return project / "models/backdoor", project / "models/refine"
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> System:
+    """A defense that neither purifies nor maps labels, the fastest one to measure."""
+    return system("mirror", tmp_path_factory.mktemp("plain"), CLASSES)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 24, 100])
-def test_every_image_gets_the_same_answer_in_any_batch(trained: Path, tests: TestSets, batch_size: int) -> None:
-    classifier, defense = _models(trained)
-    defended = refine.load(defense, classifier)
-    whole = defended_answers(defended, tests, 24, CPU)
-    parts = defended_answers(defended, tests, batch_size, CPU)
-    assert parts.benign.shape == (24, 3)
-    assert parts.triggered.shape == (16, 3)
-    torch.testing.assert_close(parts.benign, whole.benign, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(parts.triggered, whole.triggered, rtol=1e-4, atol=1e-5)
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes most of the time."""
+    for name in ("draw_gallery", "draw_features"):
+        monkeypatch.setattr(stage, name, lambda *_: None)
 
 
-def test_the_defense_s_raw_answers_are_those_of_the_classifier_inside(trained: Path, tests: TestSets) -> None:
-    classifier, defense = _models(trained)
-    defended = refine.load(defense, classifier)
-    pixels = tests.triggered.images.float() / 255
-    with torch.no_grad():
-        inside = defended.logits(defended.transformed(pixels)).argmax(dim=1)
-    assert torch.equal(defended_answers(defended, tests, 8, CPU).raw_triggered, inside)
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_the_bare_answers_are_the_classifier_s(trained: Path, tests: TestSets) -> None:
-    classifier, defense = _models(trained)
-    bare = refine.load(defense, classifier).classifier
-    with torch.no_grad():
-        expected: Tensor = bare(tests.clean.images.float() / 255).softmax(dim=1)
-    answers = bare_answers(bare, tests, 5, CPU)
-    torch.testing.assert_close(answers.benign, expected, rtol=1e-4, atol=1e-5)
-    assert torch.equal(answers.raw_triggered, answers.triggered.argmax(dim=1))
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("kind", ["pixel", "negative", "mirror"])
+def test_a_further_defense_leaves_the_figures_without_defense_alone(kind: str, data: Poisoned, tmp_path: Path) -> None:
+    """They are an output of the stage evaluate, and no two stages may write the same file."""
+    of = system(kind, tmp_path / "models", CLASSES)
+    both = evaluated(of, data, tmp_path / "both")
+    alone = evaluated(of, data, tmp_path / "alone", bare=False)
+    assert both == alone
+    files = files_of(tmp_path / "both")
+    del files["no_defense.json"]
+    assert files_of(tmp_path / "alone") == files
 
 
-def test_figures_curves_and_pictures_are_written(trained: Path, tests: TestSets, tmp_path: Path) -> None:
-    metrics, plots = tmp_path / "metrics/evaluate.json", tmp_path / "metrics/plots"
-    figures = evaluate(EvaluateParams(batch_size=16, gallery_images=3), tests, _models(trained), CPU, metrics, plots)
-    assert json.loads(metrics.read_text(encoding="utf-8")) == figures
-    assert set(figures) == {"images", "no_defense", "refine", "attack_succeeded", "misread", "wasserstein"}
-    assert figures["attack_succeeded"] == (figures["no_defense"]["attack_success_rate"] >= 0.5)
-    assert figures["images"] == {"benign": 24, "triggered": 16}
-    curve = list(csv.DictReader((plots / "snapshots.csv").open(encoding="utf-8")))
-    assert [row["epoch"] for row in curve] == ["1", "2"]
-    assert float(curve[-1]["attack_success_rate"]) == figures["refine"]["attack_success_rate"]
-    for name in ("confusion_no_defense.csv", "confusion_refine.csv"):
-        rows = list(csv.DictReader((plots / name).open(encoding="utf-8")))
-        assert [row["actual"] for row in rows] == [f"class-{label}" for label in tests.clean.labels.tolist()]
-    with Image.open(plots / "gallery.png") as picture:
-        assert picture.width > 3 * 96
+@pytest.mark.usefixtures("no_pictures")
+def test_every_system_s_file_has_the_same_keys(data: Poisoned, tmp_path: Path) -> None:
+    """So that DVC's table of them has a column for each figure and no empty cell."""
+    contents = []
+    for kind in ("pixel", "negative", "mirror"):
+        of = system(kind, tmp_path / kind / "models", CLASSES)
+        figures = evaluated(of, data, tmp_path / kind).figures
+        contents += [_read(tmp_path / kind / f"{name}.json") for name in figures]
+        assert dict(zip(figures, contents[-2:], strict=True)) == figures
+    shares = {"benign_accuracy", "attack_success_rate", "asr_floor_clean", "robust_accuracy"}
+    assert len(contents) == 6
+    assert all(set(content) == {*shares, "der", "interval_95"} for content in contents)
+    assert all(set(content["interval_95"]) == shares for content in contents)
+    assert all(content["der"] == 0.5 for content in contents[::2])
 
 
-def test_triggered_images_of_another_data_set_are_refused(tests: TestSets) -> None:
-    stranger = _with_keys(tests, tests.triggered.keys + 1000)
-    with pytest.raises(UserError, match="belongs to another data set"):
-        _ = stranger.truth
-    manifest = tests.triggered.manifest
-    for changes in ({"side": 8}, {"classes": [*manifest.classes[:2], "another"]}):
-        stranger = replace(tests, triggered=replace(tests.triggered, manifest=manifest.model_copy(update=changes)))
-        with pytest.raises(UserError, match="belongs to another data set"):
-            _ = stranger.truth
+def test_without_an_attack_nothing_is_said_about_triggers(plain: System, tmp_path: Path) -> None:
+    clean = raw(tmp_path / "raw", images=60, classes=CLASSES)
+    benign = poisoned(tmp_path / "poisoned", "none", attack("none", clean[0]), clean)
+    for of in (plain, system("pixel", tmp_path / "models", CLASSES)):
+        found = evaluated(of, benign, tmp_path / of.models.name, gallery_images=2)
+        assert found.diagnostics["images"] == {"benign": 30, "triggered": 0}
+        assert not {"misread", "attack_succeeded"} & set(found.diagnostics)
+        for name, figures in found.figures.items():
+            assert set(figures) == {"benign_accuracy", "interval_95"}
+            assert set(figures["interval_95"]) == {"benign_accuracy"}
+            assert set(found.diagnostics[name]) == {"benign_nll", "top5_accuracy"}
+        plots = tmp_path / of.models.name / "plots"
+        text = (plots / f"confusion_triggered_{of.models.name}.csv").read_text(encoding="utf-8")
+        assert text == "actual,predicted\n"
+        assert (plots / "gallery.png").is_file()
+    rows = (tmp_path / "refine/plots/snapshots.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["epoch", "1", "2"]
+    assert all(row.endswith(",") for row in rows[1:])
 
 
-def test_a_test_set_without_images_is_refused(tests: TestSets) -> None:
-    none = torch.zeros(0, dtype=torch.int64)
-    with pytest.raises(UserError, match="the clean test set holds no image"):
-        _ = replace(tests, clean=replace(tests.clean, keys=none, labels=none)).truth
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(("least_asr", "succeeded"), [(0.0, True), (1.0, False)])
+def test_whether_the_attack_succeeded_is_asked_of_the_bare_classifier(
+    data: Poisoned, plain: System, tmp_path: Path, least_asr: float, succeeded: bool
+) -> None:
+    found = evaluated(plain, data, tmp_path, least_asr=least_asr)
+    assert found.figures["no_defense"]["attack_success_rate"] < 1
+    assert found.diagnostics["attack_succeeded"] is succeeded
 
 
-def _with_keys(tests: TestSets, keys: Tensor) -> TestSets:
-    """The same test set, with other keys of its triggered images."""
-    return TestSets(tests.clean, replace(tests.triggered, keys=keys))
+@pytest.mark.parametrize("classes", [2, 7])
+def test_a_classifier_for_another_number_of_classes_is_refused(data: Poisoned, tmp_path: Path, classes: int) -> None:
+    of = system("pixel", tmp_path / "models", classes)
+    with pytest.raises(UserError, match=rf"classifier knows {classes} classes, the data set has 6"):
+        evaluated(of, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_a_picture_cannot_be_drawn_no_figure_is_written(
+    data: Poisoned, plain: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(stage, "draw_gallery", fail)
+    with pytest.raises(OSError, match="no room"):
+        evaluated(plain, data, tmp_path / "out")
+    assert files_of(tmp_path / "out") == {}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_stages_read_folders_and_print_the_table(
+    data: Poisoned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REFINE_DEVICE", "cpu")
+    of = system("pixel", tmp_path / "models", CLASSES)
+    outputs = Outputs(tmp_path, tmp_path / "diagnostics.json", tmp_path / "plots", bare=True)
+    clean, triggered = data.outputs.train.parents[1] / "raw/test", data.outputs.test
+    record = measure_all(EvaluateParams(), clean, triggered, of.models, outputs)
+    assert (record["device"], record["threads"]) == ("cpu", torch.get_num_threads())
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["no", "defense", "REFINE"]
+    assert "30 benign and 25 triggered test images; 95 % intervals in brackets" in printed

@@ -1,4 +1,4 @@
-"""The stage's work on a classifier and a defense made by hand, against loops over single images."""
+"""The stage's work on classifiers and defenses made by hand, against loops over single images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +14,58 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import binomtest
 
-from refine.core.errors import UserError
+from refine.defending.protocol.defense import Defense
 from refine.defenses.refine import defense as refine
-from refine.defenses.refine.defense import InputSpace, Refine
+from refine.defenses.refine.defense import Refine
 from refine.evaluation import evaluate as stage
 from refine.evaluation import pictures
-from refine.evaluation.params import EvaluateParams
-from refine.evaluation.test_sets import Diagnosed, choose
-from refine.evaluation.wasserstein import Both, Seen, distance
-from tiny import CPU, MEAN, STD, Poisoned, attack, classifier_folder, defense_folder, files_of, poisoned, raw
+from refine.evaluation.evaluate import Measured
+from refine.evaluation.test_sets import Diagnosed, TestSets, choose
+from refine.evaluation.wasserstein import Both, Looks, Seen, distance
+from systems import ALL, PURIFY, Mirrored, Negative, System, evaluated, system
+from tiny import MEAN, STD, Poisoned, attack, files_of, poisoned, raw
 
 CLASSES = 6
+BENIGN, TRIGGERED = 30, 25
+PARAMS = {"gallery_images": 4, "diagnostic_images": 5}
+ONLY_PURIFYING = pytest.mark.parametrize("case", PURIFY, indirect=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A system, what was found about it, and the folder of all files."""
+
+    of: System
+    found: Measured
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Of the defense."""
+        return self.of.models.name
+
+    @property
+    def defense(self) -> Defense:
+        """As it is loaded."""
+        return self.of.defense
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
     """30 test images of six classes, 25 of them triggered."""
     folder = tmp_path_factory.mktemp("data")
-    clean = raw(folder / "raw", images=60, classes=CLASSES)
+    clean = raw(folder / "raw", images=2 * BENIGN, classes=CLASSES)
     return poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0]), clean)
 
 
-@pytest.fixture(scope="module", params=["pixel", "normalized_clamp01"])
-def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Folders of a classifier and of a defense of it, for both input spaces."""
-    folder = tmp_path_factory.mktemp("models")
-    space: InputSpace = request.param
-    classifier_folder(folder / "classifier", CLASSES)
-    defense_folder(folder / "refine", folder / "classifier", CLASSES, space)
-    return folder / "classifier", folder / "refine"
-
-
-def _evaluate(data: Poisoned, models: tuple[Path, Path], folder: Path, **params: Any) -> dict[str, Any]:
-    tests = stage.TestSets(data.test, data.triggered_test)
-    content = {"gallery_images": 4, **params}
-    return stage.evaluate(
-        EvaluateParams.model_validate(content), tests, models, CPU, folder / "evaluate.json", folder / "plots"
-    )
+@pytest.fixture(scope="module", params=ALL)
+def case(request: pytest.FixtureRequest, data: Poisoned, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Each system, evaluated once; tests read what lies in its folder."""
+    folder = tmp_path_factory.mktemp("case")
+    of = system(str(request.param), folder / "models", CLASSES)
+    return Case(of, evaluated(of, data, folder / "out", **PARAMS), folder / "out")
 
 
 def _table(path: Path) -> list[dict[str, str]]:
@@ -58,74 +73,112 @@ def _table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def _scores(made: Defense, image: torch.Tensor, defended: bool) -> tuple[list[float], int | None]:
+    """The probabilities of one image, and what the classifier inside answers where its labels are mapped."""
+    pixels = image.unsqueeze(0).float() / 255
+    if not defended:
+        return made.classifier(pixels)[0].softmax(dim=0).tolist(), None
+    if isinstance(made, Mirrored):
+        return (made.classifier(pixels) + made.classifier(pixels.flip(3)))[0].softmax(dim=0).tolist(), None
+    if isinstance(made, Negative):
+        return made.classifier(1 - pixels)[0].softmax(dim=0).tolist(), None
+    assert isinstance(made, Refine)
+    inside = made.logits(made.transformed(pixels))[0].softmax(dim=0).tolist()
+    scores = [0.0] * CLASSES
+    for label, place in enumerate(made.permutation.tolist()):
+        scores[place] = inside[label]
+    return scores, inside.index(max(inside))
+
+
 @torch.no_grad()
-def _slowly(made: Refine, data: Poisoned, defended: bool) -> dict[str, float]:
-    """One image at a time, each answer looked up where their definitions say."""
-    counts = dict.fromkeys(
-        ["benign_accuracy", "top5_accuracy", "attack_success_rate", "asr_floor", "robust_accuracy", "raw_target_hit"], 0
-    )
-    nll = 0.0
-    permutation = made.permutation.tolist()
-
-    def answer(image: torch.Tensor) -> tuple[list[float], int]:
-        pixels = image.unsqueeze(0).float() / 255
-        logits = made.logits(made.transformed(pixels)) if defended else made.classifier(pixels)
-        raw_scores = logits[0].softmax(dim=0).tolist()
-        scores = [0.0] * CLASSES
-        for label, score in enumerate(raw_scores):
-            scores[permutation[label] if defended else label] = score
-        return scores, raw_scores.index(max(raw_scores))
-
+def _slowly(made: Defense, data: Poisoned, defended: bool) -> tuple[dict[str, int], dict[str, float]]:
+    """One image at a time, each answer looked up where their definitions say: hits, and what else is diagnosed."""
+    hits = dict.fromkeys(["benign_accuracy", "attack_success_rate", "asr_floor_clean", "robust_accuracy"], 0)
+    nll, top5, raw_hits, mapped = 0.0, 0, 0, False
     clean = {}
     for key, image, label in zip(data.test.keys.tolist(), data.test.images, data.test.labels.tolist(), strict=True):
-        scores, _ = answer(image)
+        scores, _ = _scores(made, image, defended)
         clean[key] = scores.index(max(scores))
-        counts["benign_accuracy"] += clean[key] == label
-        counts["top5_accuracy"] += sorted(scores)[0] != scores[label]
+        hits["benign_accuracy"] += clean[key] == label
+        top5 += sorted(scores)[0] != scores[label]
         nll -= math.log(max(scores[label], 1e-12))
     for key, image in zip(data.triggered_test.keys.tolist(), data.triggered_test.images, strict=True):
-        scores, raw_answer = answer(image)
-        counts["attack_success_rate"] += scores.index(max(scores)) == 0
-        counts["asr_floor"] += clean[key] == 0
-        counts["robust_accuracy"] += scores.index(max(scores)) == int(data.test.labels[key])
-        counts["raw_target_hit"] += raw_answer == 0
-    total = {name: 30 if name in ("benign_accuracy", "top5_accuracy") else 25 for name in counts}
-    return {"benign_nll": nll / 30, **{name: count / total[name] for name, count in counts.items()}}
+        scores, raw_answer = _scores(made, image, defended)
+        hits["attack_success_rate"] += scores.index(max(scores)) == 0
+        hits["asr_floor_clean"] += clean[key] == 0
+        hits["robust_accuracy"] += scores.index(max(scores)) == int(data.test.labels[key])
+        raw_hits += raw_answer == 0
+        mapped = raw_answer is not None
+    diagnosed = {"benign_nll": nll / BENIGN, "top5_accuracy": top5 / BENIGN}
+    return hits, diagnosed | ({"raw_target_hit": raw_hits / TRIGGERED} if mapped else {})
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 25, 30, 100])
-def test_all_figures_are_those_of_a_loop_over_single_images(
-    data: Poisoned, models: tuple[Path, Path], tmp_path: Path, batch_size: int
+def _count(share: str) -> int:
+    return BENIGN if share == "benign_accuracy" else TRIGGERED
+
+
+def test_all_figures_are_those_of_a_loop_over_single_images(case: Case, data: Poisoned) -> None:
+    (bare, diagnosed_bare), (own, diagnosed) = (_slowly(case.defense, data, defended) for defended in (False, True))
+    assert list(case.found.figures) == ["no_defense", case.name]
+    assert bare != own
+    for figures, hits in zip(case.found.figures.values(), (bare, own), strict=True):
+        shares = {name: count / _count(name) for name, count in hits.items()}
+        intervals = {
+            name: list(binomtest(count, _count(name)).proportion_ci(method="wilson")) for name, count in hits.items()
+        }
+        falls = [bare[name] - hits[name] for name in ("attack_success_rate", "benign_accuracy")]
+        rating = (max(0, falls[0]) / TRIGGERED - max(0, falls[1]) / BENIGN + 1) / 2
+        assert set(figures) == {*shares, "der", "interval_95"}
+        assert {name: figures[name] for name in shares} == pytest.approx(shares, abs=1e-6)
+        assert figures["der"] == pytest.approx(rating, abs=1e-6)
+        assert set(figures["interval_95"]) == set(intervals)
+        for name, expected in intervals.items():
+            assert figures["interval_95"][name] == pytest.approx(expected, abs=2e-6)
+    assert case.found.diagnostics["images"] == {"benign": BENIGN, "triggered": TRIGGERED}
+    assert case.found.diagnostics["no_defense"] == pytest.approx(diagnosed_bare, abs=1e-4)
+    assert case.found.diagnostics[case.name] == pytest.approx(diagnosed, abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 25, 100])
+def test_figures_are_the_same_in_batches_of_any_size(
+    case: Case, data: Poisoned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    figures = _evaluate(data, models, tmp_path, batch_size=batch_size)
-    made = refine.load(models[1], models[0])
-    assert figures["images"] == {"benign": 30, "triggered": 25}
-    assert figures["no_defense"] == pytest.approx(_slowly(made, data, defended=False), abs=1e-4)
-    assert figures["refine"] == pytest.approx(_slowly(made, data, defended=True), abs=1e-4)
-    assert figures["no_defense"] != figures["refine"]
+    for name in ("draw_gallery", "draw_features"):
+        monkeypatch.setattr(stage, name, lambda *_: None)
+    found = evaluated(case.of, data, tmp_path, batch_size=batch_size, **PARAMS)
+    assert found.figures == case.found.figures
+    for name, figures in case.found.diagnostics.items():
+        if name in ("no_defense", case.name):
+            assert found.diagnostics[name] == pytest.approx(figures, abs=1e-4)
+        elif name == "wasserstein":
+            for each in ("penultimate", "softmax"):
+                assert found.diagnostics[name][each] == pytest.approx(figures[each], abs=1e-3)
+        else:
+            assert found.diagnostics[name] == figures
 
 
+@ONLY_PURIFYING
 @torch.no_grad()
-def test_distances_are_those_of_what_the_network_makes_of_the_same_image_each_way(
-    data: Poisoned, models: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_distances_are_those_of_what_the_network_makes_of_the_same_image_each_way(case: Case, data: Poisoned) -> None:
     """Of one image at a time: its features, its probabilities before any label map, normalized by hand."""
-    figures = _evaluate(data, models, tmp_path, diagnostic_images=5)["wasserstein"]
-    made = refine.load(models[1], models[0])
+    figures = case.found.diagnostics["wasserstein"]
+    made = case.defense
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     images = {int(key): image for key, image in zip(data.test.keys, data.test.images, strict=True)}
 
     def seen(image: torch.Tensor, defended: bool) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = image.unsqueeze(0).float() / 255
-        if defended and made.input_space == "pixel":
+        if defended and isinstance(made, Negative):
+            inputs = 1 - inputs
+        if defended and isinstance(made, Refine) and made.input_space == "pixel":
             inputs = made.transform(inputs).clamp(0, 1)
         inputs = (inputs - mean) / std
-        if defended and made.input_space == "normalized_clamp01":
+        if defended and isinstance(made, Refine) and made.input_space == "normalized_clamp01":
             inputs = made.transform(inputs).clamp(0, 1)
         features = made.classifier.network.features(inputs)  # type: ignore[operator]
         return features, made.classifier.network(inputs).softmax(dim=1)
 
-    chosen = choose(stage.TestSets(data.test, data.triggered_test).truth, 5)
+    chosen = choose(TestSets(data.test, data.triggered_test).truth, 5)
     benign = [data.test.images[place] for place in chosen.benign[:5]]
     triggered = [data.triggered_test.images[place] for place in chosen.triggered[:5]]
     clean = [images[int(data.triggered_test.keys[place])] for place in chosen.triggered[:5]]
@@ -157,92 +210,110 @@ def test_maps_show_features_without_the_defense_first(
         return Seen(torch.full((4, 2), value), torch.full((4, 3), 1 / 3))
 
     chosen = Diagnosed(torch.arange(4), torch.arange(4), torch.arange(2), torch.arange(2))
-    benign, triggered = Both(seen(1), seen(2)), Both(seen(3), seen(4))
-    tests = stage.TestSets(data.test, data.triggered_test)
-    pictures.draw_features(tmp_path / "features.png", benign, triggered, chosen, tests)
-    assert [title for title, _, _ in drawn] == ["penultimate features, no defense", "penultimate features, REFINE"]
+    benign, clean, triggered = Both(seen(1), seen(2)), Both(seen(5), seen(6)), Both(seen(3), seen(4))
+    tests = TestSets(data.test, data.triggered_test)
+    looks = Looks(chosen, benign, (clean, triggered))
+    pictures.draw_features(tmp_path / "features.png", looks, "Mirror", tests)
+    assert [title for title, _, _ in drawn] == ["penultimate features, no defense", "penultimate features, Mirror"]
     for (_, own, marked), values in zip(drawn, ((1, 3), (2, 4)), strict=True):
         assert torch.equal(own, torch.full((2, 2), values[0]))
         assert torch.equal(marked, torch.full((2, 2), values[1]))
 
 
-def test_the_outputs_are_these_files_and_no_others(data: Poisoned, models: tuple[Path, Path], tmp_path: Path) -> None:
-    figures = _evaluate(data, models, tmp_path)
-    assert set(files_of(tmp_path)) == {
-        "evaluate.json",
+def test_the_outputs_are_these_files_and_no_others(case: Case) -> None:
+    expected = {
+        "no_defense.json",
+        f"{case.name}.json",
+        "diagnostics.json",
         "plots/confusion_no_defense.csv",
-        "plots/confusion_refine.csv",
+        f"plots/confusion_{case.name}.csv",
         "plots/confusion_triggered_no_defense.csv",
-        "plots/confusion_triggered_refine.csv",
-        "plots/features.pdf",
-        "plots/features.png",
+        f"plots/confusion_triggered_{case.name}.csv",
         "plots/gallery.pdf",
         "plots/gallery.png",
-        "plots/snapshots.csv",
     }
-    assert json.loads((tmp_path / "evaluate.json").read_text(encoding="utf-8")) == figures
+    if not isinstance(case.defense, Mirrored):
+        expected |= {"plots/features.pdf", "plots/features.png"}
+    if isinstance(case.defense, Refine):
+        expected |= {"plots/snapshots.csv"}
+    assert set(files_of(case.folder)) == expected
 
 
-def test_evaluating_again_gives_the_same_bytes(data: Poisoned, models: tuple[Path, Path], tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        _evaluate(data, models, tmp_path / name)
-    assert files_of(tmp_path / "first") == files_of(tmp_path / "second")
+def test_the_files_hold_what_was_found(case: Case) -> None:
+    def read(name: str) -> Any:
+        return json.loads((case.folder / f"{name}.json").read_text(encoding="utf-8"))
+
+    found = case.found
+    assert {name: read(name) for name in found.figures} == found.figures
+    assert read("diagnostics") == found.diagnostics
+    common = {"images", "attack_succeeded", "misread", "no_defense", case.name}
+    assert set(found.diagnostics) - common == (set() if isinstance(case.defense, Mirrored) else {"wasserstein"})
+    assert found.titles == {"no_defense": "no defense", case.name: case.defense.title}
+    asr = found.figures["no_defense"]["attack_success_rate"]
+    assert found.diagnostics["attack_succeeded"] is (asr >= 0.5)
 
 
-def test_confusions_hold_a_row_for_every_test_image(data: Poisoned, models: tuple[Path, Path], tmp_path: Path) -> None:
-    figures = _evaluate(data, models, tmp_path)
-    for file, system in (("confusion_no_defense.csv", "no_defense"), ("confusion_refine.csv", "refine")):
-        rows = _table(tmp_path / "plots" / file)
+@pytest.mark.parametrize("case", ["normalized_clamp01", "mirror"], indirect=True)
+def test_evaluating_again_gives_the_same_bytes(case: Case, data: Poisoned, tmp_path: Path) -> None:
+    evaluated(case.of, data, tmp_path, **PARAMS)
+    assert files_of(tmp_path) == files_of(case.folder)
+
+
+def test_confusions_hold_a_row_for_every_test_image(case: Case, data: Poisoned) -> None:
+    for name, figures in case.found.figures.items():
+        rows = _table(case.folder / f"plots/confusion_{name}.csv")
         assert [row["actual"] for row in rows] == [f"class-{label}" for label in data.test.labels.tolist()]
         right = sum(row["actual"] == row["predicted"] for row in rows)
-        assert right / 30 == pytest.approx(figures[system]["benign_accuracy"], abs=1e-6)
+        assert right / BENIGN == pytest.approx(figures["benign_accuracy"], abs=1e-6)
 
 
 def test_misreadings_are_counted_where_neither_the_true_nor_the_given_label_is_answered(
-    data: Poisoned, models: tuple[Path, Path], tmp_path: Path
+    case: Case, data: Poisoned
 ) -> None:
-    figures = _evaluate(data, models, tmp_path)
-    for system in ("no_defense", "refine"):
-        rows = _table(tmp_path / f"plots/confusion_triggered_{system}.csv")
+    misread = case.found.diagnostics["misread"]
+    assert list(misread) == ["no_defense", case.name]
+    for name, figures in case.found.figures.items():
+        rows = _table(case.folder / f"plots/confusion_triggered_{name}.csv")
         behind = [f"class-{info['original_label']}" for info in data.triggered_test.infos]
         assert [row["actual"] for row in rows] == behind
         wrong = Counter(row["predicted"] for row in rows if row["predicted"] not in (row["actual"], "class-0"))
-        told = figures["misread"][system]
-        assert {each["as"]: each["share"] for each in told} == {name: count / 25 for name, count in wrong.items()}
+        told = misread[name]
+        assert {each["as"]: each["share"] for each in told} == {label: n / TRIGGERED for label, n in wrong.items()}
         assert [each["share"] for each in told] == sorted((each["share"] for each in told), reverse=True)
-        rest = 1 - figures[system]["robust_accuracy"] - figures[system]["attack_success_rate"]
-        assert sum(wrong.values()) / 25 == pytest.approx(rest)
-    assert figures["misread"]["no_defense"]
+        rest = 1 - figures["robust_accuracy"] - figures["attack_success_rate"]
+        assert sum(wrong.values()) / TRIGGERED == pytest.approx(rest)
+    assert misread["no_defense"]
 
 
-def test_the_curve_holds_every_snapshot_and_ends_with_the_defense_itself(
-    data: Poisoned, models: tuple[Path, Path], tmp_path: Path
-) -> None:
-    figures = _evaluate(data, models, tmp_path)["refine"]
-    rows = _table(tmp_path / "plots/snapshots.csv")
+@pytest.mark.parametrize("case", ["pixel", "normalized_clamp01"], indirect=True)
+def test_the_curve_holds_every_snapshot_and_ends_with_the_defense_itself(case: Case, data: Poisoned) -> None:
+    rows = _table(case.folder / "plots/snapshots.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     for row, epoch in zip(rows, (1, 2), strict=True):
-        expected = _slowly(refine.load(models[1], models[0], epoch), data, defended=True)
+        made = refine.load(case.of.models.defense, case.of.models.classifier, epoch)
+        hits, _ = _slowly(made, data, defended=True)
         for name in ("benign_accuracy", "attack_success_rate"):
-            assert float(row[name]) == pytest.approx(expected[name], abs=1e-6)
-    assert float(rows[-1]["benign_accuracy"]) == figures["benign_accuracy"]
+            assert float(row[name]) == pytest.approx(hits[name] / _count(name), abs=1e-6)
+    for name in ("benign_accuracy", "attack_success_rate"):
+        assert float(rows[-1][name]) == case.found.figures["refine"][name]
 
 
 @torch.no_grad()
-def test_the_gallery_shows_clean_triggered_and_what_the_classifier_sees_of_both(
-    data: Poisoned, models: tuple[Path, Path], tmp_path: Path
-) -> None:
-    _evaluate(data, models, tmp_path)
-    with Image.open(tmp_path / "plots/gallery.png") as picture:
+def test_the_gallery_shows_clean_triggered_and_what_the_classifier_sees_of_both(case: Case, data: Poisoned) -> None:
+    with Image.open(case.folder / "plots/gallery.png") as picture:
         pixels = torch.from_numpy(np.array(picture.convert("RGB")))
     place = data.triggered_test.infos.index(next(i for i in data.triggered_test.infos if i["original_label"] == 2))
     clean = data.test.images[int(data.triggered_test.keys[place])]
     triggered = data.triggered_test.images[place]
-    made = refine.load(models[1], models[0])
+    made = case.defense
     shown = []
     for image in (clean, triggered):
-        seen = made.pictures(image.unsqueeze(0).float() / 255)[0]
-        shown += [image, (seen * 255).round().to(torch.uint8)]
+        seen = image
+        if isinstance(made, Negative):
+            seen = 255 - image
+        if isinstance(made, Refine):
+            seen = (made.pictures(image.unsqueeze(0).float() / 255)[0] * 255).round().to(torch.uint8)
+        shown += [image, seen]
     column = 1  # classes 1 to 4 have a column each; class 0 is the target
     left = 120 + column * 100
     for row, image in enumerate(shown):
@@ -250,25 +321,3 @@ def test_the_gallery_shows_clean_triggered_and_what_the_classifier_sees_of_both(
         cell = pixels[upper : upper + 96, left : left + 96]
         enlarged = image.permute(1, 2, 0).repeat_interleave(6, 0).repeat_interleave(6, 1)
         assert (cell.int() - enlarged.int()).abs().max() <= 1
-
-
-def test_without_an_attack_nothing_is_said_about_triggers(models: tuple[Path, Path], tmp_path: Path) -> None:
-    clean = raw(tmp_path / "raw", images=60, classes=CLASSES)
-    benign = poisoned(tmp_path / "poisoned", "none", attack("none", clean[0]), clean)
-    figures = _evaluate(benign, models, tmp_path / "out")
-    assert figures["images"] == {"benign": 30, "triggered": 0}
-    assert "misread" not in figures
-    for system in ("no_defense", "refine"):
-        assert set(figures[system]) == {"benign_accuracy", "benign_nll", "top5_accuracy"}
-    assert [row["attack_success_rate"] for row in _table(tmp_path / "out/plots/snapshots.csv")] == ["", ""]
-    assert _table(tmp_path / "out/plots/confusion_triggered_refine.csv") == []
-    assert (tmp_path / "out/plots/gallery.png").is_file()
-
-
-@pytest.mark.parametrize("classes", [2, 7])
-def test_a_classifier_for_another_number_of_classes_is_refused(data: Poisoned, tmp_path: Path, classes: int) -> None:
-    classifier_folder(tmp_path / "classifier", classes)
-    defense_folder(tmp_path / "refine", tmp_path / "classifier", classes)
-    with pytest.raises(UserError, match=rf"classifier knows {classes} classes, the data set has 6"):
-        _evaluate(data, (tmp_path / "classifier", tmp_path / "refine"), tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from refine.defending.protocol.defense import Defense, NoDefense
 from refine.evaluation import pictures
-from refine.evaluation.evaluate import bare_answers, defended_answers
+from refine.evaluation.answers import answers_of_all
 from refine.evaluation.feature_map import Legend
-from refine.evaluation.pictures import draw_features, draw_gallery
+from refine.evaluation.metrics import Answers
+from refine.evaluation.pictures import Systems, draw_features, draw_gallery
 from refine.evaluation.test_sets import TestSets, choose
-from refine.evaluation.wasserstein import Both, Seen
+from refine.evaluation.wasserstein import Both, Looks, Seen
 from refine.pictures.grid import Grid
+from systems import Mirrored, Negative
 from tiny import CPU, attack, classifier, defense, poisoned, raw
 
 CLASSES = 4
@@ -26,26 +29,32 @@ def _tests(folder: Path, name: str, **settings: Any) -> TestSets:
     return TestSets(made.test, made.triggered_test)
 
 
-def _gallery(tests: TestSets, monkeypatch: pytest.MonkeyPatch) -> tuple[Grid, Any, Any]:
+def _gallery(made: Defense, tests: TestSets, monkeypatch: pytest.MonkeyPatch) -> tuple[Grid, Answers, Answers]:
     """The grid that is drawn, and the answers of both systems."""
     drawn: list[Grid] = []
     monkeypatch.setattr(pictures, "draw_grids", lambda _path, grid, **_: drawn.append(grid))
-    made = defense(classifier(CLASSES), CLASSES)
-    answered = bare_answers(made.classifier, tests, 8, CPU), defended_answers(made, tests, 8, CPU)
-    draw_gallery(Path("gallery.png"), tests, answered, made, 3, CPU)
-    return drawn[0], *answered
+    answered = answers_of_all({"no_defense": NoDefense(made.classifier), "another": made}, tests, 8, CPU)
+    draw_gallery(Path("gallery.png"), tests, Systems(answered, made), 3, CPU)
+    return drawn[0], answered["no_defense"], answered["another"]
 
 
-def test_each_row_says_what_the_system_that_sees_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _refine() -> Defense:
+    return defense(classifier(CLASSES), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "title", "second"),
+    [("refine", "REFINE", "transformed"), (Negative, "Negative", "transformed"), (Mirrored, "Mirror", "as it is")],
+    ids=["refine", "purifies", "neither"],
+)
+def test_each_row_says_what_the_system_that_sees_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, title: str, second: str
+) -> None:
     tests = _tests(tmp_path, "badnets")
-    grid, before, after = _gallery(tests, monkeypatch)
-    assert [title for title, _ in grid.rows] == [
-        "clean",
-        "clean, transformed",
-        "triggered",
-        "triggered, transformed",
-    ]
-    assert [title for title, _ in grid.captions] == ["no defense:", "REFINE:"] * 2
+    made = _refine() if kind == "refine" else kind(classifier(CLASSES))
+    grid, before, after = _gallery(made, tests, monkeypatch)
+    assert [row for row, _ in grid.rows] == ["clean", f"clean, {second}", "triggered", f"triggered, {second}"]
+    assert [caption for caption, _ in grid.captions] == ["no defense:", f"{title}:"] * 2
     shown = [int(heading.removeprefix("class-")) for heading in grid.columns]
     places = [tests.truth.behind.tolist().index(label) for label in shown]
     behind = tests.truth.clean_rows[places]
@@ -53,6 +62,15 @@ def test_each_row_says_what_the_system_that_sees_it_answers(tmp_path: Path, monk
     for (_, captions), answers in zip(grid.captions, sources, strict=True):
         told = [caption.text[2:] for caption in captions]
         assert told == [f"class-{answer}" for answer in answers.argmax(dim=1).tolist()]
+
+
+def test_images_are_shown_as_the_defense_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = _tests(tmp_path, "badnets")
+    for made in (Negative(classifier(CLASSES)), Mirrored(classifier(CLASSES))):
+        images = [images for _, images in _gallery(made, tests, monkeypatch)[0].rows]
+        for before, after in (images[:2], images[2:]):
+            assert torch.equal(after, 255 - before if isinstance(made, Negative) else before)
+        assert not torch.equal(images[0], images[2])
 
 
 def test_a_sign_and_a_color_tell_right_wrong_and_wanted_answers_apart() -> None:
@@ -63,8 +81,8 @@ def test_a_sign_and_a_color_tell_right_wrong_and_wanted_answers_apart() -> None:
 
 
 def test_the_key_explains_the_signs_that_can_occur(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attacked, *_ = _gallery(_tests(tmp_path / "attacked", "badnets"), monkeypatch)
-    benign, *_ = _gallery(_tests(tmp_path / "benign", "none"), monkeypatch)
+    attacked, *_ = _gallery(_refine(), _tests(tmp_path / "attacked", "badnets"), monkeypatch)
+    benign, *_ = _gallery(_refine(), _tests(tmp_path / "benign", "none"), monkeypatch)
     assert attacked.key == "✓ right    ✗ wrong    ◎ wrong, and what the attacker wants"
     assert benign.key == "✓ right    ✗ wrong"
     assert [title for title, _ in benign.rows] == ["clean", "clean, transformed"]
@@ -83,6 +101,6 @@ def test_the_map_is_told_the_target_where_there_is_one(
     monkeypatch.setattr(pictures, "draw_maps", lambda _path, _maps, legend: told.append(legend))
     chosen = choose(tests.truth, 4)
     seen = Seen(torch.zeros(8, 2), torch.zeros(8, CLASSES))
-    draw_features(tmp_path / "map.png", Both(seen, seen), None, chosen, tests)
+    draw_features(tmp_path / "map.png", Looks(chosen, Both(seen, seen), None), "REFINE", tests)
     classes = tests.clean.manifest.classes
     assert told == [Legend(classes, chosen.mapped_labels, chosen.triggered_labels, target)]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from refine.core.errors import UserError
 from refine.evaluation.metrics import Truth
-from refine.evaluation.test_sets import choose, halves, one_of_each
+from refine.evaluation.test_sets import TestSets, choose, halves, one_of_each
+from tiny import attack, poisoned, raw
 
 SIZES = (20, 20, 4)
 
@@ -84,3 +88,38 @@ def test_without_two_triggered_images_only_benign_ones_are_looked_at(sizes: tupl
 
 def test_the_first_of_each_class_then_the_second() -> None:
     assert one_of_each(torch.tensor([0, 0, 2, 1, 0, 2]), 5).tolist() == [0, 3, 2, 1, 5]
+
+
+@pytest.fixture(scope="module")
+def tests(tmp_path_factory: pytest.TempPathFactory) -> TestSets:
+    """12 test images of three classes, 8 of them triggered."""
+    folder = tmp_path_factory.mktemp("data")
+    clean = raw(folder / "raw", images=24)
+    made = poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0]), clean)
+    return TestSets(made.test, made.triggered_test)
+
+
+def test_behind_each_triggered_image_is_the_clean_one_of_the_same_key(tests: TestSets) -> None:
+    truth = tests.truth
+    assert torch.equal(tests.clean.keys[truth.clean_rows], tests.triggered.keys)
+    assert truth.behind.tolist() == [info["original_label"] for info in tests.triggered.infos]
+    assert truth.given.tolist() == [0] * 8
+
+
+def test_triggered_images_of_another_data_set_are_refused(tests: TestSets) -> None:
+    triggered = tests.triggered
+    manifest = triggered.manifest
+    strangers = [
+        replace(triggered, keys=triggered.keys + 1000),
+        replace(triggered, manifest=manifest.model_copy(update={"side": 8})),
+        replace(triggered, manifest=manifest.model_copy(update={"classes": [*manifest.classes[:2], "another"]})),
+    ]
+    for stranger in strangers:
+        with pytest.raises(UserError, match="belongs to another data set"):
+            _ = TestSets(tests.clean, stranger).truth
+
+
+def test_a_test_set_without_images_is_refused(tests: TestSets) -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(UserError, match="the clean test set holds no image"):
+        _ = replace(tests, clean=replace(tests.clean, keys=none, labels=none)).truth

@@ -9,9 +9,26 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from refine.defending.protocol.defense import Defense
 from refine.defenses.refine.model.label_map import derangement, remap
-from refine.evaluation.test_sets import halves
-from refine.evaluation.wasserstein import Both, Seen, distance, distances
+from refine.evaluation.test_sets import Diagnosed, halves
+from refine.evaluation.wasserstein import Both, Looks, Seen, distance, distances
+from systems import Mirrored, Negative
+from tiny import classifier, defense
+
+NOTHING = torch.zeros(0, dtype=torch.int64)
+CHOSEN = Diagnosed(NOTHING, NOTHING, NOTHING, NOTHING)
+"""Distances look at what was seen, and not at the places of the images."""
+
+
+@pytest.fixture(scope="module")
+def mapping() -> Defense:
+    """A defense that maps three labels, as `derangement(3, 666)` says."""
+    return defense(classifier())
+
+
+def _distances(of: Defense, benign: Both, attacked: tuple[Both, Both] | None = None) -> dict[str, dict[str, float]]:
+    return distances(Looks(CHOSEN, benign, attacked), of)
 
 
 def _points(count: int, dimension: int, seed: int) -> Tensor:
@@ -49,9 +66,8 @@ def test_probabilities_are_no_farther_than_the_corners_of_the_simplex() -> None:
     assert distance(corners[:1].expand(5, 3), corners[1:2].expand(5, 3)) == pytest.approx(sqrt(2))
 
 
-def test_the_figures_tell_what_moved_and_what_did_not() -> None:
-    permutation = derangement(3, 666)
-    told = distances(_both(2.0, 1), (_both(2.0, 3), _both(5.0, 3, before=1.0)), permutation)
+def test_the_figures_tell_what_moved_and_what_did_not(mapping: Defense) -> None:
+    told = _distances(mapping, _both(2.0, 1), (_both(2.0, 3), _both(5.0, 3, before=1.0)))
     assert told["softmax"]["utility"] == pytest.approx(0, abs=1e-4)
     expected = {"moved_benign": 2, "trigger_before": 1, "trigger_after": 3, "moved_triggered": 4}
     for figure, shift in expected.items():
@@ -60,10 +76,18 @@ def test_the_figures_tell_what_moved_and_what_did_not() -> None:
     assert told["softmax"]["trigger_before"] == told["softmax"]["trigger_after"] == 0
 
 
-def test_each_figure_stands_beside_its_ceiling_and_what_chance_makes_of_other_images() -> None:
+@pytest.mark.parametrize("of", [Negative, Mirrored])
+def test_without_a_label_map_the_answers_count_as_they_are(of: type[Negative | Mirrored]) -> None:
+    """Those of `_both` are moved as one would map them, so they no longer agree."""
+    told = _distances(of(classifier()), _both(2.0, 1))["softmax"]
+    assert told["utility"] == told["moved_benign"]
+    assert told["utility_ceiling"] == told["moved_benign_ceiling"] > 0.1
+
+
+def test_each_figure_stands_beside_its_ceiling_and_what_chance_makes_of_other_images(mapping: Defense) -> None:
     benign = _both(0.5, 1)
     before, after = benign.before.softmax, benign.after.softmax
-    told = distances(benign, None, derangement(3, 666))["softmax"]
+    told = _distances(mapping, benign)["softmax"]
     expected = {
         "moved_benign": distance(before[:4], after[:4]),
         "moved_benign_ceiling": float((before[:4] - after[:4]).norm(dim=1).mean()),
@@ -77,10 +101,10 @@ def test_each_figure_stands_beside_its_ceiling_and_what_chance_makes_of_other_im
     assert told == pytest.approx(expected, abs=1e-4)
 
 
-def test_points_that_take_each_others_places_are_below_the_ceiling() -> None:
+def test_points_that_take_each_others_places_are_below_the_ceiling(mapping: Defense) -> None:
     points, answers = _points(4, 5, 1), _points(4, 3, 2).softmax(dim=1)
     swapped = torch.cat((points[:2].flip(0), points[2:]))
-    told = distances(Both(Seen(points, answers), Seen(swapped, answers)), None, derangement(3, 666))["penultimate"]
+    told = _distances(mapping, Both(Seen(points, answers), Seen(swapped, answers)))["penultimate"]
     assert told["moved_benign"] == 0
     assert told["moved_benign_ceiling"] == pytest.approx(float((points[0] - points[1]).norm()), abs=1e-4)
 
@@ -92,13 +116,13 @@ def test_where_nothing_moves_chance_alone_is_the_same_for_classes_of_any_size(si
     points = 0.1 * _points(len(labels), 5, 1) + 10 * labels.unsqueeze(1)
     rows = halves(labels)[:, : sum(size // 2 for size in sizes)].flatten()
     still = Seen(points[rows], points[rows])
-    told = distances(Both(still, still), None, torch.arange(5))["penultimate"]
+    told = _distances(Mirrored(classifier()), Both(still, still))["penultimate"]
     assert told["moved_benign"] == told["moved_benign_ceiling"] == 0
     assert 0 < told["moved_benign_null"] == told["moved_benign_independent"] < 0.1
 
 
-def test_without_an_attack_there_is_nothing_to_say_of_its_trigger() -> None:
-    told = distances(_both(0.5, 1), None, derangement(3, 666))
+def test_without_an_attack_there_is_nothing_to_say_of_its_trigger(mapping: Defense) -> None:
+    told = _distances(mapping, _both(0.5, 1))
     endings = ("", "_ceiling", "_independent", "_null")
     assert set(told["penultimate"]) == {f"moved_benign{ending}" for ending in endings}
     assert set(told["softmax"]) == {f"{figure}{ending}" for figure in ("moved_benign", "utility") for ending in endings}

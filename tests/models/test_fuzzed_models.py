@@ -15,7 +15,8 @@ from safetensors.torch import load, save
 from torch import nn
 
 from hostile import Files, bytes_like, fuzzed, json_like, refusal, written
-from refine.defenses.refine import defense as refine
+from refine.defending import loading
+from refine.defending.protocol.defense import Defense
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
 from tiny import classifier_folder, defense_folder
@@ -43,7 +44,7 @@ def test_a_classifier_is_refused_or_answers(random: Random, healthy: dict[str, F
 def test_a_defense_is_refused_or_answers(random: Random, healthy: dict[str, Files], tmp_path: Path) -> None:
     classifier = written(tmp_path / "classifier", healthy["classifier"])
     folder = written(tmp_path / "refine", _model_like(random, healthy["refine"]))
-    _judge(folder, lambda: refine.load(folder, classifier))
+    _judge(folder, lambda: loading.load(folder, classifier))
 
 
 def _judge(folder: Path, load_it: Callable[[], nn.Module]) -> None:
@@ -52,10 +53,14 @@ def _judge(folder: Path, load_it: Callable[[], nn.Module]) -> None:
     def use() -> None:
         loaded = load_it()
         cast(Classifier, getattr(loaded, "classifier", loaded)).input_side = None  # that of the card may be any
-        answers.append(loaded(torch.full((1, 3, 16, 16), 0.5)))
+        pixels = torch.full((1, 3, 16, 16), 0.5)
+        answers.append(loaded(pixels))
+        if isinstance(loaded, Defense):
+            answers.append(loaded.probabilities(pixels))
 
     if refusal(use, folder) is None:
-        assert torch.isfinite(answers[0]).all()
+        assert answers
+        assert all(torch.isfinite(answer).all() for answer in answers)
 
 
 def _model_like(random: Random, files: Files) -> Files:

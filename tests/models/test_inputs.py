@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from refine.defending.protocol.defense import Defense
 from refine.defenses.refine import defense as refine
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
@@ -53,8 +54,10 @@ def _pixels(*shape: int) -> Tensor:
     ],
 )
 def test_what_it_would_answer_wrongly_is_refused(loaded: nn.Module, pixels: Tensor, told: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(WANTED + told)}$"):
-        loaded(pixels)
+    asked = [loaded, loaded.probabilities] if isinstance(loaded, Defense) else [loaded]
+    for ask in asked:
+        with pytest.raises(ValueError, match=f"^{re.escape(WANTED + told)}$"):
+            ask(pixels)
 
 
 @pytest.mark.parametrize("pixels", [_pixels(5, 3, 16, 16), torch.full((1, 3, 16, 16), 1 + 1e-6), _pixels(0, 3, 16, 16)])

@@ -129,13 +129,13 @@ MUTANTS = (
     ),
     Mutant(
         "a dependency missing",
-        (("dvc.yaml", "      - src/refine/defenses/refine/training/train.py\n", ""),),
+        (("dvc.yaml", "      - src/refine/defenses/refine\n", ""),),
         "tests/pipeline/test_dependencies.py::TestEachStage::"
         "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
     ),
     Mutant(
         "a dependency too many",
-        (("dvc.yaml", "      - src/refine/defenses/refine/training/train.py\n", "      - src/refine/training\n"),),
+        (("dvc.yaml", "      - src/refine/defenses/refine\n", "      - src/refine/defenses\n"),),
         "tests/pipeline/test_dependencies.py::TestEachStage::"
         "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
     ),
@@ -227,7 +227,7 @@ MUTANTS = (
     ),
     Mutant(
         "distances between features of images that are not normalized",
-        (("src/refine/evaluation/wasserstein.py", "defense.classifier.normalize(pixels)))", "pixels))"),),
+        (("src/refine/evaluation/wasserstein.py", "classifier.normalize(pixels)))", "pixels))"),),
         DISTANCES,
     ),
     Mutant(
@@ -236,7 +236,7 @@ MUTANTS = (
             (
                 "src/refine/evaluation/wasserstein.py",
                 "defense.network_inputs(defense.transformed(pixels))",
-                "defense.classifier.normalize(defense.transformed(pixels))",
+                "classifier.normalize(defense.transformed(pixels))",
             ),
         ),
         DISTANCES,
@@ -245,8 +245,8 @@ MUTANTS = (
         "distances between a triggered image and another clean one",
         (
             (
-                "src/refine/evaluation/evaluate.py",
-                "tests.clean.images[truth.clean_rows[chosen.triggered]]",
+                "src/refine/evaluation/wasserstein.py",
+                "tests.clean.images[tests.truth.clean_rows[chosen.triggered]]",
                 "tests.clean.images[chosen.triggered]",
             ),
         ),
@@ -262,10 +262,64 @@ MUTANTS = (
         (
             (
                 "src/refine/evaluation/pictures.py",
-                'no defense", "before"), ("penultimate features, REFINE", "after")',
-                'no defense", "after"), ("penultimate features, REFINE", "before")',
+                '(NoDefense.title, "before"), (defense, "after")',
+                '(NoDefense.title, "after"), (defense, "before")',
             ),
         ),
         "tests/evaluation/test_evaluate_by_hand.py::test_maps_show_features_without_the_defense_first",
+    ),
+    Mutant(
+        "probabilities before the label map",
+        (
+            (
+                "src/refine/defenses/refine/defense.py",
+                "return self.mapped(to_float32(self._raw(pixels)).softmax(dim=1))",
+                "return to_float32(self._raw(pixels)).softmax(dim=1)",
+            ),
+        ),
+        "tests/defenses/refine/test_refine.py::test_it_computes_what_the_definition_says",
+    ),
+    Mutant(
+        "labels of the classifier inside looked up the wrong way",
+        (
+            (
+                "src/refine/defenses/refine/defense.py",
+                "return torch.argsort(self.permutation.to(labels.device))[labels]",
+                "return self.permutation.to(labels.device)[labels]",
+            ),
+        ),
+        "tests/evaluation/test_answers.py::test_raw_answers_are_those_of_the_classifier_inside",
+    ),
+    Mutant(
+        "the defense measured twice, and the bare classifier never",
+        (
+            (
+                "src/refine/evaluation/evaluate.py",
+                "{BARE: bare, models.name: defense}",
+                "{BARE: defense, models.name: defense}",
+            ),
+        ),
+        "tests/evaluation/test_evaluate_by_hand.py::test_all_figures_are_those_of_a_loop_over_single_images",
+    ),
+    Mutant(
+        "a rating that rewards a gain of accuracy",
+        (("src/refine/evaluation/metrics.py", "max(0.0, before[name] - after[name])", "before[name] - after[name]"),),
+        "tests/evaluation/test_metrics.py::test_the_rating_by_hand",
+    ),
+    Mutant(
+        "intervals of the trigger's shares over all test images",
+        (
+            (
+                "src/refine/evaluation/metrics.py",
+                'len(truth.labels if name == "benign_accuracy" else truth.given)',
+                "len(truth.labels)",
+            ),
+        ),
+        "tests/evaluation/test_evaluate_by_hand.py::test_all_figures_are_those_of_a_loop_over_single_images",
+    ),
+    Mutant(
+        "a further defense that writes the file of another stage",
+        (("src/refine/evaluation/evaluate.py", "if outputs.bare or name != BARE:", "if True:"),),
+        "tests/evaluation/test_evaluate.py::test_a_further_defense_leaves_the_figures_without_defense_alone",
     ),
 )

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from refine.core.errors import UserError, command
-from refine.core.registry import component, names
+from refine.core.registry import DEFENSES, component, names
 from refine.params import check as checking
 from refine.params.check import check
 from support import PROJECT, TINY_PARAMS, WATCHDOG, environment, is_one_sentence
@@ -87,7 +87,7 @@ def test_the_chosen_attack_has_its_defaults_where_no_settings_are_given(tmp_path
     check(written(tmp_path, content))
 
 
-@pytest.mark.parametrize("section", ["attacks", "sources"])
+@pytest.mark.parametrize("section", ["attacks", "sources", "defense_settings"])
 def test_the_section_of_settings_itself_is_needed_because_dvc_tracks_it(
     tmp_path: Path, content: Content, section: str
 ) -> None:
@@ -112,7 +112,7 @@ def test_an_attack_is_given_its_own_settings_and_no_other_attacks() -> None:
             component("refine.attacks", name, "").Params.model_validate({"settings_of_another": 1})
 
 
-@pytest.mark.parametrize("section", ["attacks", "sources"])
+@pytest.mark.parametrize("section", ["attacks", "sources", "defense_settings"])
 @pytest.mark.parametrize("value", [[1], 3, "word"])
 def test_a_room_of_settings_must_be_a_mapping(tmp_path: Path, content: Content, section: str, value: object) -> None:
     content[section] = value
@@ -128,6 +128,8 @@ def test_a_room_of_settings_must_be_a_mapping(tmp_path: Path, content: Content, 
         ("train_refine", "snapshots", 0),
         ("train_refine", "first_channels", 5),
         ("train_refine", "unlabeled_fraction", 0),
+        ("defense_data", "labeled", 0),
+        ("defense_data", "unlabeled", 1.5),
         ("evaluate", "batch_size", True),
     ],
 )
@@ -136,6 +138,28 @@ def test_a_slip_in_any_section_is_found_and_named(
 ) -> None:
     content[section][key] = value
     assert refusal(tmp_path, content).startswith(f"{section}.{key}: input should be ")
+
+
+def test_an_unknown_defense_lists_the_known_ones(tmp_path: Path, content: Content) -> None:
+    content["defenses"] = ["shrink_pad"]
+    further = [name for name in names(DEFENSES) if name != "refine"]
+    assert refusal(tmp_path, content) == f"defenses: 'shrink_pad' is not known (known are {', '.join(further)})"
+
+
+def test_every_further_defense_can_be_chosen_without_settings(tmp_path: Path, content: Content) -> None:
+    content["defenses"] = [name for name in names(DEFENSES) if name != "refine"]
+    check(written(tmp_path, content))
+
+
+def test_settings_of_a_defense_that_is_not_chosen_are_checked_too(tmp_path: Path, content: Content) -> None:
+    content["defense_settings"]["shrinkpad"] = {"pat": 4}
+    assert refusal(tmp_path, content) == "defense_settings.shrinkpad: 'pat' is not known, did you mean 'pad'?"
+
+
+def test_settings_of_the_defense_with_a_section_of_its_own_are_sent_there(tmp_path: Path, content: Content) -> None:
+    content["defense_settings"]["refine"] = {}
+    told = "defense_settings: the settings of refine are those of train_refine; remove it"
+    assert refusal(tmp_path, content) == told
 
 
 @pytest.mark.parametrize("section", sorted(TINY_PARAMS))
@@ -177,6 +201,7 @@ for room in rooms:
     for name in names(room):
         import_module(f"{room}.{name}")
 import_module("refine.download.download")
+import_module("refine.defending.params")
 for stage in sorted(Path("stages").glob("*.py")):
     runpy.run_path(str(stage), run_name="not_main")
 from refine.params.check import check
@@ -188,7 +213,7 @@ sys.exit(f"imported: {heavy}" if heavy else 0)
 
 def test_neither_the_check_nor_the_download_nor_the_start_of_a_stage_imports_torch() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
+        [sys.executable, "-c", WITHOUT_TORCH, "shrinkpad"],  # of stages that are told a defense
         cwd=PROJECT,
         env=environment(PYTHONPATH="src", PYTHONDONTWRITEBYTECODE="1"),
         capture_output=True,

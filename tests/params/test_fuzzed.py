@@ -13,7 +13,7 @@ import yaml
 
 from hostile import bytes_like, fuzzed, limited, places
 from refine.core.errors import UserError, one_line
-from refine.core.registry import component, names
+from refine.core.registry import DEFENSES, component, names
 from refine.params.check import check
 from support import TINY_PARAMS
 
@@ -157,7 +157,7 @@ WAYS: list[Callable[[Random], bytes]] = [*[_other_values] * 12, *[_other_text] *
 
 
 def _right(random: Random) -> dict[str, Any]:
-    """A right file, mostly with some settings of an attack."""
+    """A right file, mostly with some settings of an attack, and in part with a further defense."""
     content: dict[str, Any] = copy.deepcopy(TINY_PARAMS)
     attack = random.choice(names("refine.attacks"))
     content["poison_dataset"]["attack"]["name"] = attack
@@ -165,4 +165,9 @@ def _right(random: Random) -> dict[str, Any]:
     if attack != "custom" and random.random() < 0.8:
         given = list(component("refine.attacks", attack, "").Params().model_dump().items())
         content["attacks"][attack] = dict(random.sample(given, min(len(given), 3)))
+    if random.random() < 0.5:
+        defense = random.choice([name for name in names(DEFENSES) if name != "refine"])
+        given = list(component(DEFENSES, defense, "").Params().model_dump().items())
+        content["defenses"] = [defense]
+        content["defense_settings"][defense] = dict(random.sample(given, min(len(given), 3)))
     return content

@@ -35,7 +35,9 @@ def further(file: ParamsFile) -> list[str]:
     Raises:
         UserError: it is missing or no list of names, or a name is not known or stands there twice.
     """
-    listed = file.content.get("defenses")
+    if "defenses" not in file.content:
+        raise UserError(f"{file.path}: defenses is missing; write `defenses: []` there for none but {STAGE_OF_ITS_OWN}")
+    listed = file.content["defenses"]
     if not isinstance(listed, list):
         raise UserError(f"{file.path}: defenses must be a list such as [shrinkpad], not {shown(listed)}")
     known = [name for name in names(DEFENSES) if name != STAGE_OF_ITS_OWN]
@@ -53,8 +55,10 @@ def settings(file: ParamsFile, name: str) -> Section:
     """The settings of a defense.
 
     Raises:
-        UserError: there is no such defense, or its settings are wrong.
+        UserError: there is no such defense, its settings are wrong, or it has a section of its own.
     """
+    if name == STAGE_OF_ITS_OWN:
+        raise UserError(f"{file.path}: defense_settings: the settings of {name} are those of train_{name}; remove it")
     module = component(DEFENSES, name, f"{file.path}: defense_settings")
     model: type[Section] = module.Params
     return file.component("defense_settings", name, model)

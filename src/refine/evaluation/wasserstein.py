@@ -7,6 +7,7 @@ change every single answer. Each figure comes with what it is to be read against
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from refine.defending.protocol.defense import Defense, MapsLabels, Purifies
 from refine.evaluation.test_sets import Diagnosed, TestSets
+from refine.models.classifier import Classifier
 from refine.models.device import Compute
 from refine.shards.reading.pixels import in_batches
 
@@ -62,32 +64,31 @@ def look_at_all(
     """Looks at the chosen images; None for a defense that hands the classifier the images as they are."""
     if not isinstance(defense, Purifies):
         return None
-    benign = look(defense, tests.clean.images[chosen.benign], batch_size, compute)
+    seen = partial(look, defense.classifier, defense, batch_size=batch_size, compute=compute)
+    benign = seen(tests.clean.images[chosen.benign])
     if not len(chosen.triggered):
         return Looks(chosen, benign, None)
     clean = tests.clean.images[tests.truth.clean_rows[chosen.triggered]]
-    triggered = tests.triggered.images[chosen.triggered]
-    attacked = look(defense, clean, batch_size, compute), look(defense, triggered, batch_size, compute)
-    return Looks(chosen, benign, attacked)
+    return Looks(chosen, benign, (seen(clean), seen(tests.triggered.images[chosen.triggered])))
 
 
 @torch.inference_mode()
-def look(defense: Purifies, images: Tensor, batch_size: int, compute: Compute) -> Both:
-    """What a defended classifier makes of images uint8 [n, 3, H, W], with and without its defense."""
+def look(classifier: Classifier, defense: Purifies, images: Tensor, batch_size: int, compute: Compute) -> Both:
+    """What a classifier makes of images uint8 [n, 3, H, W], without and with the defense in front of it."""
     before, after = [], []
     for pixels in in_batches(images, batch_size, compute.device):
-        before.append(_features(defense, defense.classifier.normalize(pixels)))
-        after.append(_features(defense, defense.network_inputs(defense.transformed(pixels))))
-    return Both(_seen(defense, torch.cat(before)), _seen(defense, torch.cat(after)))
+        before.append(_features(classifier, classifier.normalize(pixels)))
+        after.append(_features(classifier, defense.network_inputs(defense.transformed(pixels))))
+    return Both(_seen(classifier, torch.cat(before)), _seen(classifier, torch.cat(after)))
 
 
-def _features(defense: Purifies, inputs: Tensor) -> Tensor:
-    features: Tensor = defense.classifier.network.features(inputs)  # type: ignore[operator]
+def _features(classifier: Classifier, inputs: Tensor) -> Tensor:
+    features: Tensor = classifier.network.features(inputs)  # type: ignore[operator]
     return features.float()
 
 
-def _seen(defense: Purifies, features: Tensor) -> Seen:
-    logits: Tensor = defense.classifier.network.head(features)  # type: ignore[operator]
+def _seen(classifier: Classifier, features: Tensor) -> Seen:
+    logits: Tensor = classifier.network.head(features)  # type: ignore[operator]
     return Seen(features.cpu(), logits.softmax(dim=1).cpu())
 
 

@@ -62,8 +62,8 @@ def _channelwise(images: Tensor, function: Callable[[Tensor, float, float], Tens
     return torch.stack([function(images[:, c], MEAN[c], STD[c]) for c in range(3)], dim=1)
 
 
-def _slowly(made: refine.Refine, pixels: Tensor, space: InputSpace) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures, raw logits and remapped probabilities, written out from the formulas."""
+def _slowly(made: refine.Refine, pixels: Tensor, space: InputSpace) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pictures, raw logits, remapped logits and remapped probabilities, written out from the formulas."""
     if space == "pixel":
         z = made.transform(pixels).clamp(0, 1)
         pictures = z
@@ -73,10 +73,11 @@ def _slowly(made: refine.Refine, pixels: Tensor, space: InputSpace) -> tuple[Ten
         pictures = _channelwise(z, lambda x, mean, std: x * std + mean)
         raw = made.classifier.network(z)
     p = raw.softmax(dim=1)
-    q = torch.zeros_like(p)
+    logits, q = torch.zeros_like(raw), torch.zeros_like(p)
     for label, place in enumerate(made.permutation.tolist()):
+        logits[:, place] = raw[:, label]
         q[:, place] = p[:, label]
-    return pictures, raw, q
+    return pictures, raw, logits, q
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -84,16 +85,29 @@ def _slowly(made: refine.Refine, pixels: Tensor, space: InputSpace) -> tuple[Ten
 def test_it_computes_what_the_definition_says(space: InputSpace) -> None:
     made = defense(classifier(), space=space)
     pixels = torch.rand(5, 3, 16, 16)
-    pictures, raw, remapped = _slowly(made, pixels, space)
+    pictures, raw, logits, probabilities = _slowly(made, pixels, space)
     torch.testing.assert_close(made.pictures(pixels), pictures, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(made.logits(made.transformed(pixels)), raw, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(made(pixels), remapped, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made(pixels), logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(made.probabilities(pixels), probabilities, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made(pixels).softmax(dim=1), made.probabilities(pixels))
+    assert not torch.allclose(logits, raw, atol=1e-2)
+
+
+def test_labels_are_mapped_as_the_permutation_says_and_back() -> None:
+    made = defense(classifier(5), 5)
+    labels = torch.arange(5)
+    inside = torch.eye(5)
+    assert torch.equal(made.mapped(inside).argmax(dim=1), made.permutation)
+    assert torch.equal(made.unmapped(made.permutation), labels)
+    assert torch.equal(made.unmapped(made.mapped(inside).argmax(dim=1)), labels)
+    assert not torch.equal(made.permutation, torch.argsort(made.permutation)), "both directions would be the same"
 
 
 @torch.no_grad()
 def test_the_input_spaces_are_not_the_same() -> None:
     pixels = torch.rand(5, 3, 16, 16)
-    first, second = (defense(classifier(), space=space)(pixels) for space in SPACES)
+    first, second = (defense(classifier(), space=space).probabilities(pixels) for space in SPACES)
     assert not torch.allclose(first, second, atol=1e-3)
 
 
@@ -103,8 +117,9 @@ def test_answers_are_probabilities_and_pictures_are_pixels(space: InputSpace) ->
     made = defense(classifier(), space=space)
     made.transform.outlet.weight.mul_(50)
     pixels = torch.rand(6, 3, 16, 16)
-    answers, pictures, images = made(pixels), made.pictures(pixels), made.transformed(pixels)
+    answers, pictures, images = made.probabilities(pixels), made.pictures(pixels), made.transformed(pixels)
     torch.testing.assert_close(answers.sum(dim=1), torch.ones(6))
+    assert made(pixels).min() < 0
     assert answers.min() >= 0
     assert pictures.shape == pixels.shape
     assert pictures.min() >= 0
@@ -141,10 +156,11 @@ def test_a_trainable_classifier_given_to_a_defense_is_frozen() -> None:
 
 
 @torch.no_grad()
-def test_a_loaded_defense_gives_identical_probabilities(models: Path, tmp_path: Path) -> None:
+def test_a_loaded_defense_gives_identical_answers(models: Path, tmp_path: Path) -> None:
     made = defense_folder(tmp_path / "again", models / "classifier")
     pixels = torch.rand(5, 3, 16, 16)
     assert torch.equal(_load(models)(pixels), made(pixels))
+    assert torch.equal(_load(models).probabilities(pixels), made.probabilities(pixels))
     assert files_of(tmp_path / "again") == files_of(models / "refine")
 
 
@@ -153,8 +169,8 @@ def test_a_loaded_defense_is_in_eval_mode_so_that_an_answer_does_not_depend_on_i
     made = _load(models)
     assert not any(module.training for module in made.modules())
     pixels = torch.rand(6, 3, 16, 16)
-    alone = torch.cat([made(pixels[row : row + 1]) for row in range(6)])
-    torch.testing.assert_close(made(pixels), alone, rtol=1e-4, atol=1e-5)
+    alone = torch.cat([made.probabilities(pixels[row : row + 1]) for row in range(6)])
+    torch.testing.assert_close(made.probabilities(pixels), alone, rtol=1e-4, atol=1e-5)
 
 
 def test_the_card_says_which_way_the_permutation_goes(models: Path) -> None:
@@ -175,7 +191,8 @@ def test_the_folder_holds_no_weights_of_the_classifier(models: Path) -> None:
 @torch.no_grad()
 def test_a_snapshot_is_the_state_after_its_epoch(models: Path) -> None:
     pixels = torch.rand(3, 3, 16, 16)
-    final, first, last = (_load(models, epoch)(pixels) for epoch in (None, 1, 2))
+    assert refine.snapshots(models / "refine") == [1, 2]
+    final, first, last = (_load(models, epoch).probabilities(pixels) for epoch in (None, 1, 2))
     assert torch.equal(final, last)
     assert not torch.allclose(final, first, atol=1e-3)
 

@@ -33,11 +33,13 @@ class Defense(nn.Module):
         title: what it is called in tables and pictures.
         regime: the data that it needs.
         changes_classifier: whether weights of the classifier differ from those that it was given.
+        classifier: the one inside, which sees what the defense hands it.
     """
 
     title: ClassVar[str]
     regime: ClassVar[Regime]
     changes_classifier: ClassVar[bool] = False
+    classifier: Classifier
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Of each class, float32 [N, K]; pixels as in a call."""
@@ -63,11 +65,9 @@ class NoDefense(Defense):
 class Purifies(Protocol):
     """A defense that hands the classifier other images than it was given, which can be looked at.
 
-    Attributes:
-        classifier: that sees them.
+    Methods alone: Python 3.12 and later do not see a submodule, such as the classifier, where they look whether a
+    defense fits.
     """
-
-    classifier: Classifier
 
     def transformed(self, pixels: Tensor) -> Tensor:
         """The images instead, float32, same shape, in the values that the defense computes with."""
