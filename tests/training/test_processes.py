@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ from support import TINY_PARAMS, environment, run, run_stage, synthetic, tiny_pr
 from tiny import CPU, backdoor_params, classifier, defense, files_of, refine_params
 
 WORLD = 2
-PRELOADED = [f"refine.{name}" for name in ("training.backdoor", "training.refine", "models.architectures.resnet18")]
+PRELOADED = ["refine.backdoor.train", "refine.defenses.refine.training.train", "refine.architectures.resnet18"]
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(PRELOADED)
+assert all(util.find_spec(name) for name in PRELOADED), "what cannot be preloaded is passed over in silence"
 
 Task = BackdoorTask | EncoderTask | RefineTask
 
