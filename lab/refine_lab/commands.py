@@ -1,0 +1,81 @@
+"""The lab's commands, which `refine` takes from the entry points `refine.commands`.
+
+Each one imports its work when it is called, so that `refine --help` loads neither DVC nor torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("preset")
+@click.option("--variant", default="default", show_default=True, help="One word for what is special about the run.")
+def record(preset: str, variant: str) -> None:
+    """Record the finished run of this checkout in metrics/runs, with each of its defenses.
+
+    PRESET is the file of presets/ that params.yaml was made from. What is recorded has to be what the parameters say:
+    it is refused where `dvc status` reports a change, or where code is not committed.
+    """
+    from refine_lab.recording.record import record_all
+    from refine_lab.runs.recorded import HOME
+
+    _log()
+    for folder in record_all(Path(), HOME, preset, variant):
+        click.echo(folder)
+
+
+@click.command("run-list")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("attacks", nargs=-1, metavar="[ATTACK]...")
+@click.option("--commit", is_flag=True, help="Commit each run when it ends.")
+def run_list(file: Path, attacks: tuple[str, ...], commit: bool) -> None:
+    """Compute and record a list of runs, each one once.
+
+    FILE is the list, such as experiments/attacks.yaml; without an ATTACK all of its runs are computed. They happen in
+    clones of the last commit, so that this checkout stays free. A run that was interrupted goes on when the same
+    command is typed again; one that fails does not stop the others.
+    """
+    from refine_lab.lists.compute import compute
+    from refine_lab.lists.rows import read_rows
+
+    _log()
+    compute(read_rows(file), attacks, commit, Path.cwd())
+
+
+@click.command()
+@click.argument("pages", nargs=-1, required=True, metavar="PAGE...", type=click.Path(path_type=Path))
+def fill(pages: tuple[Path, ...]) -> None:
+    """Fill the tables of pages, metrics/runs.csv and docs/runs.svg from recorded runs.
+
+    PAGE is a file such as docs/attacks.md.
+    """
+    from refine_lab.pages import fill as filling
+    from refine_lab.pages import overview
+
+    filling.fill([*pages], Path.cwd())
+    overview.write(Path.cwd())
+
+
+@click.command()
+def page() -> None:
+    """Set up the page of `dvc plots` so that it draws without a network; once in a checkout is enough."""
+    from refine_lab.plot_page import install
+
+    click.echo(f"{install(Path.cwd())}: `dvc plots show` draws without a network now")
+
+
+@click.command()
+def difference() -> None:
+    """Compare the finished run with the committed one, and name the files that it changed."""
+    from refine_lab.difference import report
+
+    click.echo(report(Path()), nl=False)
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

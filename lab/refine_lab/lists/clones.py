@@ -1,0 +1,102 @@
+"""Clones of the project's last commit in `.rows`, where runs are computed while the checkout stays as it is.
+
+.rows/1, 2, ...    each used by one process at a time, for one run after the other; they share the project's cache
+.rows/RUN          of a run that must not find anything in a cache; it goes when the run is recorded
+.rows/locks        a file for each clone, each run and the project's index; a process that holds one has locked it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from refine.core.files import new_folder
+from refine.training.checkpoint import FOLDER as SCRATCH
+from refine_lab.projects import git
+
+HOME = Path(".rows")
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A clone that this process holds.
+
+    Attributes:
+        folder: its root.
+        lock: descriptor of the lock; a command that inherits it keeps the clone locked when this process is killed.
+    """
+
+    folder: Path
+    lock: int
+
+
+@contextmanager
+def lock(project: Path, name: str, wait: bool = False) -> Iterator[int | None]:
+    """Holds the lock of that name; descriptor of its file, or None where another process holds it."""
+    path = project / HOME / "locks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+            return
+        yield file.fileno()
+
+
+@contextmanager
+def shared(project: Path) -> Iterator[Clone]:
+    """The first clone that no other process uses.
+
+    It shares the project's cache and its checkpoints, so that an interrupted training goes on whichever clone it began
+    in.
+    """
+    for number in itertools.count(1):
+        with lock(project, str(number)) as held:
+            if held is not None:
+                folder = project / HOME / str(number)
+                with Repo(str(project)) as repo:
+                    _prepare(project, folder, Path(repo.cache.local_cache_dir))
+                _share_checkpoints(project, folder)
+                yield Clone(folder, held)
+                return
+
+
+@contextmanager
+def alone(project: Path, run: str, held: int) -> Iterator[Clone]:
+    """A clone for one run, with a cache of its own; it stays where the block ends with an error.
+
+    Args:
+        project: root of the project.
+        run: its name.
+        held: the lock of that name, which the caller holds.
+    """
+    folder = project / HOME / run
+    _prepare(project, folder, folder / ".dvc/cache")
+    yield Clone(folder, held)
+    shutil.rmtree(folder)
+
+
+def _prepare(project: Path, folder: Path, cache: Path) -> None:
+    """Brings a clone to the last commit; what git ignores stays as an earlier run left it."""
+    if not folder.is_dir():
+        with new_folder(folder) as part:
+            git(project, "clone", "--quiet", ".", str(part.resolve()))
+    for stale in (".git/index.lock", ".dvc/tmp/rwlock"):  # of a killed process: nobody else works here
+        (folder / stale).unlink(missing_ok=True)
+    git(folder, "fetch", "--quiet", str(project.resolve()), "HEAD")
+    git(folder, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD")
+    (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache.resolve()}\n", encoding="utf-8")
+
+
+def _share_checkpoints(project: Path, folder: Path) -> None:
+    (project / SCRATCH).mkdir(exist_ok=True)
+    if not (folder / SCRATCH).is_symlink():
+        (folder / SCRATCH).symlink_to((project / SCRATCH).resolve())

@@ -1,0 +1,98 @@
+"""Lists of runs: the content of a file of `experiments`."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from refine.core.errors import UserError
+from refine.core.params import Section, sentence
+from refine.core.yaml12 import load, shown
+from refine.defending.params import STAGE_OF_ITS_OWN
+from refine_lab.lists.machine import check_machine
+
+
+class Row(Section):
+    """One run.
+
+    Attributes:
+        attack: its name.
+        defense: its name.
+        variant: one word for what is special about it.
+        seed: of all sections that have one.
+        changes: parameters that depart from the preset, by their dotted names.
+        machine: settings of the machine that the run is computed with, `REFINE_*` or those of `INSTRUCTIONS`. All
+            stages of such a run are computed, none comes from the cache, where equal parameters count as equal runs.
+        why: the reason, for the reader of the table.
+    """
+
+    attack: str
+    defense: str = STAGE_OF_ITS_OWN
+    variant: str = "default"
+    seed: int = 1
+    changes: dict[str, Any] = Field(default={})
+    machine: dict[str, int | str] = Field(default={})
+    why: str = ""
+
+    @field_validator("machine")
+    @classmethod
+    def _known(cls, given: dict[str, int | str]) -> dict[str, int | str]:
+        check_machine(given)
+        return given
+
+    def params(self, preset: dict[str, Any]) -> dict[str, Any]:
+        """The parameters of the run, a whole file.
+
+        Raises:
+            UserError: a change goes below what is no mapping.
+        """
+        params = copy.deepcopy(preset)
+        params["poison_dataset"]["attack"]["name"] = self.attack
+        if self.defense != STAGE_OF_ITS_OWN:
+            params["defenses"] = [self.defense]
+        for section in params.values():
+            if isinstance(section, dict) and "seed" in section:
+                section["seed"] = self.seed
+        for name, value in self.changes.items():
+            _set(params, name, value)
+        return params
+
+
+class Rows(Section):
+    """A list of runs.
+
+    Attributes:
+        preset: that they depart from, a file of `presets`.
+        rows: the runs, in the order in which they are computed and shown.
+    """
+
+    preset: str
+    rows: Annotated[list[Row], Field(min_length=1)]
+
+
+def read_rows(path: Path) -> Rows:
+    """Reads a list of runs.
+
+    Raises:
+        UserError: it is missing, cannot be read or is not a list of runs.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is no list of runs; `ls experiments` shows those there are")
+    try:
+        return Rows.model_validate(load(path))
+    except ValidationError as error:
+        raise UserError(f"{path} is no list of runs: {sentence('list', error)}") from None
+
+
+def _set(params: dict[str, Any], name: str, value: Any) -> None:
+    """Sets a parameter by its dotted name."""
+    *parents, last = name.split(".")
+    inner = params
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{name} cannot be changed, because {parent} is {shown(inner)}; give {parent} as a whole")
+    inner[last] = value

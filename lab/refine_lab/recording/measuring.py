@@ -1,0 +1,56 @@
+"""Measuring a system on the test images of a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from refine.core.params import ParamsFile
+from refine.defending.protocol.defense import Defense
+from refine.evaluation.answers import answers, probabilities
+from refine.evaluation.metrics import Answers
+from refine.evaluation.params import EvaluateParams
+from refine.evaluation.test_sets import TestSets
+from refine.models.device import Compute, compute
+from refine.shards.reading.reader import read_split
+from refine_lab.projects import PARAMS, RAW, TRIGGERED
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Test images, and what is needed to put them to a system.
+
+    Attributes:
+        tests: clean and triggered images.
+        batch_size: images per forward pass.
+        compute: device and threads.
+    """
+
+    tests: TestSets
+    batch_size: int
+    compute: Compute
+
+    def answers(self, system: Defense) -> Answers:
+        """The answers of a system to all images."""
+        return answers(self._ready(system), self.tests, self.batch_size, self.compute)
+
+    def to_triggered(self, system: Defense) -> Tensor:
+        """The probabilities that it gives for the triggered images, float [M, K]."""
+        return probabilities(self._ready(system), self.tests.triggered, self.batch_size, self.compute)
+
+    def _ready(self, system: Defense) -> Defense:
+        return system.eval().to(self.compute.device)
+
+
+def bench(project: Path) -> Bench:
+    """The test images of a finished run, measured as its stage does.
+
+    Raises:
+        UserError: they are damaged or missing.
+    """
+    _, test = RAW
+    params = ParamsFile(project / PARAMS).section("evaluate", EvaluateParams)
+    tests = TestSets(read_split(project / test), read_split(project / TRIGGERED))
+    return Bench(tests, params.batch_size, compute())

@@ -1,0 +1,84 @@
+"""Parameters files of runs: what of them counts, and what differs between two of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from refine.core.params import ParamsFile
+from refine.defending.params import STAGE_OF_ITS_OWN
+
+IN_THE_NAME = ("poison_dataset.attack.name", "defenses")
+"""Parameters that the name of a run shows, besides its seeds."""
+
+_ABSENT = object()
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """All sections of a parameters file, read by the same rules as in the stages.
+
+    Raises:
+        UserError: it cannot be read, or has an unknown section.
+    """
+    return dict(ParamsFile(path).content)
+
+
+def attack_of(params: dict[str, Any]) -> str:
+    """The name of the attack."""
+    return str(params["poison_dataset"]["attack"]["name"])
+
+
+def effective(params: dict[str, Any], defense: str) -> dict[str, Any]:
+    """The part of a parameters file that a run with one of its defenses depends on.
+
+    Settings of other sources, attacks and defenses are left out, and so are sections of other defenses' stages. A
+    missing entry means defaults, as an empty one does.
+    """
+    kept = {
+        **params,
+        "sources": _entry(params["sources"], params["download"]["source"]),
+        "attacks": _entry(params["attacks"], attack_of(params)),
+        "defense_settings": _entry(params["defense_settings"], defense),
+    }
+    unused = ["train_refine"]
+    if defense == STAGE_OF_ITS_OWN:
+        unused = ["defense_data", "defense_settings"]
+    return {name: content for name, content in kept.items() if name not in ("defenses", *unused)}
+
+
+def seeds(params: dict[str, Any], defense: str) -> dict[str, int]:
+    """The seed of each section that has one and that a run with this defense depends on."""
+    return {
+        name: content["seed"]
+        for name, content in effective(params, defense).items()
+        if isinstance(content, dict) and "seed" in content
+    }
+
+
+def same_experiment(params: dict[str, Any], other: dict[str, Any], defense: str) -> bool:
+    """Whether runs with this defense differ in their seeds alone."""
+    return _without_seeds(params, defense) == _without_seeds(other, defense)
+
+
+def changes(preset: dict[str, Any], params: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Parameters that differ, by their dotted names; None for those that only the preset has."""
+    found: dict[str, Any] = {}
+    for key in sorted(preset.keys() | params.keys()):
+        name, before, after = f"{above}{key}", preset.get(key, _ABSENT), params.get(key, _ABSENT)
+        if before == after:
+            continue
+        there = [each for each in (before, after) if each is not _ABSENT]
+        if all(isinstance(each, dict) for each in there) and any(there):
+            found |= changes(preset.get(key, {}), params.get(key, {}), f"{name}.")
+        else:
+            found[name] = None if after is _ABSENT else after
+    return found
+
+
+def _entry(room: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    return {name: (room or {}).get(name) or {}}
+
+
+def _without_seeds(params: dict[str, Any], defense: str) -> dict[str, Any]:
+    sections = effective(params, defense)
+    return sections | {name: {**sections[name], "seed": None} for name in seeds(params, defense)}

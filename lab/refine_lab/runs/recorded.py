@@ -1,0 +1,106 @@
+"""Recorded runs: folders that git tracks, one for each defense of a finished run.
+
+metrics/runs/DATASET-PRESET-ATTACK-DEFENSE-VARIANT-sSEED/
+    params.yaml         of the run
+    no_defense.json     figures of the classifier as it is
+    DEFENSE.json        figures of the defended classifier
+    diagnostics.json    further figures of both
+    run.json            what differs from the preset, the commit, and the runtime record of each stage
+    preview.png         what the attack does to images
+    gallery.png         what is answered to images, and what a defense that transforms them makes of them
+    features.png        what the classifier makes of them, before and after such a defense
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from refine.core.documents import read_document
+from refine.core.errors import UserError
+from refine.core.files import read_json
+from refine_lab.runs.parameters import read_params, same_experiment
+from refine_lab.runs.record import OnTriggered, Record
+from refine_lab.systems import BARE
+
+HOME = Path("metrics/runs")
+RECORD = "run.json"
+DIAGNOSTICS = "diagnostics.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recorded run.
+
+    Attributes:
+        folder: where it lies.
+        record: content of `run.json`.
+        figures: content of the metrics file of each system, by its name: without defense, then defended.
+        diagnostics: content of `diagnostics.json`.
+    """
+
+    folder: Path
+    record: Record
+    figures: dict[str, dict[str, Any]]
+    diagnostics: dict[str, Any]
+
+    @property
+    def defense(self) -> str:
+        """Its name."""
+        return self.record.name.defense
+
+    @property
+    def before(self) -> dict[str, Any]:
+        """Figures of the classifier as it is."""
+        return self.figures[BARE]
+
+    @property
+    def after(self) -> dict[str, Any]:
+        """Figures of the defended classifier."""
+        return self.figures[self.defense]
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """Content of `params.yaml`."""
+        return read_params(self.folder / "params.yaml")
+
+    def figure(self, system: str, name: str) -> float | None:
+        """A figure of one system, by its name in the metrics file, or `asr_floor_triggered`; None where unknown."""
+        if name == "asr_floor_triggered":
+            answers = self._clean(system)
+            return answers.asr_floor_triggered if answers else None
+        value: float | None = self.figures[system].get(name)
+        return value
+
+    def _clean(self, system: str) -> OnTriggered | None:
+        clean = self.record.clean
+        if clean is None:
+            return None
+        return clean.no_defense if system == BARE else clean.defended
+
+
+def read_all(home: Path) -> dict[str, Run]:
+    """All recorded runs by their names.
+
+    Raises:
+        UserError: a folder is damaged, or holds another run than its name says.
+    """
+    folders = sorted(path for path in home.glob("[!.]*") if path.is_dir())  # a dot: one that is being written
+    return {folder.name: _read(folder) for folder in folders}
+
+
+def of_experiment(runs: Iterable[Run], params: dict[str, Any], defense: str) -> list[Run]:
+    """The runs with this defense and these parameters, a whole file, but for their seed."""
+    return [each for each in runs if each.defense == defense and same_experiment(each.params, params, defense)]
+
+
+def _read(folder: Path) -> Run:
+    remedy = f"restore it by `git checkout {folder}`, or remove the folder and record the run again"
+    record = read_document(folder / RECORD, Record, remedy)
+    if str(record.name) != folder.name:
+        raise UserError(f"{folder} holds the run {record.name}; {remedy}")
+    figures = {system: read_json(folder / f"{system}.json", remedy) for system in (BARE, record.name.defense)}
+    return Run(folder, record, figures, read_json(folder / DIAGNOSTICS, remedy))
