@@ -26,7 +26,9 @@ STAGES = (
     f"evaluate-defense@{FURTHER}",
 )
 OWN = {"data/own/images", "data/own/attack"}
-FOR_TRAINING = {f"train-defense@{FURTHER}": ("src/refine/core/progress.py", "src/refine/shards/", "src/refine/training/")}
+FOR_TRAINING = {
+    f"train-defense@{FURTHER}": ("src/refine/core/progress.py", "src/refine/shards/", "src/refine/training/")
+}
 """Rooms that a stage declares for defenses that are trained on images, so that adding one changes no `dvc.yaml`."""
 UNREAD = {f"give-data@{FURTHER}": {"data/raw/train", "data/poisoned/train"}}
 """Images that defenses with another data regime are given."""
