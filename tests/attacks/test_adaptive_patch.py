@@ -153,10 +153,12 @@ def test_the_defaults_are_those_for_resnet_18() -> None:
 
 def test_more_images_than_there_are_is_refused() -> None:
     made = ready("adaptive_patch", 32, rate=0.5, cover_rate=0.6)
-    with pytest.raises(UserError, match="5 poisoned and 6 cover images are more than the 10 there are; lower attacks"):
+    with pytest.raises(
+        UserError, match="5 poisoned and 6 cover images are more than the 10 training images; lower attacks"
+    ):
         made.choose(torch.zeros(10, dtype=torch.int64), torch.Generator())
 
 
 def test_images_that_are_too_small_for_the_parts_are_refused() -> None:
-    with pytest.raises(UserError, match="images of 7 pixels; give images of 8 or more"):
+    with pytest.raises(UserError, match="images of 7 pixels; use images of 8 pixels or more"):
         adaptive_patch.Attack(adaptive_patch.Params(), Setting(10, 7))

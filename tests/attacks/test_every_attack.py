@@ -293,7 +293,7 @@ def test_an_attack_is_a_pure_function_of_its_settings_and_tensors(
 @pytest.mark.parametrize("name", [name for name in ATTACKS if "target" in _params(name).model_fields])
 def test_a_target_that_is_no_class_is_refused(name: str) -> None:
     attack(name, _in_memory(60, 3, 32, 0), target=2)
-    with pytest.raises(UserError, match="target 3 is no class of this data set; choose one from 0 to 2"):
+    with pytest.raises(UserError, match="target 3 is not a class of this data set; choose one from 0 to 2"):
         attack(name, _in_memory(60, 3, 32, 0), target=3)
 
 

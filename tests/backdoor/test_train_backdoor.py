@@ -73,7 +73,7 @@ def test_a_network_that_wants_to_see_images_first_is_shown_a_batch_of_them(data:
     batches = batches_of(training_set(data.poisoned_train)[0], params.recipe, CPU)
     again = classifiers.build(Architecture(name="airbench", width=WIDTH), 3, _normalization(data), "a test")
     assert isinstance(again.network, Airbench)
-    again.network.begin(again.normalize(next(iter(batches.epoch(params.seed))).pixels))
+    again.network.init_from_data(again.normalize(next(iter(batches.epoch(params.seed))).pixels))
     assert torch.equal(network.whiten.weight, again.network.whiten.weight)
 
 
