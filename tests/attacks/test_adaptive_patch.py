@@ -31,7 +31,7 @@ def _blended_slowly(image: Tensor, part: Tensor, opacity: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("act", ["poison", "cover"])
-def test_training_image_number_i_carries_part_i_mod_4(act: str) -> None:
+def test_training_image_i_has_patch_i_mod_4(act: str) -> None:
     images, _ = synthetic(9, side=32)
     made = ready("adaptive_patch", 32)
     order = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 103])
@@ -41,7 +41,7 @@ def test_training_image_number_i_carries_part_i_mod_4(act: str) -> None:
         assert is_nearest(result, exact)
 
 
-def test_test_images_carry_parts_1_and_0_opaque_and_0_above() -> None:
+def test_test_images_have_patches_1_and_0_opaque_and_0_on_top() -> None:
     images, _ = synthetic(5, side=32)
     made = ready("adaptive_patch", 32)
     bands, corners = made.tensors["parts"][:2]

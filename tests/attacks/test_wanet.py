@@ -85,7 +85,7 @@ def test_the_released_variant_jitters_each_pixel_and_has_no_noise_samples() -> N
     assert len(made.choose(torch.arange(1_000) % 10, torch.Generator()).cover) == 0
 
 
-def test_a_variant_says_what_is_left_out_and_nothing_else() -> None:
+def test_a_variant_only_changes_defaults() -> None:
     named = wanet.Params.model_validate({"variant": "released", "k": 8, "strength": 0.7})
     assert (named.k, named.strength, named.noise_ratio) == (8, 0.7, 0.0)
     assert wanet.Params.model_validate({"variant": "paper"}) == wanet.Params()
