@@ -250,7 +250,7 @@ def test_initial_weights_that_cannot_be_used_are_refused(data: Poisoned, tmp_pat
     assert not (tmp_path / "backdoor").exists()
 
 
-def test_an_unknown_network_is_told_with_its_parameter(data: Poisoned, tmp_path: Path) -> None:
+def test_an_unknown_network_is_refused_with_its_parameter(data: Poisoned, tmp_path: Path) -> None:
     params = backdoor_params()
     params = params.model_copy(update={"network": params.network.model_copy(update={"name": "vgg"})})
     with pytest.raises(UserError, match=r"train_backdoor\.network\.name: 'vgg' is not known"):
