@@ -134,7 +134,7 @@ class _Authors:
     def put(self, name: str, content: object) -> None:
         (self.files / name).write_bytes(pickle.dumps(content, protocol=3))
 
-    def described(self, batch: cifar.Batch) -> cifar.Batch:
+    def described(self, batch: cifar.BatchFile) -> cifar.BatchFile:
         data = (self.files / batch.name).read_bytes()
         return replace(
             batch, size=len(data), md5=hashlib.md5(data).hexdigest(), sha256=hashlib.sha256(data).hexdigest()

@@ -39,7 +39,7 @@ ARCHIVE = Remote(
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchFile:
     """A batch file: its name, size in bytes, MD5 and SHA-256."""
 
     name: str
@@ -49,31 +49,31 @@ class Batch:
 
 
 TRAIN = (
-    Batch(
+    BatchFile(
         "data_batch_1",
         31_035_704,
         "c99cafc152244af753f735de768cd75f",
         "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
     ),
-    Batch(
+    BatchFile(
         "data_batch_2",
         31_035_320,
         "d4bba439e000b95fd0a9bffe97cbabec",
         "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
     ),
-    Batch(
+    BatchFile(
         "data_batch_3",
         31_035_999,
         "54ebc095f3ab1f0389bbae665268c751",
         "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
     ),
-    Batch(
+    BatchFile(
         "data_batch_4",
         31_035_696,
         "634d18415352ddfa80567beed471001a",
         "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
     ),
-    Batch(
+    BatchFile(
         "data_batch_5",
         31_035_623,
         "482c414d41f54cd18b22e5b47cb7c3cb",
@@ -81,7 +81,7 @@ TRAIN = (
     ),
 )
 TEST = (
-    Batch(
+    BatchFile(
         "test_batch",
         31_035_526,
         "40351d587109b95175f43aff81a1287e",
@@ -149,7 +149,7 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def samples(files: dict[str, bytes], batches: tuple[Batch, ...]) -> Iterator[Sample]:
+def samples(files: dict[str, bytes], batches: tuple[BatchFile, ...]) -> Iterator[Sample]:
     """Yields the images of some batch files in order; keys and source indices count from 0."""
     key = 0
     for batch in batches:
