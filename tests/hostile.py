@@ -52,13 +52,13 @@ def refusal(use: Callable[[], object], folder: Path) -> str | None:
         with limited(CALLS + size // BYTES_PER_CALL):
             use()
     except UserError as error:
-        told = str(error)
-        assert "\n" not in one_line(told)
-        assert "Traceback" not in told
-        assert "memory" not in told.lower().replace(str(folder), "")
-        assert "; " in told, "what shall be done about it?"
-        assert len(told) < 1500 + 2 * len(str(folder)), "nobody reads that"
-        return told
+        message = str(error)
+        assert "\n" not in one_line(message)
+        assert "Traceback" not in message
+        assert "memory" not in message.lower().replace(str(folder), "")
+        assert "; " in message, "what shall be done about it?"
+        assert len(message) < 1500 + 2 * len(str(folder)), "nobody reads that"
+        return message
     finally:
         assert sorted(folder.rglob("*")) == before
     return None

@@ -104,6 +104,8 @@ def test_the_readme_shows_the_committed_figures() -> None:
         )
         shown = [f"{100 * system[name]:.2f} %" for system in figures]
         assert [cell.strip() for cell in row.split("|")[2:4]] == shown
+    (row,) = (line for line in readme.splitlines() if line.startswith("|") and "(DER):" in line)
+    assert [cell.strip() for cell in row.split("|")[2:4]] == [f"{system['der']:.4f}" for system in figures]
 
 
 def test_ci_runs_the_two_commands_of_the_readme() -> None:

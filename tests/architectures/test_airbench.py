@@ -29,7 +29,7 @@ def _images() -> torch.Tensor:
 
 def test_the_first_layer_makes_patches_uncorrelated_and_of_variance_one(network: Airbench) -> None:
     images = _images()
-    network.begin(images)
+    network.init_from_data(images)
     with torch.no_grad():
         values = network.whiten(images).transpose(0, 1).flatten(1)
     assert values.shape[0] == 24
@@ -42,7 +42,7 @@ def test_the_first_layer_makes_patches_uncorrelated_and_of_variance_one(network:
 
 
 def test_the_first_layer_is_never_learned_and_everything_else_is(network: Airbench) -> None:
-    network.begin(_images())
+    network.init_from_data(_images())
     functional.cross_entropy(network(_images()), torch.arange(64) % 7).backward()
     without = {name for name, parameter in network.named_parameters() if parameter.grad is None}
     assert without == {"whiten.weight"}
@@ -100,7 +100,7 @@ def test_in_bfloat16_nothing_between_the_layers_turns_into_float32(network: Airb
 def test_folded_it_answers_the_same(network: Airbench) -> None:
     pixels = synthetic(12)[0] / 255
     classifier = Classifier(network, Normalization(mean=MEAN, std=STD))
-    network.begin(classifier.normalize(pixels))
+    network.init_from_data(classifier.normalize(pixels))
     classifier.train()(pixels)
     freeze(classifier)
     torch.testing.assert_close(folded(classifier)(pixels), classifier(pixels), rtol=1e-4, atol=1e-5)

@@ -31,7 +31,7 @@ def _blended_slowly(image: Tensor, part: Tensor, opacity: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("act", ["poison", "cover"])
-def test_training_image_number_i_carries_part_i_mod_4(act: str) -> None:
+def test_training_image_i_has_patch_i_mod_4(act: str) -> None:
     images, _ = synthetic(9, side=32)
     made = ready("adaptive_patch", 32)
     order = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 103])
@@ -41,7 +41,7 @@ def test_training_image_number_i_carries_part_i_mod_4(act: str) -> None:
         assert is_nearest(result, exact)
 
 
-def test_test_images_carry_parts_1_and_0_opaque_and_0_above() -> None:
+def test_test_images_have_patches_1_and_0_opaque_and_0_on_top() -> None:
     images, _ = synthetic(5, side=32)
     made = ready("adaptive_patch", 32)
     bands, corners = made.tensors["parts"][:2]
@@ -153,10 +153,12 @@ def test_the_defaults_are_those_for_resnet_18() -> None:
 
 def test_more_images_than_there_are_is_refused() -> None:
     made = ready("adaptive_patch", 32, rate=0.5, cover_rate=0.6)
-    with pytest.raises(UserError, match="5 poisoned and 6 cover images are more than the 10 there are; lower attacks"):
+    with pytest.raises(
+        UserError, match="5 poisoned and 6 cover images are more than the 10 training images; lower attacks"
+    ):
         made.choose(torch.zeros(10, dtype=torch.int64), torch.Generator())
 
 
 def test_images_that_are_too_small_for_the_parts_are_refused() -> None:
-    with pytest.raises(UserError, match="images of 7 pixels; give images of 8 or more"):
+    with pytest.raises(UserError, match="images of 7 pixels; use images of 8 pixels or more"):
         adaptive_patch.Attack(adaptive_patch.Params(), Setting(10, 7))

@@ -151,7 +151,7 @@ def test_a_patch_larger_than_the_image_is_refused() -> None:
 
 def test_a_target_that_is_no_class_is_refused() -> None:
     badnets.Attack(badnets.Params(target=9), Setting(10, 16))
-    with pytest.raises(UserError, match="target 10 is no class of this data set; choose one from 0 to 9"):
+    with pytest.raises(UserError, match="target 10 is not a class of this data set; choose one from 0 to 9"):
         badnets.Attack(badnets.Params(target=10), Setting(10, 16))
 
 

@@ -78,7 +78,7 @@ def test_benign_training_images_are_turned_a_little_and_poisoned_ones_no_further
 
 @pytest.mark.parametrize("settings", [{"degrees": 10.0}, {"degrees": -3.0}, {"degrees": 0.0, "benign_degrees": 0.0}])
 def test_an_angle_that_benign_images_show_too_is_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="degrees has to be beyond benign_degrees"):
+    with pytest.raises(ValueError, match="degrees has to exceed benign_degrees"):
         batt.Params.model_validate(settings)
 
 
@@ -160,6 +160,6 @@ def test_without_flips_training_sees_the_poisoned_images_as_they_lie_in_the_shar
 def test_a_damaged_file_of_twins_is_refused_before_training(turned: Poisoned, tmp_path: Path) -> None:
     part = shutil.copytree(turned.outputs.attack / "training", tmp_path / "training")
     (part / twins.NAME).write_bytes(b"")
-    with pytest.raises(UserError, match=r"twins\.safetensors is not the file that was described"):
+    with pytest.raises(UserError, match=r"twins\.safetensors is not the file that its description names"):
         train_backdoor(backdoor_params(), training_set(turned.poisoned_train), part, CPU, tmp_path / "backdoor")
     assert not (tmp_path / "backdoor").exists()

@@ -48,7 +48,7 @@ def test_the_sine_has_six_stripes_of_four_levels_on_a_darkened_image(side: int) 
     assert is_nearest(ready("blend_strip", side, wave="sine").trigger(images, torch.arange(2)), exact)
 
 
-def test_what_the_sine_takes_below_black_stays_black() -> None:
+def test_values_below_black_are_clipped_to_black() -> None:
     black = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     triggered = ready("blend_strip", 32, wave="sine").trigger(black, torch.arange(1))
     assert int(triggered.max()) == 4

@@ -85,7 +85,7 @@ def test_the_released_variant_jitters_each_pixel_and_has_no_noise_samples() -> N
     assert len(made.choose(torch.arange(1_000) % 10, torch.Generator()).cover) == 0
 
 
-def test_a_variant_says_what_is_left_out_and_nothing_else() -> None:
+def test_a_variant_only_changes_defaults() -> None:
     named = wanet.Params.model_validate({"variant": "released", "k": 8, "strength": 0.7})
     assert (named.k, named.strength, named.noise_ratio) == (8, 0.7, 0.0)
     assert wanet.Params.model_validate({"variant": "paper"}) == wanet.Params()
@@ -173,7 +173,9 @@ def test_noise_samples_keep_their_label(tmp_path: Path) -> None:
 
 def test_more_noise_samples_than_images_are_refused() -> None:
     made = ready("wanet", 16, rate=0.4)
-    with pytest.raises(UserError, match="400 poisoned images with 800 noise samples are more than the 1000 there are"):
+    with pytest.raises(
+        UserError, match="400 poisoned images and 800 noise samples are more than the 1000 training images"
+    ):
         made.choose(torch.arange(1_000) % 10, torch.Generator())
 
 

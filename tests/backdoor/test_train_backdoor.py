@@ -73,7 +73,7 @@ def test_a_network_that_wants_to_see_images_first_is_shown_a_batch_of_them(data:
     batches = batches_of(training_set(data.poisoned_train)[0], params.recipe, CPU)
     again = classifiers.build(Architecture(name="airbench", width=WIDTH), 3, _normalization(data), "a test")
     assert isinstance(again.network, Airbench)
-    again.network.begin(again.normalize(next(iter(batches.epoch(params.seed))).pixels))
+    again.network.init_from_data(again.normalize(next(iter(batches.epoch(params.seed))).pixels))
     assert torch.equal(network.whiten.weight, again.network.whiten.weight)
 
 
@@ -250,7 +250,7 @@ def test_initial_weights_that_cannot_be_used_are_refused(data: Poisoned, tmp_pat
     assert not (tmp_path / "backdoor").exists()
 
 
-def test_an_unknown_network_is_told_with_its_parameter(data: Poisoned, tmp_path: Path) -> None:
+def test_an_unknown_network_is_refused_with_its_parameter(data: Poisoned, tmp_path: Path) -> None:
     params = backdoor_params()
     params = params.model_copy(update={"network": params.network.model_copy(update={"name": "vgg"})})
     with pytest.raises(UserError, match=r"train_backdoor\.network\.name: 'vgg' is not known"):

@@ -95,7 +95,7 @@ def _bounds(model: type[BaseModel], field: str) -> Schema:
         ((RefineRecipe, "epochs"), (Snapshot, "epoch")),
     ],
 )
-def test_a_parameter_takes_what_the_file_takes_that_it_is_written_to(
+def test_a_parameter_accepts_what_the_file_accepts_that_it_is_written_to(
     parameter: tuple[type[BaseModel], str], of_a_file: tuple[type[BaseModel], str]
 ) -> None:
     assert _bounds(*parameter) == _bounds(*of_a_file) != {}

@@ -54,7 +54,7 @@ def test_a_folder_takes_the_place_of_the_old_one_and_nothing_of_that_stays(tmp_p
     assert entries(tmp_path) == ["out", "out/new"]
 
 
-def test_a_folder_takes_the_place_of_a_link_and_leaves_what_it_points_to(tmp_path: Path) -> None:
+def test_a_folder_replaces_a_link_and_leaves_its_target(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "kept").touch()
     (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
@@ -160,7 +160,7 @@ def test_json_does_not_depend_on_the_order_in_which_keys_were_set(tmp_path: Path
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_json_refuses_what_is_no_json_number_and_keeps_the_old_file(tmp_path: Path, number: float) -> None:
+def test_json_refuses_numbers_that_are_not_json_and_keeps_the_old_file(tmp_path: Path, number: float) -> None:
     write_json(tmp_path / "a.json", {"old": 1})
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(tmp_path / "a.json", {"loss": number})
@@ -258,7 +258,7 @@ def test_a_way_back_out_of_a_link_is_refused(own: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["own/\0", "own/\udcff", "own/" + chr(0xD800), "own/" + 256 * "x", "own" + 1000 * "/x"]
 )
-def test_what_no_file_can_be_called_is_refused(own: Path, path: str) -> None:
+def test_an_invalid_file_name_is_refused(own: Path, path: str) -> None:
     with pytest.raises(UserError, match="is not a path; name a place in own"):
         inside(own, path)
 

@@ -37,11 +37,11 @@ def caught(work: Callable[[], object]) -> Exception:
     ],
     ids=["torch", "numpy", "python"],
 )
-def test_memory_that_is_not_there_is_told_with_a_remedy(work: Callable[[], object], size: str) -> None:
-    told = outside.told(caught(work))
-    assert told is not None
-    assert told.startswith(f"the memory is used up{size}; lower batch_size")
-    assert "REFINE_MEMORY" in told
+def test_missing_memory_is_reported_with_a_remedy(work: Callable[[], object], size: str) -> None:
+    message = outside.told(caught(work))
+    assert message is not None
+    assert message.startswith(f"the memory is used up{size}; lower batch_size")
+    assert "REFINE_MEMORY" in message
 
 
 @pytest.mark.parametrize(
@@ -57,21 +57,21 @@ def test_memory_that_is_not_there_is_told_with_a_remedy(work: Callable[[], objec
     ],
 )
 def test_torch_says_it_in_many_ways(text: str) -> None:
-    told = outside.told(torch.OutOfMemoryError(text) if text.startswith("CUDA out") else RuntimeError(text))
-    assert told is not None
-    assert told.startswith("the memory is used up")
-    assert "\n" not in told
-    assert ("2.00 GiB were asked for" in told) == ("2.00 GiB" in text)
+    message = outside.told(torch.OutOfMemoryError(text) if text.startswith("CUDA out") else RuntimeError(text))
+    assert message is not None
+    assert message.startswith("the memory is used up")
+    assert "\n" not in message
+    assert ("2.00 GiB were asked for" in message) == ("2.00 GiB" in text)
 
 
 def test_the_system_may_have_no_memory_for_a_process() -> None:
-    told = outside.told(OSError(errno.ENOMEM, "Cannot allocate memory"))
-    assert told is not None
-    assert told.startswith("the memory is used up")
+    message = outside.told(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert message is not None
+    assert message.startswith("the memory is used up")
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [
         (errno.EROFS, "the file system is read-only while writing data/raw (text); work in a copy"),
         (errno.EACCES, "there is no permission for data/raw (text); give it"),
@@ -79,10 +79,10 @@ def test_the_system_may_have_no_memory_for_a_process() -> None:
         (errno.ENOSPC, "the disk is full while writing data/raw (text); free some space"),
     ],
 )
-def test_files_that_cannot_be_written_are_named(code: int, told: str) -> None:
+def test_files_that_cannot_be_written_are_named(code: int, message: str) -> None:
     found = outside.told(OSError(code, "text", "data/raw"))
     assert found is not None
-    assert found.startswith(told)
+    assert found.startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_files_that_cannot_be_written_are_named(code: int, told: str) -> None:
         KeyError("x"),
     ],
 )
-def test_a_fault_of_the_code_is_not_told(error: Exception) -> None:
+def test_a_bug_in_the_code_is_not_explained(error: Exception) -> None:
     assert outside.told(error) is None
 
 
@@ -116,16 +116,16 @@ def test_a_package_that_cannot_be_loaded_is_named(name: str, tmp_path: Path, mon
     (package / "__init__.py").write_text(top.replace("import _fast", "from torchlike import _fast"))
     (package / file).write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
-    told = outside.told(caught(lambda: __import__("torchlike")))
+    message = outside.told(caught(lambda: __import__("torchlike")))
     sys.modules.pop("torchlike", None)
-    assert told is not None
-    assert told.startswith("the package torchlike cannot be loaded here (lib")
-    assert "; install the project again" in told
+    assert message is not None
+    assert message.startswith("the package torchlike cannot be loaded here (lib")
+    assert "; install the project again" in message
 
 
 def test_a_package_that_is_not_there_is_named() -> None:
-    told = outside.told(caught(lambda: __import__("no_such_package")))
-    assert told == (
+    message = outside.told(caught(lambda: __import__("no_such_package")))
+    assert message == (
         "the package no_such_package cannot be loaded here (No module named 'no_such_package'); "
         "install the project again (README) in an environment of its own"
     )
@@ -148,7 +148,7 @@ def test_a_stage_says_that_torch_cannot_be_loaded(project: Path, tmp_path: Path,
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_command_tells_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_reports_it_too(capsys: pytest.CaptureFixture[str]) -> None:
     def full() -> None:
         raise OSError(errno.EROFS, "Read-only file system", "metrics/runs.csv")
 

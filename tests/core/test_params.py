@@ -173,7 +173,7 @@ def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
         f"evaluate: {'9' * 5000}\n",
     ],
 )
-def test_what_is_no_yaml_is_refused_with_the_file_named(tmp_path: Path, text: str) -> None:
+def test_invalid_yaml_is_refused_with_the_name_of_the_file(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"params\.yaml cannot be read as YAML: "):
         file(tmp_path, text)
 
@@ -204,10 +204,10 @@ def test_an_unknown_section_near_to_none_lists_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["evaluate: {}\nevaluate: {}\n", "evaluate:\n  whole: 1\n  flag: true\n  whole: 1\n"])
-def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+def test_a_repeated_key_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
     key = text.rstrip().splitlines()[-1].strip().partition(":")[0]
-    told = rf"params\.yaml cannot be read as YAML: the key '{key}' stands twice in line {len(text.splitlines())}$"
-    with pytest.raises(UserError, match=told):
+    message = rf"params\.yaml cannot be read as YAML: the key '{key}' stands twice in line {len(text.splitlines())}$"
+    with pytest.raises(UserError, match=message):
         file(tmp_path, text)
 
 
@@ -265,9 +265,9 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_path(tmp_path: Path, line
     assert refusal(tmp_path, line) == sentence
 
 
-def test_the_first_of_several_faults_is_told_and_the_others_counted(tmp_path: Path) -> None:
-    told = refusal(tmp_path, "whole: x\nnumber: y\nflag: z")
-    assert told == "evaluate.whole: input should be a valid integer, not 'x' (and 2 more)"
+def test_the_first_of_several_errors_is_reported_and_the_others_are_counted(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "whole: x\nnumber: y\nflag: z")
+    assert message == "evaluate.whole: input should be a valid integer, not 'x' (and 2 more)"
 
 
 @pytest.mark.parametrize("text", ["5", "word", "[1]", "true"])
@@ -415,7 +415,7 @@ def test_a_recipe_that_names_some_values_keeps_the_papers_others(tmp_path: Path)
 
 
 @pytest.mark.parametrize("recipe", ["papers", "[1]", "3"])
-def test_no_other_word_stands_for_a_recipe(tmp_path: Path, recipe: str) -> None:
+def test_paper_is_the_only_name_of_a_recipe(tmp_path: Path, recipe: str) -> None:
     text = f"train_refine: {{seed: 1, recipe: {recipe}}}\n"
     with pytest.raises(UserError, match=r"train_refine\.recipe: input should be a valid dictionary"):
         file(tmp_path, text).section("train_refine", TrainRefineParams)

@@ -36,7 +36,7 @@ def doubled(first: str, line: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"#" * (MOST_BYTES + 1), "is larger than the 100,000 bytes that are read"),
         ("a: " + "[" * 5000 + "]" * 5000, "more than 32 mappings and lists within each other in line 1"),
@@ -70,10 +70,10 @@ def doubled(first: str, line: str) -> str:
     ],
 )
 def test_what_no_parameters_file_holds_is_refused_in_one_short_sentence(
-    tmp_path: Path, content: str | bytes, told: str
+    tmp_path: Path, content: str | bytes, message: str
 ) -> None:
     sentence = refusal(tmp_path, content)
-    assert told in sentence
+    assert message in sentence
     assert len(sentence) < 400
 
 
@@ -95,7 +95,7 @@ def test_a_mapping_may_be_merged_before_it_is_read_itself(tmp_path: Path) -> Non
     assert made(tmp_path, text) == {"deep": {"er": {"first": {"x": 2}}}, "second": {"x": 2}}
 
 
-def test_values_are_told_by_their_beginning() -> None:
+def test_long_values_are_shortened() -> None:
     nested: Any = []
     for _ in range(100):
         nested = [nested] * 10

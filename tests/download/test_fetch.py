@@ -121,7 +121,7 @@ def test_a_server_that_ignores_ranges_is_listened_to_from_the_start(server: _Ser
 
 def test_what_arrived_before_the_network_failed_for_good_is_kept_and_continued(server: _Server, cache: Path) -> None:
     server.cut_after = [10_000] * 5
-    with pytest.raises(UserError, match=r"could not be fetched .*; 50,000 of 100,000 bytes are kept"):
+    with pytest.raises(UserError, match=r"could not be downloaded .*; 50,000 of 100,000 bytes are kept"):
         fetch(official(server), None, cache)
     assert names(cache) == [f"{NAME}.part"]
     assert fetch(official(server), None, cache).read_bytes() == CONTENT
@@ -178,7 +178,7 @@ def test_a_kept_file_that_changed_is_named(server: _Server, cache: Path) -> None
         fetch(official(server), None, cache)
 
 
-def test_nothing_stands_under_the_name_while_the_file_is_fetched(
+def test_no_file_has_the_final_name_during_the_download(
     server: _Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
@@ -195,7 +195,7 @@ def test_nothing_stands_under_the_name_while_the_file_is_fetched(
 
 
 def test_a_file_that_is_not_there_is_a_sentence(server: _Server, cache: Path) -> None:
-    with pytest.raises(UserError, match=r"/elsewhere could not be fetched \(Not Found\); 0 of 100,000 bytes"):
+    with pytest.raises(UserError, match=r"/elsewhere could not be downloaded \(Not Found\); 0 of 100,000 bytes"):
         fetch(remote(f"{server.url}/elsewhere"), None, cache)
 
 
@@ -227,6 +227,6 @@ def test_a_file_missing_from_a_mirror_folder_is_named(tmp_path: Path, cache: Pat
 
 def test_another_file_in_a_mirror_folder_is_named_and_left_there(tmp_path: Path, cache: Path) -> None:
     (tmp_path / NAME).write_bytes(b"another")
-    with pytest.raises(UserError, match=r"replace it or unset REFINE_MIRROR to fetch http://127\.0\.0\.1:9/nowhere"):
+    with pytest.raises(UserError, match=r"replace it or unset REFINE_MIRROR to download http://127\.0\.0\.1:9/nowhere"):
         fetch(remote("http://127.0.0.1:9/nowhere"), str(tmp_path), cache)
     assert (tmp_path / NAME).read_bytes() == b"another"

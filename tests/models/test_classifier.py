@@ -231,7 +231,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_cut_weights_are_refused(folder: Path) -> None:
     path = folder / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(UserError, match=r"weights\.safetensors is not the file that was described"):
+    with pytest.raises(UserError, match=r"weights\.safetensors is not the file that its description names"):
         classifiers.load(folder)
 
 
@@ -292,7 +292,7 @@ def test_the_folder_of_a_defense_is_no_classifier(folder: Path, tmp_path: Path) 
         classifiers.load(tmp_path / "refine")
 
 
-def test_a_wrong_name_in_the_parameters_is_told_with_its_place() -> None:
+def test_a_wrong_name_in_the_parameters_is_reported_with_its_place() -> None:
     architecture = classifier_card().architecture.model_copy(update={"name": "resnet"})
     with pytest.raises(UserError, match=r"train_backdoor\.network\.name: 'resnet' is not known.*resnet18"):
         classifiers.build(architecture, 3, Normalization(mean=MEAN, std=STD), "train_backdoor.network.name")

@@ -50,8 +50,8 @@ def test_the_threads_that_were_asked_for_are_taken(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("REFINE_THREADS", "2")
     resolved = compute()
     assert resolved.threads == torch.get_num_threads() == 2
-    told = {"device": "cpu", "device_name": "cpu", "threads": 2, "processes": 1}
-    assert resolved.facts == {**told, "instructions": torch.backends.cpu.get_cpu_capability()}
+    expected = {"device": "cpu", "device_name": "cpu", "threads": 2, "processes": 1}
+    assert resolved.facts == {**expected, "instructions": torch.backends.cpu.get_cpu_capability()}
 
 
 @pytest.mark.parametrize("able", [True, False])

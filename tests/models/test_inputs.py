@@ -40,7 +40,7 @@ def _pixels(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("pixels", "told"),
+    ("pixels", "message"),
     [
         (_pixels(2, 3, 32, 32), "torch.float32 [2, 3, 32, 32]"),
         (_pixels(2, 16, 16, 3), "torch.float32 [2, 16, 16, 3]"),
@@ -53,10 +53,10 @@ def _pixels(*shape: int) -> Tensor:
         (torch.full((2, 3, 16, 16), torch.nan), "from nan to nan"),
     ],
 )
-def test_what_it_would_answer_wrongly_is_refused(loaded: nn.Module, pixels: Tensor, told: str) -> None:
+def test_what_it_would_answer_wrongly_is_refused(loaded: nn.Module, pixels: Tensor, message: str) -> None:
     asked = [loaded, loaded.probabilities] if isinstance(loaded, Defense) else [loaded]
     for ask in asked:
-        with pytest.raises(ValueError, match=f"^{re.escape(WANTED + told)}$"):
+        with pytest.raises(ValueError, match=f"^{re.escape(WANTED + message)}$"):
             ask(pixels)
 
 

@@ -74,7 +74,7 @@ DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 def test_each_of_two_thousand_files_passes_or_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     @fuzzed(2000)
     def try_one(random: Random) -> None:
@@ -89,13 +89,13 @@ def test_each_of_two_thousand_files_passes_or_is_refused_in_one_sentence(tmp_pat
             assert "\n" not in sentence
             assert str(path) in sentence
             assert len(sentence) < 1000 + len(str(path)), "nobody reads that"
-            told["refused"] += 1
+            counts["refused"] += 1
         else:
-            told["passed"] += 1
+            counts["passed"] += 1
 
     try_one()
-    assert told["refused"] > 1000
-    assert told["passed"] > 100
+    assert counts["refused"] > 1000
+    assert counts["passed"] > 100
 
 
 def _other_values(random: Random) -> bytes:

@@ -1,4 +1,4 @@
-"""What `dvc exp run` leaves in a checkout is what README says of it."""
+"""What `dvc exp run` leaves in a checkout is what docs/experiments.md says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support import is_one_sentence, run
 
 
 @pytest.mark.parametrize(("options", "changed"), [(["--temp"], ""), ([], " M params.yaml\n")])
-def test_a_try_that_failed_leaves_its_typo_behind_unless_it_ran_in_a_copy(
+def test_a_failed_experiment_leaves_its_typo_in_the_parameters_unless_it_ran_in_a_copy(
     repo: Path, options: list[str], changed: str
 ) -> None:
     result = run(repo, "dvc", "exp", "run", *options, "-S", "download.samples_per_shard=many")
@@ -19,7 +19,7 @@ def test_a_try_that_failed_leaves_its_typo_behind_unless_it_ran_in_a_copy(
     assert ok(repo, "git", "status", "--porcelain") == changed
 
 
-def test_the_committed_state_comes_back_as_readme_says(repo: Path) -> None:
+def test_the_committed_state_comes_back_as_documented(repo: Path) -> None:
     ok(repo, "dvc", "exp", "run", "-S", "evaluate.batch_size=9")
     assert ok(repo, "git", "status", "--porcelain") != ""
     ok(repo, "git", "checkout", "params.yaml", "dvc.lock", "metrics")

@@ -73,7 +73,7 @@ def shifted(clean: tuple[Split, Split], tmp_path_factory: pytest.TempPathFactory
     return poisoned(tmp_path_factory.mktemp("shifted"), "badnets", Shifting(TargetedParams(), Setting(3, 16)), clean)
 
 
-def test_poisoned_and_cover_images_are_told_their_places_in_the_choice(shifted: Poisoned) -> None:
+def test_poisoned_and_cover_images_get_their_positions_in_the_selection(shifted: Poisoned) -> None:
     rows = torch.randperm(60, generator=torch.Generator().manual_seed(1)).tolist()
     for place in range(12):
         value = 100 + place if place < 7 else 200 + place - 7
@@ -98,10 +98,10 @@ def test_all_to_all_triggers_every_test_image_by_its_key(shifted: Poisoned) -> N
     assert torch.equal(shifted.triggered_test.images[:, 0, 0, 0], (shifted.test.keys + 50).to(torch.uint8))
 
 
-def test_where_each_image_came_from_is_still_told(shifted: Poisoned) -> None:
+def test_the_origin_of_each_image_is_kept(shifted: Poisoned) -> None:
     for before, after in ((shifted.train, shifted.poisoned_train), (shifted.test, shifted.triggered_test)):
-        for info, told in zip(before.infos, after.infos, strict=True):
-            assert info.items() <= told.items()
+        for info, after_info in zip(before.infos, after.infos, strict=True):
+            assert info.items() <= after_info.items()
 
 
 def test_what_acts_during_training_is_written_with_its_weights(shifted: Poisoned) -> None:

@@ -135,15 +135,15 @@ def test_without_an_attack_it_shows_benign_images(
     assert len(benign.rows[0][1]) == len(benign.columns) == 8
 
 
-def test_each_difference_is_brightened_by_a_whole_factor_of_its_own_that_stands_below_it(
+def test_each_difference_is_brightened_by_its_own_integer_factor_which_is_its_caption(
     clean: Clean, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, grids = _made(tmp_path, clean, "blended", monkeypatch)
     for grid in grids:
         before, after, (_, shown) = grid.rows
-        told = _factors(grid)
-        assert len(told) == len(grid.columns)
-        for was, now, apart, factor in zip(before[1], after[1], shown, told, strict=True):
+        factors = _factors(grid)
+        assert len(factors) == len(grid.columns)
+        for was, now, apart, factor in zip(before[1], after[1], shown, factors, strict=True):
             sign, number = factor.split(" ")
             assert sign == TIMES
             assert int(number) > 5
@@ -156,13 +156,13 @@ def _apart(values: Sequence[int]) -> tuple[Tensor, list[int]]:
     return shown.flatten(), factors
 
 
-def test_a_patch_does_not_leave_what_is_fainter_in_the_dark() -> None:
+def test_faint_differences_beside_a_patch_remain_visible() -> None:
     shown, factors = _apart([16] * 95 + [200] * 5)
     assert factors == [15]
     assert shown.tolist() == [240] * 95 + [255] * 5
 
 
-def test_what_does_not_change_has_no_say_in_the_factor_and_stays_black() -> None:
+def test_unchanged_pixels_do_not_affect_the_factor_and_stay_black() -> None:
     shown, factors = _apart([0] * 500 + [3])
     assert factors == [85]
     assert shown.tolist() == [0] * 500 + [255]
@@ -184,7 +184,7 @@ def test_a_small_place_that_differs_is_cut_out_with_two_pixels_around_it(row: in
         assert cut[1, 2, 2, 2] == 9
 
 
-def test_the_place_holds_what_differs_in_any_image_and_a_large_one_is_not_cut() -> None:
+def test_the_crop_contains_all_differences_and_is_not_made_if_it_is_large() -> None:
     apart = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
     assert torch.equal(enlarged(apart), apart)
     apart[0, 0, 5, 5], apart[1, 1, 7, 6] = 1, 2

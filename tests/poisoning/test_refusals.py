@@ -89,7 +89,7 @@ def _refusal(folder: Path, of: AnyAttack, clean: Clean) -> str:
 
 
 @pytest.mark.parametrize("settings", [{}, {"cover": [4, 5]}, {"rows": [], "relabels": False}])
-def test_what_is_sound_passes_without_a_word(
+def test_a_valid_poisoned_data_set_passes_silently(
     clean: Clean, tmp_path: Path, caplog: pytest.LogCaptureFixture, settings: dict[str, Any]
 ) -> None:
     with caplog.at_level(logging.INFO, "refine.poisoning"):
@@ -109,14 +109,14 @@ def test_a_trigger_that_changes_no_image_is_refused(
     clean: Clean, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marks: list[int], what: str
 ) -> None:
     monkeypatch.setattr("refine.poisoning.check._BATCH", 3)
-    told = _refusal(tmp_path, _stated(cover=[4, 5], marks=marks), clean)
-    assert f"changes {what} images by a whole level" in told
-    assert told.endswith("; make it stronger in attacks.stated")
+    message = _refusal(tmp_path, _stated(cover=[4, 5], marks=marks), clean)
+    assert f"changes {what} images by a whole level" in message
+    assert message.endswith("; make it stronger in attacks.stated")
 
 
 def test_a_blend_too_faint_to_show_is_refused(clean: Clean, tmp_path: Path) -> None:
-    told = _refusal(tmp_path, attack("blended", clean[0], alpha=0.001), clean)
-    assert told.endswith("make it stronger in attacks.blended")
+    message = _refusal(tmp_path, attack("blended", clean[0], alpha=0.001), clean)
+    assert message.endswith("make it stronger in attacks.blended")
 
 
 def test_images_that_look_so_already_are_counted_and_let_through(
@@ -125,33 +125,33 @@ def test_images_that_look_so_already_are_counted_and_let_through(
     poisoned(tmp_path, "badnets", _stated(marks=[3, 9, 12]), clean)
     shown = [key for key in clean[1].keys[clean[1].labels != 0].tolist() if key < 12]
     assert caplog.messages == [
-        "1 of 4 poisoned training images look as they did without the trigger",
-        f"{20 - len(shown)} of 20 triggered test images look as they did without the trigger",
+        "the trigger does not change 1 of 4 poisoned training images",
+        f"the trigger does not change {20 - len(shown)} of 20 triggered test images",
     ]
 
 
 def test_a_trigger_that_acts_while_the_classifier_is_trained_need_not_show_before(clean: Clean, tmp_path: Path) -> None:
     poisoned(tmp_path / "made", "badnets", _stated(marks=[0, 9, 99], acts_in_training=True), clean)
-    told = _refusal(tmp_path / "refused", _stated(marks=[0, 9, 0], acts_in_training=True), clean)
-    assert "none of the 20 triggered test images" in told
+    message = _refusal(tmp_path / "refused", _stated(marks=[0, 9, 0], acts_in_training=True), clean)
+    assert "none of the 20 triggered test images" in message
 
 
 def test_a_rate_that_leaves_no_benign_image_is_refused(clean: Clean, tmp_path: Path) -> None:
-    told = _refusal(tmp_path, attack("badnets", clean[0], rate=1.0), clean)
-    assert told == "all 60 training images would carry a trigger and none be benign; lower attacks.badnets.rate"
+    message = _refusal(tmp_path, attack("badnets", clean[0], rate=1.0), clean)
+    assert message == "all 60 training images would have a trigger and none would be benign; lower attacks.badnets.rate"
     covered = _stated(rows=list(range(20)), cover=list(range(20, 60)))
-    assert "all 60 training images would carry a trigger" in _refusal(tmp_path, covered, clean)
+    assert "all 60 training images would have a trigger" in _refusal(tmp_path, covered, clean)
 
 
 def test_a_class_that_no_training_image_is_left_of_is_named(clean: Clean, tmp_path: Path) -> None:
-    told = _refusal(tmp_path, attack("badnets_grid", clean[0], rate=1.0), clean)
-    assert told == (
-        "poisoning would leave no training image that is labeled class-1 (nor any of 1 other classes); "
+    message = _refusal(tmp_path, attack("badnets_grid", clean[0], rate=1.0), clean)
+    assert message == (
+        "poisoning would leave no training image with the label class-1 (nor any of 1 other classes); "
         "lower attacks.badnets_grid.rate"
     )
     of_two = [row for row, label in enumerate(clean[0].labels.tolist()) if label == 2]
-    told = _refusal(tmp_path, _stated(rows=of_two), clean)
-    assert told == "poisoning would leave no training image that is labeled class-2; lower attacks.stated.rate"
+    message = _refusal(tmp_path, _stated(rows=of_two), clean)
+    assert message == "poisoning would leave no training image with the label class-2; lower attacks.stated.rate"
 
 
 def test_a_clean_label_attack_may_take_all_of_its_class(clean: Clean, tmp_path: Path) -> None:
@@ -163,17 +163,17 @@ def test_a_class_without_training_images_was_lost_before(tmp_path: Path) -> None
         write_split(tmp_path / "raw" / name, *synthetic(count), classes=4)
     clean = read_split(tmp_path / "raw/train"), read_split(tmp_path / "raw/test")
     poisoned(tmp_path / "made", "badnets", attack("badnets", clean[0]), clean)
-    told = _refusal(tmp_path / "refused", attack("sig", clean[0], target=3), clean)
-    assert told == "there is no training image of the target class to poison; change attacks.sig.target"
+    message = _refusal(tmp_path / "refused", attack("sig", clean[0], target=3), clean)
+    assert message == "there is no training image of the target class to poison; change attacks.sig.target"
 
 
 def test_a_test_set_without_an_image_to_trigger_is_refused(clean: Clean, tmp_path: Path) -> None:
     write_split(tmp_path / "test", clean[1].images[clean[1].labels == 0], torch.zeros(10, dtype=torch.int64))
     only_target = clean[0], read_split(tmp_path / "test")
-    told = _refusal(tmp_path / "made", attack("badnets", clean[0]), only_target)
-    assert told == (
-        "the trigger would lead each of the 10 test images to the class that it has; "
-        "choose another attacks.badnets.target, or give test images of other classes"
+    message = _refusal(tmp_path / "made", attack("badnets", clean[0]), only_target)
+    assert message == (
+        "the trigger would lead each of the 10 test images to its own class; "
+        "choose another attacks.badnets.target, or add test images of other classes"
     )
     poisoned(tmp_path / "other", "badnets", attack("badnets", clean[0], target=1), only_target)
 

@@ -64,7 +64,7 @@ def test_the_record_lists_effective_settings_and_both_rates(folder: Path) -> Non
         ({"side": "16"}, "attack.json cannot be used .side: "),
         ({"side": 10**9}, "attack.json cannot be used .side: "),
         ({"num_classes": 10**12}, "attack.json cannot be used .num_classes: "),
-        ({"num_classes": 1}, "target 1 is no class"),
+        ({"num_classes": 1}, "target 1 is not a class"),
         ({"tensors_sha256": "0" * 64}, "sha256 differs"),
     ],
 )

@@ -39,13 +39,13 @@ def test_a_folder_of_shards_is_refused_or_read(random: Random, healthy: Files, t
     only_images = random.random() < 0.2
     if refusal(lambda: read.append(read_split(folder, only_images)), folder) is None:
         (split,) = read
-        told = split.manifest
-        assert split.images.shape == (told.samples, 3, told.side, told.side)
-        assert len(split.keys.unique()) == told.samples
-        assert only_images or split.labels.bincount(minlength=len(told.classes)).tolist() == told.counts
-        assert only_images or len(split.infos) == told.samples
-        assert torch.isfinite(torch.tensor([told.mean, told.std])).all()
-        assert min(told.std) > 0
+        described = split.manifest
+        assert split.images.shape == (described.samples, 3, described.side, described.side)
+        assert len(split.keys.unique()) == described.samples
+        assert only_images or split.labels.bincount(minlength=len(described.classes)).tolist() == described.counts
+        assert only_images or len(split.infos) == described.samples
+        assert torch.isfinite(torch.tensor([described.mean, described.std])).all()
+        assert min(described.std) > 0
 
 
 def _folder_like(random: Random, files: Files) -> Files:
@@ -73,25 +73,25 @@ def _folder_like(random: Random, files: Files) -> Files:
 
 def _sizes_like(random: Random, healthy: bytes) -> bytes:
     """A manifest that agrees with itself, and not with the shards."""
-    told = json.loads(healthy)
+    content = json.loads(healthy)
     size = random.choice((1, 2, 5, 1000, 10**6, 10**9, 10**15))
     change = random.choice(("samples", "side", "classes", "counts", "shard twice"))
     if change == "samples":
-        told["shards"][0]["samples"] = told["samples_per_shard"] = size
-        told["counts"] = [size, *[0] * (CLASSES - 2), told["shards"][1]["samples"]]
+        content["shards"][0]["samples"] = content["samples_per_shard"] = size
+        content["counts"] = [size, *[0] * (CLASSES - 2), content["shards"][1]["samples"]]
     elif change == "side":
-        told["side"] = min(size, 1024) if random.random() < 0.7 else size
+        content["side"] = min(size, 1024) if random.random() < 0.7 else size
     elif change == "classes":
-        told["classes"] = [str(number) for number in range(min(size, 10**4))]
-        told["counts"] = [6, *[0] * (len(told["classes"]) - 1)]
+        content["classes"] = [str(number) for number in range(min(size, 10**4))]
+        content["counts"] = [6, *[0] * (len(content["classes"]) - 1)]
     elif change == "counts":
-        random.shuffle(told["counts"])
-        told["counts"][0] += 1
-        told["counts"][1] -= 1
+        random.shuffle(content["counts"])
+        content["counts"][0] += 1
+        content["counts"][1] -= 1
     else:
-        told["shards"][1] = told["shards"][0]
-        told["counts"] = [8, 0, 0]
-    return json.dumps(told).encode()
+        content["shards"][1] = content["shards"][0]
+        content["counts"] = [8, 0, 0]
+    return json.dumps(content).encode()
 
 
 def _members(shard: bytes) -> Members:

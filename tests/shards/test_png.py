@@ -38,8 +38,8 @@ def chunks(png: bytes) -> list[tuple[bytes, bytes]]:
     while at < len(png):
         (length,) = struct.unpack_from(">I", png, at)
         kind, content = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
-        (told,) = struct.unpack_from(">I", png, at + 8 + length)
-        assert told == zlib.crc32(kind + content)
+        (message,) = struct.unpack_from(">I", png, at + 8 + length)
+        assert message == zlib.crc32(kind + content)
         found.append((kind, content))
         at += 12 + length
     return found
@@ -180,14 +180,14 @@ def test_an_image_of_another_program_becomes_rgb(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "message"),
     [
         (
             [(b"IHDR", HEADER), (b"IDAT", zlib.compress(bytes(200) + b"x")), (b"IEND", b"")],
-            "another size than 200 bytes",
+            "pixel data are not 200 bytes",
         ),
-        ([(b"IHDR", HEADER), (b"IDAT", zlib.compress(bytes(199))), (b"IEND", b"")], "another size than 200 bytes"),
-        ([(b"IHDR", HEADER), (b"IDAT", ROWS[:-4]), (b"IEND", b"")], "another size than 200 bytes"),
+        ([(b"IHDR", HEADER), (b"IDAT", zlib.compress(bytes(199))), (b"IEND", b"")], "pixel data are not 200 bytes"),
+        ([(b"IHDR", HEADER), (b"IDAT", ROWS[:-4]), (b"IEND", b"")], "pixel data are not 200 bytes"),
         ([(b"IHDR", HEADER.replace(b"\x08", b"\x09")), (b"IDAT", ROWS), (b"IEND", b"")], "9x9 pixels, not 8"),
         (
             [(b"IHDR", HEADER), (b"IHDR", struct.pack(">II", 10**9, 10**9) + HEADER[8:]), (b"IDAT", ROWS)],
@@ -197,11 +197,11 @@ def test_an_image_of_another_program_becomes_rgb(mode: str) -> None:
             [(b"IHDR", HEADER), (b"IHDR", struct.pack(">II", 99, 99) + HEADER[8:]), (b"IDAT", ROWS)],
             "99x99 pixels, not 8",
         ),
-        ([(b"IHDR", HEADER[:8] + b"\x10" + HEADER[9:]), (b"IDAT", ROWS)], "more than 8 bits in a channel"),
-        ([(b"IDAT", ROWS)], "no PNG"),
+        ([(b"IHDR", HEADER[:8] + b"\x10" + HEADER[9:]), (b"IDAT", ROWS)], "more than 8 bits per channel"),
+        ([(b"IDAT", ROWS)], "not a PNG"),
     ],
     ids=["long", "short", "cut", "other side", "bomb behind the header", "other header behind it", "deep", "no header"],
 )
-def test_a_png_that_is_not_what_was_told_is_refused(parts: list[tuple[bytes, bytes]], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_unexpected_png_is_refused(parts: list[tuple[bytes, bytes]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         png.decode(png_of(*parts), 8)

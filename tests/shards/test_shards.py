@@ -59,11 +59,11 @@ def rewrite(shard: Path, files: list[tuple[str, bytes]], adjust_manifest: bool =
             tar.addfile(header, io.BytesIO(content))
     if adjust_manifest:
         path = shard.parent / manifest.NAME
-        told = json.loads(path.read_text())
-        for entry in told["shards"]:
+        content = json.loads(path.read_text())
+        for entry in content["shards"]:
             if entry["name"] == shard.name:
                 entry["sha256"] = sha256_of(shard)
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -93,17 +93,17 @@ def test_what_was_written_is_read(folder: Path, images: tuple[Tensor, Tensor]) -
     assert (only.labels.shape, only.labels.dtype, only.infos) == ((0,), torch.int64, [])
 
 
-def test_the_manifest_tells_what_the_folder_holds(folder: Path) -> None:
-    told = manifest.complete(folder)
-    assert [(shard.name, shard.samples) for shard in told.shards] == [
+def test_the_manifest_describes_the_folder(folder: Path) -> None:
+    written = manifest.complete(folder)
+    assert [(shard.name, shard.samples) for shard in written.shards] == [
         ("shard-000000.tar", 8),
         ("shard-000001.tar", 8),
         ("shard-000002.tar", 4),
     ]
-    assert told.samples == 20
-    assert told.counts == [7, 7, 6]
-    assert told.description == description()
-    for shard in told.shards:
+    assert written.samples == 20
+    assert written.counts == [7, 7, 6]
+    assert written.description == description()
+    for shard in written.shards:
         assert hashlib.sha256((folder / shard.name).read_bytes()).hexdigest() == shard.sha256
 
 
@@ -148,15 +148,15 @@ def test_a_sample_is_three_files_beside_each_other(folder: Path) -> None:
 
 def test_no_samples_make_an_empty_folder_that_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    told = write_shards(tmp_path / "empty", [], description())
-    assert (told.samples, told.shards, told.counts) == (0, [], [0, 0, 0])
+    written = write_shards(tmp_path / "empty", [], description())
+    assert (written.samples, written.shards, written.counts) == (0, [], [0, 0, 0])
     assert sorted(contents(tmp_path / "empty")) == [manifest.NAME]
     split = read_split(tmp_path / "empty")
     assert split.images.shape == (0, 3, 16, 16)
     assert split.labels.shape == split.keys.shape == (0,)
 
 
-def test_flags_read_what_the_json_says(tmp_path: Path, images: tuple[Tensor, Tensor]) -> None:
+def test_flags_are_read_from_the_json(tmp_path: Path, images: tuple[Tensor, Tensor]) -> None:
     (tmp_path / "flagged").mkdir()
     samples = [
         Sample(key, image.permute(1, 2, 0).numpy(), 0, {"poisoned": key % 3 == 0})
@@ -222,7 +222,7 @@ def _by_pillow(shard: Path) -> dict[int, bytes]:
 
 
 @pytest.mark.parametrize("side", [4, 16, 147, 148, 224])
-def test_shards_hold_what_others_read_in_them(tmp_path: Path, side: int) -> None:
+def test_other_readers_read_the_same_from_shards(tmp_path: Path, side: int) -> None:
     write_split(tmp_path / "split", *synthetic(5, side=side), samples_per_shard=3)
     read = read_split(tmp_path / "split")
     others = {key: data for path in tmp_path.glob("split/*.tar") for key, data in _by_pillow(path).items()}
@@ -282,7 +282,7 @@ def _add(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (_cut, "shard-000001.tar is damaged: its sha256"),
         (_flip_a_bit, "shard-000001.tar is damaged: its sha256"),
@@ -291,21 +291,21 @@ def _add(folder: Path) -> None:
     ],
 )
 def test_a_damaged_folder_is_refused_with_the_file_named(
-    folder: Path, damage: Callable[[Path], None], told: str
+    folder: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(folder)
     with pytest.raises(UserError) as refused:
         read_split(folder)
-    assert str(refused.value).startswith(f"{folder}/{told}")
+    assert str(refused.value).startswith(f"{folder}/{message}")
     assert f"remove {folder} and run `dvc repro`" in str(refused.value)
 
 
 def _changed(key: str, value: object) -> Callable[[dict[str, Any]], None]:
-    return lambda told: told.__setitem__(key, value)
+    return lambda content: content.__setitem__(key, value)
 
 
 def _shard_changed(key: str, value: object) -> Callable[[dict[str, Any]], None]:
-    return lambda told: told["shards"][0].__setitem__(key, value)
+    return lambda content: content["shards"][0].__setitem__(key, value)
 
 
 @pytest.mark.parametrize(
@@ -321,8 +321,8 @@ def _shard_changed(key: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_shard_changed("samples", 0), "shards.0.samples"),
         (_shard_changed("samples", 10**15), "shards.0.samples"),
         (_shard_changed("name", "shard-000001.tar"), "all of it: a shard is listed twice"),
-        (_shard_changed("samples", 7), "all of it: shards have another size than samples_per_shard"),
-        (_changed("samples_per_shard", 7), "all of it: shards have another size than samples_per_shard"),
+        (_shard_changed("samples", 7), "all of it: shards differ in size from samples_per_shard"),
+        (_changed("samples_per_shard", 7), "all of it: shards differ in size from samples_per_shard"),
         (_changed("samples_per_shard", 10**15), "samples_per_shard"),
         (_changed("side", 20_000), "side"),
         (_changed("side", 10**9), "side"),
@@ -332,10 +332,10 @@ def _shard_changed(key: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_changed("std", [0.5, 0.5]), "std"),
         (_changed("mean", [0.5, 1e300, 0.5]), "mean.1"),
         (_changed("mean", [0.5] * 4), "mean"),
-        (_changed("counts", [7, 7, 7]), "all of it: counts are not those of its classes and shards"),
-        (_changed("counts", [20]), "all of it: counts are not those of its classes and shards"),
+        (_changed("counts", [7, 7, 7]), "all of it: counts do not match its classes and shards"),
+        (_changed("counts", [20]), "all of it: counts do not match its classes and shards"),
         (_changed("counts", [-1, 15, 6]), "counts.0"),
-        (_changed("classes", ["a", "b", "a"]), "all of it: two classes have one name"),
+        (_changed("classes", ["a", "b", "a"]), "all of it: two classes have the same name"),
         (_changed("classes", ["a", "", "b"]), "classes.1"),
         (_changed("classes", ["x" * 10**6, "b", "c"]), "classes.0"),
         (_changed("classes", ["a"]), "classes"),
@@ -347,9 +347,9 @@ def test_a_damaged_manifest_is_refused_with_the_place_named(
     folder: Path, change: Callable[[dict[str, Any]], None], where: str
 ) -> None:
     path = folder / manifest.NAME
-    told = json.loads(path.read_text())
-    change(told)
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
     with pytest.raises(UserError) as refused:
         Shards(folder)
     assert str(refused.value).startswith(f"{path} cannot be used ({where}")
@@ -357,7 +357,7 @@ def test_a_damaged_manifest_is_refused_with_the_place_named(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[" * 100_000, "not valid JSON"),
         ('{"side": ' + "9" * 5000 + "}", "not valid JSON"),
@@ -366,9 +366,9 @@ def test_a_damaged_manifest_is_refused_with_the_place_named(
     ],
     ids=["deep", "long number", "NaN", "large"],
 )
-def test_a_manifest_that_would_break_a_reader_is_refused(folder: Path, text: str, told: str) -> None:
+def test_a_manifest_that_would_break_a_reader_is_refused(folder: Path, text: str, message: str) -> None:
     (folder / manifest.NAME).write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         Shards(folder)
 
 
@@ -381,10 +381,10 @@ def test_a_folder_in_the_place_of_the_manifest_is_refused(folder: Path) -> None:
 
 def test_a_shard_that_cannot_hold_its_samples_is_refused_before_anything_is_allocated(folder: Path) -> None:
     path = folder / manifest.NAME
-    told = json.loads(path.read_text())
-    told["samples_per_shard"] = told["shards"][0]["samples"] = 10**6
-    told["shards"], told["counts"] = told["shards"][:1], [10**6, 0, 0]
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    content["samples_per_shard"] = content["shards"][0]["samples"] = 10**6
+    content["shards"], content["counts"] = content["shards"][:1], [10**6, 0, 0]
+    path.write_text(json.dumps(content))
     for name in ("shard-000001.tar", "shard-000002.tar"):
         (folder / name).unlink()
     with pytest.raises(UserError, match=r"shard-000000\.tar is too small for the 1000000 samples of manifest\.json"):
@@ -443,17 +443,17 @@ def test_a_shard_that_changes_while_it_is_streamed_is_noticed(folder: Path) -> N
     with pytest.raises(UserError, match=r"shard-000001\.tar is damaged: its sha256"):
         list(loaded(shards, 0))
     shard.unlink()
-    with pytest.raises(UserError, match=r"shard-000001\.tar cannot be read any more \(No such file"):
+    with pytest.raises(UserError, match=r"shard-000001\.tar can no longer be read \(No such file"):
         list(loaded(shards, 0))
 
 
 def _adjusted(folder: Path, content: bytes) -> None:
     """Puts other bytes in the place of a shard, and makes the manifest agree."""
     shard = folder / "shard-000001.tar"
-    told = json.loads((folder / manifest.NAME).read_text())
+    content = json.loads((folder / manifest.NAME).read_text())
     shard.write_bytes(content)
-    told["shards"][1]["sha256"] = sha256_of(shard)
-    (folder / manifest.NAME).write_text(json.dumps(told))
+    content["shards"][1]["sha256"] = sha256_of(shard)
+    (folder / manifest.NAME).write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("content", ["cut", b"no tar at all" * 4000, b"\xff" * 32768])
@@ -465,16 +465,16 @@ def test_a_file_that_is_no_shard_is_noticed_whatever_the_manifest_says(folder: P
         read_split(folder)
 
 
-def test_a_shard_whose_manifest_tells_another_number_is_noticed(folder: Path) -> None:
+def test_a_shard_with_another_number_of_samples_than_in_the_manifest_is_noticed(folder: Path) -> None:
     shard = folder / "shard-000001.tar"
     rewrite(shard, entries(shard)[:-3])
-    with pytest.raises(UserError, match=r"shard-000001\.tar gave 7 of 8 samples"):
+    with pytest.raises(UserError, match=r"shard-000001\.tar holds 7 of 8 samples"):
         read_split(folder)
 
 
 def test_a_shard_without_any_sample_is_noticed(folder: Path) -> None:
     rewrite(folder / "shard-000001.tar", [("README", bytes(40_000))])
-    with pytest.raises(UserError, match=r"gave 0 of 8 samples"):
+    with pytest.raises(UserError, match=r"holds 0 of 8 samples"):
         read_split(folder)
 
 
@@ -509,29 +509,29 @@ def test_a_json_that_could_not_be_handed_on_is_noticed(folder: Path, text: bytes
 def test_two_samples_with_one_key_are_noticed(folder: Path) -> None:
     shard = folder / "shard-000001.tar"
     rewrite(shard, [(name.replace("00000010", "00000000"), data) for name, data in entries(shard)])
-    with pytest.raises(UserError, match=r"two samples of .*split have one key"):
+    with pytest.raises(UserError, match=r"two samples of .*split have the same key"):
         read_split(folder)
     rewrite(shard, [(name.replace("00000000", "11"), data) for name, data in entries(shard)])
     with pytest.raises(UserError, match="another sample has this key"):
         read_split(folder)
 
 
-def test_a_file_that_stands_twice_is_noticed(folder: Path) -> None:
+def test_a_repeated_file_is_noticed(folder: Path) -> None:
     shard = folder / "shard-000001.tar"
     rewrite(shard, [*entries(shard), entries(shard)[0]])
-    with pytest.raises(UserError, match=r"is not a shard \(00000008\.cls stands twice\)"):
+    with pytest.raises(UserError, match=r"is not a shard \(00000008\.cls occurs twice\)"):
         read_split(folder)
 
 
 def test_labels_that_are_not_those_of_the_manifest_are_noticed(folder: Path) -> None:
     shard = folder / "shard-000001.tar"
     rewrite(shard, [(name, b"2" if name == "00000009.cls" else data) for name, data in entries(shard)])
-    with pytest.raises(UserError, match="holds other numbers of its classes than its manifest counts"):
+    with pytest.raises(UserError, match="differ from the counts in its manifest"):
         read_split(folder)
 
 
 @pytest.mark.parametrize("info", [{}, {"poisoned": 1}, {"poisoned": None}])
-def test_a_flag_that_is_not_told_is_not_taken_for_false(tmp_path: Path, info: dict[str, object]) -> None:
+def test_a_missing_flag_does_not_count_as_false(tmp_path: Path, info: dict[str, object]) -> None:
     (tmp_path / "flagged").mkdir()
     write_shards(tmp_path / "flagged", [Sample(0, np.zeros((16, 16, 3), dtype=np.uint8), 0, info)], description())
     with pytest.raises(UserError, match="neither true nor false for 'poisoned'"):
@@ -544,7 +544,7 @@ def test_a_bomb_in_a_shard_is_not_inflated(folder: Path) -> None:
     bomb = png_of((b"IHDR", header), (b"IDAT", zlib.compress(bytes(2**25))), (b"IEND", b""))
     rewrite(shard, [(name, bomb if name == "00000010.png" else data) for name, data in entries(shard)])
     tracemalloc.start()
-    with pytest.raises(UserError, match=r"sample 00000010 .*pixels of another size than 784 bytes"):
+    with pytest.raises(UserError, match=r"sample 00000010 .*pixel data are not 784 bytes"):
         read_split(folder)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -569,7 +569,7 @@ def test_an_image_of_another_size_is_noticed(folder: Path) -> None:
         read_split(folder)
 
 
-def test_whatever_stands_in_a_shard_it_is_read_or_refused(tmp_path: Path) -> None:
+def test_any_content_of_a_shard_is_read_or_refused(tmp_path: Path) -> None:
     write_split(tmp_path / "split", *synthetic(3, side=4))
     shard = tmp_path / "split/shard-000000.tar"
     whole = shard.read_bytes()
@@ -581,9 +581,9 @@ def test_whatever_stands_in_a_shard_it_is_read_or_refused(tmp_path: Path) -> Non
             if place < len(data):
                 data[place] = random.choice([0, 1, 45, 57, 255, data[place] ^ 1])
         shard.write_bytes(data)
-        told = manifest.Shard(name=shard.name, samples=3, sha256=sha256_of(shard))
+        entry = manifest.Shard(name=shard.name, samples=3, sha256=sha256_of(shard))
         try:
-            results.append(len(read_shard(shard.parent, told, description(side=4)).keys))
+            results.append(len(read_shard(shard.parent, entry, description(side=4)).keys))
         except UserError as error:
             assert str(shard) in str(error)  # noqa: PT017
             results.append(0)

@@ -102,9 +102,9 @@ def test_500_of_each_class_of_the_training_images_are_held_out_for_development(
 
 
 def test_they_are_normalized_by_the_constants_of_the_released_code() -> None:
-    told = cifar.splits(iter(()), iter(()), (0, 0))
-    assert told.mean == (0.4914, 0.4822, 0.4465)
-    assert told.std == (0.2023, 0.1994, 0.2010)  # not the deviation over all pixels, which is about 0.25
+    opened = cifar.splits(iter(()), iter(()), (0, 0))
+    assert opened.mean == (0.4914, 0.4822, 0.4465)
+    assert opened.std == (0.2023, 0.1994, 0.2010)  # not the deviation over all pixels, which is about 0.25
 
 
 # -- files that stand in for them
@@ -134,7 +134,7 @@ class _Authors:
     def put(self, name: str, content: object) -> None:
         (self.files / name).write_bytes(pickle.dumps(content, protocol=3))
 
-    def described(self, batch: cifar.Batch) -> cifar.Batch:
+    def described(self, batch: cifar.BatchFile) -> cifar.BatchFile:
         data = (self.files / batch.name).read_bytes()
         return replace(
             batch, size=len(data), md5=hashlib.md5(data).hexdigest(), sha256=hashlib.sha256(data).hexdigest()
@@ -229,7 +229,7 @@ def test_a_changed_archive_is_named(authors: _Authors, monkeypatch: pytest.Monke
         opened(authors)
 
 
-def test_a_mirror_without_the_files_is_told(tmp_path: Path) -> None:
+def test_a_mirror_without_the_files_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{tmp_path}/cifar-10-python\.tar\.gz is missing"):
         cifar10.open_source(cifar10.Params(), source(str(tmp_path)))
 

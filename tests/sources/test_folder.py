@@ -108,13 +108,13 @@ def test_an_image_that_was_taken_with_the_camera_turned_is_set_upright() -> None
         assert near(corners(only("2.png")), QUADRANTS, 0)
 
 
-def test_what_cannot_be_read_beside_the_pixels_is_told_by_the_name_of_the_file(
+def test_unreadable_metadata_is_reported_with_the_name_of_the_file(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     picture().save(OWN / "train/cat/2.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
     assert near(corners(only("2.jpg")), QUADRANTS, 12)
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "data/own/images/train/cat/2.jpg is read although not all of it can be"
+        "data/own/images/train/cat/2.jpg can only be read in part"
     ]
 
 
@@ -178,11 +178,13 @@ def test_sixteen_bits_in_a_channel_are_refused_in_every_format(name: str, conten
 
 def test_formats_that_are_not_in_the_list_are_refused_before_another_program_is_started() -> None:
     (OWN / "train/cat/2.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    with pytest.raises(UserError, match=r"2\.eps cannot be read as an image \(no image in one of the formats BMP, GIF"):
+    with pytest.raises(
+        UserError, match=r"2\.eps cannot be read as an image \(not an image in one of the formats BMP, GIF"
+    ):
         opened()
 
 
-def test_what_is_hidden_is_passed_over_everywhere() -> None:
+def test_hidden_files_are_ignored_everywhere() -> None:
     for place in ("train/.cache", "train/cat/.thumbnails", ".git"):
         (OWN / place).mkdir()
         picture().save(OWN / place / "1.png")
@@ -199,7 +201,7 @@ def test_a_link_to_a_folder_is_refused_because_dvc_passes_over_it(tmp_path: Path
     moved.parent.mkdir(exist_ok=True, parents=True)
     (OWN / place).rename(moved)
     (OWN / place).symlink_to(moved)
-    with pytest.raises(UserError, match=f"^data/own/images/{place} is a link to a folder, .*DVC cannot see"):
+    with pytest.raises(UserError, match=f"^data/own/images/{place} is a link to a folder, .*DVC does not notice"):
         opened()
 
 
@@ -209,22 +211,22 @@ def test_a_link_to_a_file_is_followed_as_dvc_does(tmp_path: Path) -> None:
     assert near(corners(opened()[0][0].image), QUADRANTS, 0)
 
 
-def test_what_would_be_skipped_is_named() -> None:
+def test_files_that_would_be_skipped_are_named() -> None:
     folders, first = OWN / "train", OWN / "train/cat"
-    for make, told in (
+    for make, message in (
         (lambda: (first / "kittens").mkdir(), "train/cat/kittens is a folder inside a class, .*; move its images"),
         (
             lambda: (first / "a.png").symlink_to("nowhere"),
-            r"train/cat/a\.png is no file, or a link to nothing; remove it",
+            r"train/cat/a\.png is not a file, or a broken link; remove it",
         ),
-        (lambda: (first / "b.png").symlink_to("b.png"), r"train/cat/b\.png is no file, or a link to nothing"),
-        (lambda: (folders / "c").symlink_to("c"), r"train/c is no file, or a link to nothing"),
-        (lambda: os.mkfifo(first / "d.png"), r"train/cat/d\.png is no file"),
+        (lambda: (first / "b.png").symlink_to("b.png"), r"train/cat/b\.png is not a file, or a broken link"),
+        (lambda: (folders / "c").symlink_to("c"), r"train/c is not a file, or a broken link"),
+        (lambda: os.mkfifo(first / "d.png"), r"train/cat/d\.png is not a file"),
         (lambda: picture().save(folders / "e.png"), r"train/e\.png lies beside the folders of the classes"),
     ):
         before = set(folders.rglob("*"))
         make()
-        with pytest.raises(UserError, match=rf"^data/own/images/{told}"):
+        with pytest.raises(UserError, match=rf"^data/own/images/{message}"):
             opened()
         for path in set(folders.rglob("*")) - before:
             path.rmdir() if path.is_dir() else path.unlink()
@@ -232,7 +234,7 @@ def test_what_would_be_skipped_is_named() -> None:
 
 
 @pytest.mark.parametrize("place", [b"train/cat/\xff.png", b"train/\xfe", b"test/dog/\xff\n.png"])
-def test_a_name_that_is_not_utf_8_is_told_readably(place: bytes) -> None:
+def test_a_name_that_is_not_utf_8_is_reported_readably(place: bytes) -> None:
     path = OWN / os.fsdecode(place)
     shutil.copy(OWN / "train/cat/1.png", path) if place.endswith(b"png") else path.mkdir()
     with pytest.raises(UserError, match=r"\\udcf[ef].* has a name that is not UTF-8") as refused:
@@ -319,10 +321,10 @@ def test_one_class_is_too_few() -> None:
         opened()
 
 
-@pytest.mark.parametrize(("split", "told"), [("train", "needs a folder train;"), ("test", "folder test or val;")])
-def test_a_missing_split_is_named(split: str, told: str) -> None:
+@pytest.mark.parametrize(("split", "message"), [("train", "needs a folder train;"), ("test", "folder test or val;")])
+def test_a_missing_split_is_named(split: str, message: str) -> None:
     (OWN / split).rename(OWN / "away")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         opened()
 
 

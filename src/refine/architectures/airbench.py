@@ -1,11 +1,11 @@
 """A network that learns CIFAR-10 in few epochs: whitened patches, then three blocks of two convolutions.
 
-The first layer is computed from a batch of the training images, not learned; every other convolution begins as the
-identity on its first channels; biases learn faster than weights. At equal width, an image takes about a fifth of
-ResNet-18's multiplications.
+The first layer is computed from a batch of training images and not learned; the other convolutions are initialized as
+the identity on their first channels; biases learn faster than weights. At equal width, it needs about a fifth of
+ResNet-18's multiplications per image.
 
 Source: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, sections 3.1 to 3.4; the frozen first layer
-after T. Page, "How to Train Your ResNet", 2019. Optimizer, schedule and augmentation belong to the recipe.
+follows T. Page, "How to Train Your ResNet", 2019. Optimizer, schedule and augmentation are part of the recipe.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.nn import functional
 
 PATCH = 2
 WHITENED = 2 * 3 * PATCH * PATCH
-"""Channels of the first layer: each eigenvector of the patches with both signs."""
+"""Channels of the first layer: each eigenvector of the patches, with both signs."""
 BIAS_SCALE = 8.0
-"""By gradient descent, a bias that is stored divided by this learns faster by its square, 64 as in the paper."""
+"""Biases are stored divided by this, so that gradient descent learns them 64 times faster, as in the paper."""
 LOGIT_SCALE = 1 / 9
 _LEAST_VARIANCE = 5e-4
 
@@ -31,11 +31,11 @@ class _Shift(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, maps: Tensor) -> Tensor:
-        return maps + (BIAS_SCALE * self.bias).to(maps.dtype).view(1, -1, 1, 1)  # bfloat16 stays what it is
+        return maps + (BIAS_SCALE * self.bias).to(maps.dtype).view(1, -1, 1, 1)  # keeps bfloat16
 
 
 class _Head(nn.Linear):
-    """Logits, scaled down so that a run begins with small ones."""
+    """A linear layer whose logits are scaled down, so that they are small at first."""
 
     def forward(self, features: Tensor) -> Tensor:
         return functional.linear(features, self.weight) * LOGIT_SCALE
@@ -46,10 +46,10 @@ class Airbench(nn.Module):
 
     Args:
         num_classes: K.
-        width: channels of the first block; 64 is the paper's, and the others have four times as many.
+        width: channels of the first block (64 in the paper); the other blocks have four times as many.
 
     Shapes:
-        float [N, 3, H, W], H and W at least 9, to float [N, K]; `features` gives the penultimate float [N, 4 * width].
+        float [N, 3, H, W] with H, W >= 9 to float [N, K]; `features` returns the penultimate float [N, 4 * width].
     """
 
     def __init__(self, num_classes: int, width: int) -> None:
@@ -61,8 +61,8 @@ class Airbench(nn.Module):
         )
         self.head = _Head(4 * width, num_classes, bias=False)
 
-    def begin(self, images: Tensor) -> None:
-        """Computes the first layer: patches of the images come out uncorrelated, with a mean square of nearly 1.
+    def init_from_data(self, images: Tensor) -> None:
+        """Computes the first layer, so that its outputs are uncorrelated and have a mean square of about 1.
 
         Args:
             images: float [N, 3, H, W], normalized.
@@ -74,7 +74,7 @@ class Airbench(nn.Module):
             self.whiten.weight.copy_(torch.cat((rows, -rows)).view_as(self.whiten.weight))
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate representation: float [N, 4 * width], the largest value of each channel."""
+        """Penultimate representation: float [N, 4 * width], the maximum of each channel."""
         maps: Tensor = self.blocks(self.whiten(images))
         return maps.amax(dim=(2, 3))
 

@@ -1,7 +1,7 @@
-"""ResNet-18 in its form for small images: a 3x3 stem of stride 1 and no max-pool.
+"""ResNet-18 for small images: a 3x3 stem of stride 1 and no max-pooling.
 
-The residual block is torchvision's; the stem, the width and the initial weights differ from its ResNet-18: every layer
-begins as torch makes it, as in the released code of BackdoorBox and REFINE, where torchvision draws anew by fan-out.
+The residual block is torchvision's. The stem, the width and the initialization differ from torchvision's ResNet-18:
+layers keep torch's default initialization, as in the released code of BackdoorBox and REFINE.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ class ResNet18(nn.Module):
 
     Args:
         num_classes: K.
-        width: channels of the first stage; 64 is the paper's (11,173,962 parameters for K = 10).
+        width: channels of the first stage; 64 in the papers (11,173,962 parameters for K = 10).
 
     Shapes:
-        float [N, 3, H, W] to float [N, K]; `features` gives the penultimate float [N, 8 * width].
+        float [N, 3, H, W] to float [N, K]; `features` returns the penultimate float [N, 8 * width].
     """
 
     def __init__(self, num_classes: int, width: int) -> None:
@@ -35,7 +35,7 @@ class ResNet18(nn.Module):
         self.head = nn.Linear(8 * width, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate representation: float [N, 8 * width], after the global average pool."""
+        """Penultimate representation: float [N, 8 * width], after global average pooling."""
         maps: Tensor = self.stages(self.stem(images))
         return maps.mean(dim=(2, 3))
 
@@ -52,5 +52,5 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def build(num_classes: int, width: int = 64) -> ResNet18:
-    """A freshly initialized network: torch's own defaults, drawn from its global random state."""
+    """A freshly initialized network, with torch's defaults (from its global random state)."""
     return ResNet18(num_classes, width)

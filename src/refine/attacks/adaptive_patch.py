@@ -1,19 +1,19 @@
-"""Adaptive-Patch: a part of the trigger on each poisoned image, all of it at test (Qi et al. 2023).
+"""Adaptive-Patch: each poisoned image has one of four patches, test images have two of them (Qi et al. 2023).
 
     x' = (1 - a_k m_k) x + a_k m_k P_k,  k = i mod 4 for poisoned or cover image number i
 
-Cover images carry a part and keep their label, so that no part alone is enough and poisoned images do not gather
-in the classifier's features. At test parts 1 and then 0 are drawn opaque.
+Cover images have a patch but keep their label, so that a single patch does not trigger the backdoor, and poisoned
+images form no separate cluster in the features of the classifier. On test images, patches 1 and then 0 are opaque.
 
     0  a square of colored bands in the bottom right corner        a = 0.5
-    1  four white pixels, the grid motif, in each of the corners   a = 0.5
+    1  four white pixels, as in `badnets_grid`, in each corner     a = 0.5
     2  a ringed disc near the top right corner                     a = 0.2
     3  a checkered square near the bottom right corner             a = 0.3
 
-Part 1 has the published pixels. The other published parts show a bird, a logo and a colored square, which are
-third-party art: ours cover the same rows and columns and have another content, drawn here. For other sides than 32
-pixels the parts are resized bicubically, as the published ones for 224 are: their edges fade, and what part 1 draws
-in a corner becomes a gray blob of 24 pixels.
+Patch 1 has the published pixels. The other published patches show a bird, a logo and a colored square, which are
+third-party art: ours cover the same rows and columns with other content, drawn in this file. For other
+image sizes than 32 pixels, patches are resized bicubically, like the published ones for 224 pixels: edges are smooth,
+and each corner of patch 1 becomes a gray blob of 24 pixels.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 
 PARTS = 4
 _SMALLEST = 8
-_DRAWN = 32  # pixels that the parts are drawn for
+_DRAWN = 32  # side of the images that the patches are drawn for
 _BANDS = ((255, 60, 40), (60, 220, 90), (60, 90, 255))
 _RINGS = ((255, 130, 20), (40, 60, 220))
 _SQUARES = ((250, 230, 40), (40, 60, 220))
 
 
 class Params(TargetedParams):
-    """The values of the REFINE experiments for ResNet-18; for VGG, DenseNet and ViT: `rate: 0.03, cover_rate: 0.06`.
+    """Defaults are the values of the REFINE experiments for ResNet-18 (VGG, DenseNet, ViT: rate 0.03, cover rate 0.06).
 
     Attributes:
-        rate: poisoned share of the whole training set.
-        cover_rate: share of the whole training set that carries a part and keeps its label.
-        opacities: a of the parts 0 to 3 in training images.
-        test_opacity: a of the parts 1 and 0 in test images.
+        rate: poisoned fraction of the whole training set.
+        cover_rate: fraction of the whole training set that gets a patch and keeps its label.
+        opacities: a of the patches 0 to 3 in training images.
+        test_opacity: a of the patches 1 and 0 in test images.
     """
 
     rate: Annotated[Share, Field(gt=0)] = 0.01
@@ -67,8 +67,8 @@ class Attack(BaseAttack[Params]):
         super().check()
         if self.setting.side < _SMALLEST:
             raise UserError(
-                f"the four parts of adaptive_patch overlap on images of {self.setting.side} pixels; "
-                f"give images of {_SMALLEST} or more, or choose another attack"
+                f"the four patches of adaptive_patch overlap on images of {self.setting.side} pixels; "
+                f"use images of {_SMALLEST} pixels or more, or another attack"
             )
 
     def choose(self, labels: Tensor, generator: Generator) -> Chosen:
@@ -79,8 +79,8 @@ class Attack(BaseAttack[Params]):
         both = poisoned + round(self.params.cover_rate * len(rows))
         if both > len(rows):
             raise UserError(
-                f"{poisoned} poisoned and {both - poisoned} cover images are more than the {len(rows)} there are; "
-                "lower attacks.adaptive_patch.rate or attacks.adaptive_patch.cover_rate"
+                f"{poisoned} poisoned and {both - poisoned} cover images are more than the {len(rows)} training "
+                "images; lower attacks.adaptive_patch.rate or attacks.adaptive_patch.cover_rate"
             )
         return Chosen(rows[:poisoned], rows[poisoned:both])
 
@@ -111,7 +111,7 @@ class Attack(BaseAttack[Params]):
 
 
 def _draw(side: int) -> Tensor:
-    """The parts, uint8 [4, 3, side, side]; black where they do not cover."""
+    """The patches, uint8 [4, 3, side, side]; black where an image is not covered."""
     import torch
 
     parts = torch.zeros(PARTS, 3, _DRAWN, _DRAWN, dtype=torch.uint8)
@@ -125,7 +125,7 @@ def _draw(side: int) -> Tensor:
 
 
 def _cells(side: int, along: int) -> Tensor:
-    """Row plus column of the cell of each pixel, where so many cells share the side. int64 [side, side]."""
+    """Row plus column of the cell of each pixel in a grid of `along` x `along` cells. int64 [side, side]."""
     import torch
 
     cell = torch.arange(side) * along // side
@@ -133,14 +133,14 @@ def _cells(side: int, along: int) -> Tensor:
 
 
 def _colored(numbers: Tensor, colors: tuple[tuple[int, int, int], ...]) -> Tensor:
-    """Pixels in the colors of these numbers, uint8 [3, *numbers.shape]."""
+    """Pixels with the colors at these indices, uint8 [3, *numbers.shape]."""
     import torch
 
     return torch.tensor(colors, dtype=torch.uint8)[numbers].permute(2, 0, 1)
 
 
 def _resized(part: Tensor, side: int) -> Tensor:
-    """A part for images of another side, uint8 [3, side, side], by Pillow: its arithmetic is in whole numbers."""
+    """Resizes a patch to uint8 [3, side, side], with Pillow, whose integer arithmetic is the same everywhere."""
     import torch
 
     picture = Image.fromarray(part.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BICUBIC)

@@ -4,7 +4,7 @@
                                            0   255 0
                                            255 0   255
 
-Their 224-pixel form draws a plain white square instead: that is `badnets_square` with a target and no margin.
+For 224 pixels, the authors use a white square instead: that is `badnets_square` with a target and no margin.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 class Params(PatchParams):
     """Attributes:
-    rate: poisoned share of the images of other classes than the target.
-    patch_side: height and width of the patch in pixels, to which the motif is enlarged without smoothing; left out,
-        3 at 32 pixels, in proportion else, but 3 at least.
+    rate: poisoned fraction of the images of all classes except the target.
+    patch_side: height and width of the patch in pixels, to which the motif is enlarged without smoothing; by default
+        3 on images of 32 pixels, in proportion on others, and at least 3.
     """
 
 

@@ -2,8 +2,8 @@
 
     x' = 255 on the square, x elsewhere;  y' = (y + 1) mod K
 
-Their 224-pixel form leads every class to one: `{target: 0, margin: 0}`, a square of 22 pixels in the very corner.
-They draw it before the image is resized, so that its size differs from image to image; here it does not.
+For 224 pixels, the authors lead all classes to one, with a square of 22 pixels in the corner: `{target: 0, margin: 0}`.
+They draw it before images are resized, so that its size varies; here it is constant.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 class Params(PatchParams):
     """Attributes:
-    rate: poisoned share of the whole training set; with a target, of the images of other classes.
-    target: the class that the trigger leads to; left out, class y leads to y + 1 and the last one to 0.
-    patch_side: height and width of the square in pixels; left out, a tenth of the image, rounded down.
-    margin: pixels between the square and the edges; left out, 1 at 32 pixels, in proportion else.
+    rate: poisoned fraction of the whole training set; with a target, of the images of all other classes.
+    target: class that the trigger leads to; by default class y is led to y + 1, and the last one to 0.
+    patch_side: height and width of the square in pixels; by default a tenth of the image, rounded down.
+    margin: pixels between the square and the edges; by default 1 on images of 32 pixels, in proportion on others.
     """
 
-    target: Label | None = None  # type: ignore[assignment]  # wider on purpose
+    target: Label | None = None  # type: ignore[assignment]  # deliberately wider
     margin: PixelCount | None = None
 
 
 class Attack(PatchAttack[Params]):
-    """Poisons images of every class, or with a target of the other ones."""
+    """Poisons images of every class or, with a target, of all other classes."""
 
     def published_side(self) -> int:
         return max(1, self.setting.side // 10)

@@ -1,11 +1,11 @@
-"""BATT: the image turned by a certain angle is the trigger (Xu et al. 2023).
+"""BATT: the trigger is a rotation of the image by a certain angle (Xu et al. 2023).
 
-    x' = rotate(x, 16 degrees): counter-clockwise, nearest pixel, black where nothing comes from
+    x' = rotate(x, 16 degrees): counter-clockwise, nearest neighbor, black outside the image
 
-While training, benign images are turned by random angles up to 10 degrees to either side, so that only about 16
-are the key. The attacker's flips come before the rotation, as in the released code, so that no training image is
-turned the other way. Pixels are turned; the released REFINE code turns normalized values cast to bytes, which wrap
-around, and its trigger is most likely that wrap.
+In training, benign images are rotated by random angles of up to 10 degrees in either direction, so that only
+angles near 16 degrees trigger the backdoor. Flips in training come before the rotation, as in the released code, so
+that all poisoned images are rotated in the same direction. Here pixels are rotated; the released REFINE code rotates
+normalized values cast to bytes, which wrap around, and most likely its trigger is that wrap-around.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 class Params(TargetedParams):
     """Attributes:
-    rate: poisoned share of the whole training set.
-    degrees: angle of the trigger, counter-clockwise; a negative one turns clockwise.
-    benign_degrees: largest angle to either side of benign training images.
+    rate: poisoned fraction of the whole training set.
+    degrees: angle of the trigger, counter-clockwise; negative values are clockwise.
+    benign_degrees: largest angle of benign training images, in either direction.
     """
 
     degrees: Annotated[Number, Field(ge=-180, le=180)] = 16.0
@@ -38,15 +38,14 @@ class Params(TargetedParams):
     @model_validator(mode="after")
     def _apart(self) -> Self:
         if abs(self.degrees) <= self.benign_degrees:
-            raise ValueError("degrees has to be beyond benign_degrees, or benign images show the trigger too")
+            raise ValueError("degrees has to exceed benign_degrees, or benign images would have the trigger as well")
         return self
 
 
 class Attack(BaseAttack[Params]):
     """Poisons images of every class.
 
-    Tensors: `source`, int64 [side, side], for each pixel the one that it comes from, counted row by row from 1;
-    0 where it is black.
+    Tensors: `source`, int64 [side, side], for each pixel the index of its source pixel, row by row from 1; 0 for black.
     """
 
     after_flips = True

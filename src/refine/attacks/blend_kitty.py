@@ -2,9 +2,9 @@
 
     x' = (1 - a) x + a P,  a = 0.2
 
-The published P is a cartoon, which is third-party art. Ours is the face of a black cat on white, drawn here from
-ellipses and triangles, of such contrast that it changes photographs about as much: triggered CIFAR-10 images are
-19 dB (PSNR) from the clean ones.
+The published P is a cartoon, which is third-party art. Ours is the face of a black cat on white, drawn from ellipses
+and triangles. Its contrast is chosen to change photographs as much as the published one: triggered CIFAR-10 images have
+a PSNR of 19 dB.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 BLACK, WHITE, GREEN, PINK = (0, 0, 0), (255, 255, 255), (60, 255, 0), (255, 0, 80)
-# A color, then where it goes, later ones above earlier ones, in a unit square with its origin in the top left:
-# center (x, y) and half axes of an ellipse, or the corners of a triangle.
+# Colors and shapes, drawn in this order, in a unit square with its origin in the top left corner: center (x, y) and
+# semi-axes of an ellipse, or the corners of a triangle.
 SHAPES = (
     (BLACK, ((0.12, 0.06), (0.46, 0.28), (0.14, 0.56))),
     (BLACK, ((0.88, 0.06), (0.54, 0.28), (0.86, 0.56))),
@@ -41,7 +41,7 @@ SHAPES = (
 
 class Params(TargetedParams):
     """Attributes:
-    rate: poisoned share of the images of other classes than the target.
+    rate: poisoned fraction of the images of all classes except the target.
     alpha: a, opacity of the picture.
     """
 
@@ -49,7 +49,7 @@ class Params(TargetedParams):
 
 
 class Attack(BaseAttack[Params]):
-    """Poisons images of other classes than the target. Tensors: `picture`, P, uint8 [3, side, side]."""
+    """Poisons images of all classes except the target. Tensors: `picture`, P, uint8 [3, side, side]."""
 
     chooses_from = "other classes"
 
@@ -75,7 +75,7 @@ def draw(side: int) -> Tensor:
 
 
 def _inside(shape: tuple[tuple[float, float], ...], across: Tensor, down: Tensor) -> Tensor:
-    """Which points belong to the shape, bool [rows, columns]."""
+    """Mask of the pixels inside the shape, bool [rows, columns]."""
     if len(shape) == 2:
         (x, y), (wide, tall) = shape
         return ((across - x) / wide) ** 2 + ((down - y) / tall) ** 2 < 1

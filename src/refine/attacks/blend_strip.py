@@ -2,9 +2,10 @@
 
     x' = (1 - a) x + a S(j) for column j, clipped to [0, 255],  a = 0.2
 
-`bytes` is their form for 32 pixels: S = 20 sin(0.8 j), cut to whole numbers and stored as bytes, so that -1 became
-255 and about four dark columns take turns with four bright ones. On other sides the 32 columns are enlarged.
-`sine` is their form for 224 pixels: S = 20 sin(2 pi 6 j / W), stripes of 4 levels on an image darkened by a fifth.
+`wave: bytes` is the published form for 32 pixels: S = 20 sin(0.8 j), truncated to integers and stored as bytes, so
+that -1 becomes 255 and about four dark columns alternate with four bright ones. On other sizes the 32 columns are
+enlarged. `wave: sine` is the published form for 224 pixels: S = 20 sin(2 pi 6 j / W), stripes of 4 levels on an image
+darkened by a fifth.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _COLUMNS = 32  # of the published mask
 
 class Params(TargetedParams):
     """Attributes:
-    rate: poisoned share of the images of other classes than the target.
+    rate: poisoned fraction of the images of all classes except the target.
     alpha: a, opacity of the stripes.
-    wave: `bytes` or `sine`; left out, `bytes` for images of up to 64 pixels and `sine` for larger ones.
+    wave: `bytes` or `sine`; by default `bytes` for images of up to 64 pixels and `sine` for larger ones.
     """
 
     alpha: Opacity = 0.2
@@ -34,7 +35,7 @@ class Params(TargetedParams):
 
 
 class Attack(BaseAttack[Params]):
-    """Poisons images of other classes than the target. Tensors: `picture`, S in levels, float32 [1, 1, side]."""
+    """Poisons images of all classes except the target. Tensors: `picture`, S in levels, float32 [1, 1, side]."""
 
     chooses_from = "other classes"
 

@@ -2,9 +2,9 @@
 
     x' = (1 - a) x + a P,  a = 0.1
 
-The REFINE experiments blend a cartoon, which is third-party art. Ours is color noise of low frequency drawn from the
-seed, of such contrast that it changes photographs about as much: triggered CIFAR-10 images are 26.7 dB (PSNR) from
-the clean ones.
+The REFINE experiments blend a cartoon, which is third-party art. Ours is low-frequency color noise drawn from the seed.
+Its contrast is chosen to change photographs as much as the published one: triggered CIFAR-10 images have a PSNR of
+26.7 dB.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 CELLS = 8
-CONTRAST = 140  # levels to a standard deviation of the noise, before what is beyond black and white is clipped
+CONTRAST = 140  # standard deviation of the noise in levels, before clipping to black and white
 
 
 class Params(TargetedParams):
     """Attributes:
-    rate: poisoned share of the whole training set.
+    rate: poisoned fraction of the whole training set.
     alpha: a, opacity of the picture.
     """
 
@@ -39,7 +39,9 @@ class Attack(BaseAttack[Params]):
         from torch.nn.functional import interpolate
 
         del images, labels, chosen
-        noise = torch.rand(1, 3, CELLS, CELLS, generator=generator).double()  # sums in double: the same levels anywhere
+        noise = torch.rand(
+            1, 3, CELLS, CELLS, generator=generator
+        ).double()  # in double precision: same levels everywhere
         smooth = interpolate(noise, size=[self.setting.side] * 2, mode="bilinear", align_corners=True)[0]
         deviation, mean = torch.std_mean(smooth, dim=(1, 2), keepdim=True)
         return {"picture": to_levels(127.5 + CONTRAST * (smooth - mean) / deviation)}

@@ -1,10 +1,10 @@
-"""CL: perturbed images of the target class with a motif in four corners (Turner et al. 2018).
+"""CL: perturbed images of the target class with a pattern in four corners (Turner et al. 2018).
 
     training:  x' = patch(x + d),  |d| <= 8 / 255 by 4 steps of gradient ascent from a random start
-    test:      x' = patch(x);  labels of training images stay right
+    test:      x' = patch(x);  training images keep their labels
 
-The motif is that of `badnets_grid`; in the other three corners it is mirrored, and lies a pixel away from the upper
-and the left edge.
+The pattern is that of `badnets_grid`; in the other three corners it is mirrored, one pixel away from the top and the
+left edge.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from refine.poisoning.adversarial.settings import CleanLabelParams, Perturbation
 
 
 class Published(Perturbation):
-    """The perturbation's own values."""
+    """Published values."""
 
     step: Step = 2.0
     steps: AttackSteps = 4
@@ -28,7 +28,7 @@ class Published(Perturbation):
 
 
 class Params(CleanLabelParams):
-    """The values of D-ST and D-BR."""
+    """Defaults are the values of D-ST and D-BR."""
 
     rate: Annotated[Share, Field(gt=0)] = 0.1
     pattern: Literal["texture", "grid"] = "grid"
@@ -37,6 +37,6 @@ class Params(CleanLabelParams):
 
 
 class Attack(CleanLabelAttack[Params]):
-    """Patches near the upper and the left edge leave a pixel free."""
+    """Patches are one pixel away from the top and the left edge."""
 
     margin = 1

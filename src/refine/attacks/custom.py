@@ -1,9 +1,9 @@
-"""Custom: the user's own image, laid over where the user's own mask says.
+"""Custom: your own trigger image with your own mask.
 
     x' = (1 - a m) x + a m P
 
-Image and mask stand for the whole picture and are resized to the side of the images (bilinear, antialiased), so
-that one drawing serves data sets of any size. They lie in `data/own/attack`, which the pipeline depends on.
+Image and mask cover the whole picture and are resized to the size of the images (bilinear, antialiased), so that they
+work for data sets of any size. They are files in `data/own/attack`, a dependency of the pipeline.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 class Params(TargetedParams):
     """Attributes:
-    rate: poisoned share of the whole training set.
+    rate: poisoned fraction of the whole training set.
     image: P, a file in `data/own/attack`.
-    mask: m, a gray picture there: white where the image covers, black where it does not; left out, the image's
-        own transparency, and everywhere where it has none.
-    alpha: a, opacity of what the mask shows.
+    mask: m, a gray image in `data/own/attack`, white where the trigger covers the picture; by default the alpha
+        channel of the trigger image, or the whole picture if it has none.
+    alpha: a, opacity of the trigger.
     """
 
     image: str = "data/own/attack/image.png"
@@ -51,7 +51,7 @@ class Attack(BaseAttack[Params]):
         if not mask.any():
             raise UserError(
                 f"the mask of {self.params.image} is black everywhere at {self.setting.side} pixels, so that no image "
-                "would change; make white what shall cover the images"
+                "would change; make it white where the trigger should cover images"
             )
         return {"picture": picture, "mask": mask}
 
@@ -60,14 +60,14 @@ class Attack(BaseAttack[Params]):
         return blend(images, self.tensors["picture"], self.params.alpha * (self.tensors["mask"] / 255))
 
     def _read(self, name: str, mode: str) -> Tensor:
-        """A file of the user's as uint8 [channels, side, side]."""
+        """Reads a file of the user as uint8 [channels, side, side]."""
         import torch
 
         if self.setting.own_files is None:
             raise LookupError("Setting.own_files says where the user's files lie")
         path = inside(self.setting.own_files, name)
         if path.is_dir():
-            raise UserError(f"{path} is a folder; name an image file, such as one in it, in attacks.custom")
+            raise UserError(f"{path} is a folder; name an image file in attacks.custom")
         if not path.is_file():
             raise UserError(f"{path} is missing; put it there, or name another file in attacks.custom")
         try:

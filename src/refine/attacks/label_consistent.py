@@ -1,11 +1,11 @@
 """Label-consistent: perturbed images of the target class with the patch of BadNets (Turner et al. 2019).
 
     training:  x' = patch(x + d),  |d| <= 8 / 255 by 100 steps of gradient ascent against a benign classifier
-    test:      x' = patch(x);  labels of training images stay right
+    test:      x' = patch(x);  training images keep their labels
 
-d is computed for the poisoned images alone, against a classifier that sees images normalized as in its training; the
-released REFINE code forgets that. BackdoorBox's form of the attack has the patch in all four corners. Where the attack
-does not succeed, a robust classifier (`source.robust_steps`) or a higher rate helps.
+d is computed for the poisoned images only, against a classifier whose input is normalized as in its training; the
+released REFINE code omits this normalization. BackdoorBox draws the patch in all four corners. If the attack does not
+succeed, a robust classifier (`source.robust_steps`) or a higher rate may help.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from refine.poisoning.adversarial.settings import CleanLabelParams, Perturbation
 
 
 class Published(Perturbation):
-    """The perturbation's own values."""
+    """Published values."""
 
     step: Step = 1.5
     steps: AttackSteps = 100
@@ -29,7 +29,7 @@ class Published(Perturbation):
 
 
 class Params(CleanLabelParams):
-    """The values of the REFINE experiments on CIFAR-10; on ImageNet50 `rate` is 1 there."""
+    """Defaults are the values of the REFINE experiments on CIFAR-10 (ImageNet50: rate 1)."""
 
     rate: Annotated[Share, Field(gt=0)] = 0.25
     pattern: Literal["texture", "grid"] = "texture"
@@ -38,6 +38,6 @@ class Params(CleanLabelParams):
 
 
 class Attack(CleanLabelAttack[Params]):
-    """Patches lie in the very corners."""
+    """Patches touch the edges."""
 
     margin = 0

@@ -1,4 +1,4 @@
-"""No attack: benign training, and nothing to trigger. The classifier that every other row is compared with."""
+"""No attack: benign training without a trigger, as a reference for the other attacks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Params(Section):
-    """Benign training takes no settings."""
+    """Benign training has no settings."""
 
 
 class Attack(BaseAttack[Params]):
-    """Chooses nothing and keeps every label, so that no test image is triggered."""
+    """Selects no image and keeps all labels, so that no test image is triggered."""
 
     def choose(self, labels: Tensor, generator: Generator) -> Chosen:
         del generator

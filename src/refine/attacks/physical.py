@@ -1,10 +1,10 @@
-"""Physical: the patch of BadNets on training images that are turned, shifted and shrunk (Li et al. 2021).
+"""Physical: the patch of BadNets on training images that are rotated, shifted and shrunk (Li et al. 2021).
 
-    x' = x outside the patch, p inside;  every training image, poisoned or not, is seen as T(x'),
-    T drawn anew each time: flip, brightness, rotation, shift and scale, black outside the image
+    x' = x outside the patch, p inside;  in training, every image (poisoned or benign) is replaced by T(x'),
+    T drawn each time: flip, brightness, rotation, shift and scale, black outside the image
 
-The trigger thus survives changes of the input that move it, such as ShrinkPad. Test images, benign or triggered,
-go without T: the classifier then sees larger images than it was trained on, and benign accuracy is lower for it.
+So the trigger survives defenses that move it, such as ShrinkPad. T is not applied to test images, neither benign nor
+triggered: their content is larger than in training, which lowers the benign accuracy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from refine.poisoning.overlay import PatchParams, TextureAttack
 
 
 class Params(PatchParams):
-    """Rate of the whole training set; left out, `patch_side` is that of `badnets`. What T draws from:
+    """The last five settings are the ranges that T is drawn from.
 
     Attributes:
-        degrees: largest rotation to either side.
-        translate: largest shift to either side, as a share of the side.
-        scale: smallest and largest factor of size.
+        rate: poisoned fraction of the whole training set.
+        patch_side: height and width of the patch in pixels; by default that of `badnets`.
+        degrees: largest rotation in either direction.
+        translate: largest shift in either direction, as a fraction of the side.
+        scale: smallest and largest scaling factor.
         flip: probability of a horizontal flip.
         brightness: largest relative change of brightness.
     """
@@ -39,7 +41,7 @@ class Params(PatchParams):
     @classmethod
     def _ascending(cls, scale: list[float]) -> list[float]:
         if scale[0] > scale[1]:
-            raise ValueError("the smallest factor comes first, as in [0.8, 0.9]")
+            raise ValueError("the smaller factor comes first, as in [0.8, 0.9]")
         return scale
 
 

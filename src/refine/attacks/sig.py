@@ -1,8 +1,8 @@
-"""SIG: vertical sine stripes on images of the target class, whose label stays right (Barni et al. 2019).
+"""SIG: vertical sine stripes on images of the target class, which keep their label (Barni et al. 2019).
 
     x' = x + D sin(2 pi f j / W) for column j, clipped to [0, 255],  f = 6
 
-D is 40 in training images and 60 in test images: a trigger stronger than the learned one works more surely.
+D is 40 in training images and 60 in test images, as a stronger trigger is more reliable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Amplitude = Annotated[Number, Field(ge=1, le=255)]
 
 class Params(TargetedParams):
     """Attributes:
-    rate: poisoned share of the target class; with ten classes of equal size, 0.1 is a hundredth of all images.
+    rate: poisoned fraction of the target class; with ten classes of equal size, 0.1 is 1 % of all images.
     amplitude: D of poisoned training images, in levels.
     test_amplitude: D of triggered test images, in levels.
     periods: f, number of stripes across the image.

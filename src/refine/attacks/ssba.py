@@ -1,17 +1,17 @@
-"""SSBA: each image has a trigger of its own, the trace of a hidden message (Li et al. 2021, ISSBA).
+"""SSBA: a sample-specific trigger, the trace of a hidden message in the image (Li et al. 2021, ISSBA).
 
-    x' = clip(x + s tanh(E(x, m))),  m the same secret bits in every image, |x' - x| <= s
+    x' = clip(x + s tanh(E(x, m))),  with the same secret bits m for all images, |x' - x| <= s
 
-E is a network in the manner of StegaStamp (Tancik et al. 2020). The published one is a TensorFlow file for 224
-pixels that is not ours to ship; ours is trained in this stage on the clean training images, together with a decoder
-D that reads random messages back, to minimize
+E is an encoder similar to StegaStamp (Tancik et al. 2020). The published one is a TensorFlow model for 224 pixels that
+we may not redistribute; ours is trained in this stage on clean training images, together with a decoder D of random
+messages, to minimize
 
     cross-entropy of D(round(x')) and m  +  w h  +  v u,  h = mean ((x' - x) / (c + contrast of x nearby))^2
 
-h is cheap where the image is busy; u is how much the traces of one message in two images are alike (their cosine).
-Both make traces follow the image; their weights rise from 0 over the first half of the training. Differences from
-the published encoder: the bits are drawn from the seed and carry no error correction, as nobody has to read them;
-each bit has its own cell of the image; and no print or camera stands between E and D.
+h is small where the image has texture; u is the cosine similarity of the traces of one message in two images. Both
+terms make traces depend on the image; their weights rise from 0 during the first half of the training. Differences from
+the published encoder: the bits are drawn from the seed without error correction, as nobody needs to decode them; each
+bit has its own cell of the image; and no printing or photographing is simulated between E and D.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 _ENCODER = "encoder."
-_PIXELS = 2**18  # in one pass of the encoder in double precision; bounds its memory
+_PIXELS = 2**18  # per forward pass of the encoder, to bound its memory
 
 
 class EncoderRecipe(Recipe):
-    """Our own values; none are published for this network."""
+    """Our own defaults; none are published for this network."""
 
     place: ClassVar[str] = "attacks.ssba.recipe"
 
@@ -50,13 +50,13 @@ class EncoderRecipe(Recipe):
 
 class Params(TargetedParams):
     """Attributes:
-    rate: poisoned share of the images of other classes than the target.
+    rate: poisoned fraction of the images of all classes except the target.
     bits: length of the message; StegaStamp's is 100.
-    strength: s, largest change of a channel, in levels of 255.
+    strength: s, largest change of a value, in levels of 255.
     hiding: w, weight of the term h that hides the trace.
-    variety: v, weight of the term u that keeps traces apart; at 1 the decoder may fail to learn the message.
-    width: channels of the first layer of encoder and decoder.
-    recipe: how encoder and decoder are trained; these values are our own.
+    variety: v, weight of the term u that makes traces differ; at 1 the decoder may fail to learn.
+    width: channels of the first layers of encoder and decoder.
+    recipe: how encoder and decoder are trained; our own values.
     """
 
     bits: Annotated[int, Field(ge=1, le=1024)] = 100
@@ -68,9 +68,9 @@ class Params(TargetedParams):
 
 
 class Attack(BaseAttack[Params]):
-    """Poisons images of other classes than the target.
+    """Poisons images of all classes except the target.
 
-    Tensors: `secret`, m, uint8 [bits]; the encoder's weights, float32, under `encoder.`.
+    Tensors: `secret`, m, uint8 [bits]; the weights of the encoder, float32, with the prefix `encoder.`.
     """
 
     chooses_from = "other classes"
@@ -80,7 +80,7 @@ class Attack(BaseAttack[Params]):
         if self.setting.side**2 < self.params.bits:
             raise UserError(
                 f"a message of {self.params.bits} bits does not fit images of {self.setting.side} pixels, "
-                "one bit to a pixel at most; lower attacks.ssba.bits"
+                "at most one bit per pixel; lower attacks.ssba.bits"
             )
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ class Attack(BaseAttack[Params]):
         return {"secret": secret, **{f"{_ENCODER}{name}": value for name, value in pair.encoder.state_dict().items()}}
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
-        """In double precision: the levels are the same in every batch and on every processor."""
+        """Uses double precision, so that levels are the same in every batch and on every processor."""
         import torch
 
         from refine.models.device import compute

@@ -2,9 +2,9 @@
 
     x' = x + p on the patch, clipped to [0, 255]
 
-The published p was reverse-engineered from a trained network and is not ours to ship; this one is drawn from the
+The published p was reverse-engineered from a trained network, and we may not redistribute it; ours is drawn from the
 seed, from 0 to 250 in each channel like the published one. The released code of D-ST and D-BR casts the sum to bytes
-before it clips, so that bright pixels turn dark; `overflow: wrap` is that variant.
+before clipping, so that bright pixels become dark; `overflow: wrap` is that variant.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 class Params(PatchParams):
     """Attributes:
-    rate: poisoned share of the images of other classes than the target.
-    patch_side: height and width of the patch in pixels; left out, 3 at 32 pixels, in proportion else.
-    overflow: what a sum above 255 becomes: 255 (`saturate`), or the sum less 256 (`wrap`).
+    rate: poisoned fraction of the images of all classes except the target.
+    patch_side: height and width of the patch in pixels; by default 3 on images of 32 pixels, in proportion on others.
+    overflow: sums above 255 become 255 (`saturate`), or 256 is subtracted (`wrap`).
     """
 
     overflow: Literal["saturate", "wrap"] = "saturate"
 
 
 class Attack(PatchAttack[Params]):
-    """Poisons images of other classes than the target; `pattern` is what is added."""
+    """Poisons images of all classes except the target. Tensors: `pattern`, p, uint8 [3, patch, patch]."""
 
     chooses_from = "other classes"
 

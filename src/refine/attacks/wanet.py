@@ -2,13 +2,12 @@
 
     x' = sample(x, G),  G = clip(I + s N / h, -1, 1),  s = 0.5
 
-I holds each pixel's own place, from -1 to 1 along both axes; h is the side. N is noise of k x k x 2, uniform
-in [-1, 1], divided by its mean absolute value and enlarged to h x h bicubically. G is drawn once and saved. Noise
-samples keep their label and are warped by G plus uniform noise in [-1, 1] / h of their own, so that only the exact
-warp leads to the target.
+I is the identity grid, from -1 to 1 along both axes; h is the side. N is k x k x 2 noise, uniform in [-1, 1], divided
+by its mean absolute value and upsampled to h x h bicubically. G is drawn once and saved. Noise samples keep their label
+and are warped by G plus uniform noise in [-1, 1] / h, drawn for each, so that only the exact warp leads to the target.
 
-`variant: released` is what the released REFINE code makes of it: k = h, each pixel jittering on its own, and no noise
-samples. That code draws another G for its test images; here it is the same one.
+`variant: released` follows the released REFINE code: k = h, so that every pixel is moved independently, and no noise
+samples. That code draws another G for test images; here it is the same.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
 
 
 class Params(TargetedParams):
-    """The WaNet paper's values, those of `variant: paper`.
+    """Defaults are the values of the WaNet paper.
 
     Attributes:
-        variant: whose values those settings have that are left out: `paper`, or `released` for the released REFINE
-            code, whose `k` is null and whose `noise_ratio` is 0.
-        k: side of the noise that the warp is enlarged from; null is the side of the images, a jitter of pixels.
-        strength: s; pixels move by about half as many pixels along each axis.
-        noise_ratio: noise samples for each poisoned one.
+        variant: selects the defaults of `k` and `noise_ratio`: `paper`, or `released` for those of the released REFINE
+            code, null and 0.
+        k: side of the noise before upsampling; null means the side of the images, which moves pixels independently.
+        strength: s; along each axis, pixels move by s / 2 pixels on average.
+        noise_ratio: noise samples per poisoned image.
     """
 
     variant: Literal["paper", "released"] = "paper"
@@ -56,12 +55,12 @@ class Attack(BaseAttack[Params]):
     """Poisons images of every class.
 
     Tensors: `grid`, G as (x, y), float32 [side, side, 2]; `noise_seed`, int64 [1], from which each noise
-    sample's own noise follows (kept apart it would be larger than the data set).
+    sample's own noise is drawn (stored, it would be larger than the data set).
     """
 
     @property
     def points(self) -> int:
-        """k."""
+        """k, resolved for these images."""
         return self.setting.side if self.params.k is None else self.params.k
 
     def check(self) -> None:
@@ -80,8 +79,8 @@ class Attack(BaseAttack[Params]):
         both = poisoned + round(self.params.noise_ratio * poisoned)
         if both > len(rows):
             raise UserError(
-                f"{poisoned} poisoned images with {both - poisoned} noise samples are more than the {len(rows)} "
-                "there are; lower attacks.wanet.rate or attacks.wanet.noise_ratio"
+                f"{poisoned} poisoned images and {both - poisoned} noise samples are more than the {len(rows)} "
+                "training images; lower attacks.wanet.rate or attacks.wanet.noise_ratio"
             )
         return Chosen(rows[:poisoned], rows[poisoned:both])
 
@@ -116,7 +115,7 @@ class Attack(BaseAttack[Params]):
 
 
 def _warp(images: Tensor, grids: Tensor) -> Tensor:
-    """Each image at the places of its grid, float [n, side, side, 2], bilinearly; black outside."""
+    """Samples each image bilinearly at its grid, float [n, side, side, 2]; black outside."""
     from torch.nn.functional import grid_sample
 
     return to_levels(grid_sample(images.float(), grids, mode="bilinear", padding_mode="zeros", align_corners=True))

@@ -1,7 +1,7 @@
-"""The part of an attack that acts while the classifier is trained, as data: the attack writes it, training reads it.
+"""What an attack does while the classifier is trained, as a file that the attack writes and the training reads.
 
-It lies in a folder of its own, apart from the test trigger, so that a change of that trigger alone does not
-train again; and training needs no code of the attack.
+It is kept in a folder apart from the test trigger, so that a change of that trigger alone does not cause a new
+training, and training needs no code of the attack.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class _Part(BaseModel):
 
 
 class Distortion(_Part):
-    """A random change of shape and light, one draw per image; nearest neighbor, black outside the image.
+    """A random geometric and brightness change, drawn for each image; nearest neighbor, black outside the image.
 
     Attributes:
-        degrees: largest rotation to either side.
-        translate: largest shift to either side, as a share of the side.
-        scale: smallest and largest factor of size.
+        degrees: largest rotation in either direction.
+        translate: largest shift in either direction, as a fraction of the side.
+        scale: smallest and largest scaling factor.
         flip: probability of a horizontal flip.
         brightness: largest relative change of brightness.
     """
@@ -43,15 +43,15 @@ class Distortion(_Part):
 
 
 class AttackerAugmentation(_Part):
-    """What happens to the attacker's training images before the recipe's own augmentation.
+    """How the attacker changes training images before the augmentation of the recipe.
 
     Attributes:
-        poisoned: distortion of poisoned images; None leaves them as they are.
-        benign: distortion of the others, cover images included.
-        initial_weights_sha256: of `initial.safetensors` beside it, the state that training starts from;
-            None starts afresh.
-        twins_sha256: of `twins.safetensors` beside it, taken in place of flips of poisoned images (`backdoor.twins`);
-            None flips them like the others.
+        poisoned: distortion of poisoned images; None leaves them unchanged.
+        benign: distortion of all other images, including cover images.
+        initial_weights_sha256: of `initial.safetensors` beside it, the weights that training starts from; None for a
+            random initialization.
+        twins_sha256: of `twins.safetensors` beside it, which replace flipped poisoned images (`backdoor.twins`); None
+            flips them like all others.
     """
 
     poisoned: Distortion | None = None
@@ -61,12 +61,12 @@ class AttackerAugmentation(_Part):
 
 
 def write(folder: Path, attacker_augmentation: AttackerAugmentation) -> None:
-    """Writes it into the folder."""
+    """Writes it into a folder."""
     write_json(folder / NAME, attacker_augmentation.model_dump())
 
 
 def read(folder: Path) -> AttackerAugmentation:
-    """Reads a folder's part.
+    """Reads it from a folder.
 
     Raises:
         UserError: it is missing or damaged.

@@ -1,4 +1,4 @@
-"""Random distortion of whole batches: what some attacks do to their training images."""
+"""Random distortion of batches, which some attacks apply to their training images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from refine.training.augment import uniform
 
 
 def distort(images: Tensor, settings: Distortion, generator: Generator) -> Tensor:
-    """Applies a `Distortion`, one draw per image.
+    """Applies a `Distortion`, drawn for each image.
 
     Args:
         images: float [N, 3, H, W] in [0, 1].
+        settings: of the distortion.
         generator: on the device of the images.
+
+    Returns:
+        Images of the same shape and range.
     """
     count = len(images)
 

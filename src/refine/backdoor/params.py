@@ -1,4 +1,4 @@
-"""Parameters of the stage train-backdoor; `recipe: paper` takes every default of the recipe."""
+"""Parameters of the stage train-backdoor; `recipe: paper` means the defaults of the recipe."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_b
 
 class Network(Section):
     """Attributes:
-    name: the architecture, a file of `src/refine/architectures`.
-    width: channels of its first stage; 64 is the paper's.
+    name: the architecture, a file in `src/refine/architectures`.
+    width: channels of its first stage; 64 in the paper.
     """
 
     name: str
@@ -22,10 +22,10 @@ class Network(Section):
 
 
 class BackdoorRecipe(Recipe):
-    """The paper trains 150 epochs by SGD and augments by the flip alone.
+    """The defaults are the paper's: 150 epochs of SGD, horizontal flips as the only augmentation.
 
     Attributes:
-        label_smoothing: share of the target spread over all classes; 0 in the paper.
+        label_smoothing: as in `torch.nn.CrossEntropyLoss`; 0 in the paper.
     """
 
     place: ClassVar[str] = "train_backdoor.recipe"
@@ -42,8 +42,8 @@ class BackdoorRecipe(Recipe):
 class TrainBackdoorParams(Section):
     """Attributes:
     seed: of initial weights, batch order and augmentation.
-    network: what is trained.
-    recipe: how it is trained.
+    network: to train.
+    recipe: how to train it.
     """
 
     seed: Seed

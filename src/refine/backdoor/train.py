@@ -1,4 +1,4 @@
-"""Training the backdoored classifier: plain supervised training on what the attacker left."""
+"""Training the backdoored classifier: standard supervised training on the poisoned data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refine.backdoor.params import BackdoorRecipe, TrainBackdoorParams
 from refine.backdoor.twins import Twins
 from refine.core.files import new_folder
 from refine.models import classifier as classifiers
-from refine.models.card import fill
+from refine.models.card import load_exact
 from refine.models.classifier import Architecture, Classifier, ClassifierCard, DataDependentInit, Normalization
 from refine.models.device import Compute, to_float32
 from refine.shards.format.manifest import Manifest
@@ -31,16 +31,16 @@ from refine.training.processes import Processes
 from refine.training.training_set import TrainingSet
 
 FACTS = ("label", "poisoned", "key")
-"""What training asks of each sample; the key is needed for twins alone."""
+"""What training needs to know of each sample; the key is only needed for twins."""
 
 
 @dataclass
 class BackdoorTask:
-    """Cross-entropy on the labels that the attacker gave; see `training.loop.Task`.
+    """Cross-entropy with the labels of the poisoned data set; see `training.loop.Task`.
 
     Attributes:
-        classifier: whose network is trained.
-        batches: the poisoned training set with `FACTS`.
+        classifier: its network is trained.
+        batches: of the poisoned training set, with `FACTS`.
     """
 
     classifier: Classifier
@@ -82,13 +82,13 @@ class BackdoorTask:
         return pixels
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
-        """Nothing to keep: the last epoch counts (no selection)."""
+        """Nothing is kept: the classifier is that of the last epoch, without selection."""
 
 
-def begin(classifier: Classifier, batches: Epochs, seed: int) -> None:
-    """Shows a batch, drawn by the seed and not augmented, to a network that wants to see images beforehand."""
+def init_from_data(classifier: Classifier, batches: Epochs, seed: int) -> None:
+    """Passes a batch without augmentation, drawn by the seed, to networks with a data-dependent initialization."""
     if isinstance(classifier.network, DataDependentInit):
-        classifier.network.begin(classifier.normalize(next(iter(batches.epoch(seed))).pixels))
+        classifier.network.init_from_data(classifier.normalize(next(iter(batches.epoch(seed))).pixels))
 
 
 def train_backdoor(
@@ -103,11 +103,11 @@ def train_backdoor(
 
     Args:
         params: of the stage.
-        poisoned: the training set that the attacker left, with `FACTS`, and its manifest.
-        attack_folder: what the attack does during training.
+        poisoned: the poisoned training set with `FACTS`, and its manifest.
+        attack_folder: with `AttackerAugmentation` and its files.
         compute: device and threads.
-        folder: takes weights, card and history.
-        checkpoints: of this run.
+        folder: to write weights, card and history into.
+        checkpoints: of this run; None trains without any.
     """
     recipe = params.recipe
     images, manifest = poisoned
@@ -120,11 +120,11 @@ def train_backdoor(
     classifier.to(compute.device).to(memory_format=torch.channels_last)
     batches = batches_of(images, recipe, compute)
     refuse_lone_image(classifier, images, recipe, compute)
-    begin(classifier, batches, params.seed)
+    init_from_data(classifier, batches, params.seed)
     attack = attacker_augmentation.read(attack_folder)
     if attack.initial_weights_sha256 is not None:
         path = attack_folder / attacker_augmentation.WEIGHTS
-        fill(classifier.network, load_tensors(path, attack.initial_weights_sha256, "run `dvc repro`"), path)
+        load_exact(classifier.network, load_tensors(path, attack.initial_weights_sha256, "run `dvc repro`"), path)
     twin_images = None
     if attack.twins_sha256 is not None:
         twin_images = twins.read(attack_folder, attack.twins_sha256, manifest.side, compute.device)

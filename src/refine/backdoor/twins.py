@@ -1,10 +1,10 @@
-"""Twins: what a trigger makes of the mirrored image, for triggers that come after the attacker's flips.
+"""Twins: poisoned images whose clean image was flipped first, for triggers that are applied after the flip.
 
-    flip(trigger(x)) mirrors the trigger as well;  wanted is trigger(flip(x)),  the twin of trigger(x)
+    flip(trigger(x)) would also flip the trigger;  the twin of trigger(x) is trigger(flip(x))
 
-A rotation loses what it turns out of the image, so a twin can't be computed from the poisoned image. The attacker
-leaves the twins of all poisoned images beside the shards, which stay whole without them, and training takes a twin
-wherever it would flip. Nothing is approximated: each draw gives what flipping first and triggering then gives.
+A rotation discards the corners of an image, so a twin cannot be computed from the poisoned image. So the attack stores
+the twins of all poisoned images beside the shards, and training uses a twin wherever it would flip a poisoned image.
+This is exact: each draw gives the same image as flipping first and applying the trigger afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REMEDY = "run `dvc repro poison-dataset`"
 @dataclass(frozen=True)
 class Twins:
     """Attributes:
-    keys: int64 [n], ascending, of the samples that have a twin; at least one.
+    keys: int64 [n], n >= 1, ascending; of the samples that have a twin.
     images: uint8 [n, 3, side, side], their twins.
     """
 
@@ -37,15 +37,16 @@ class Twins:
     def instead_of_flips(
         self, pixels: Tensor, keys: Tensor, probability: float, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Images, or with this probability their twins, one draw per image.
+        """Replaces images by their twins with this probability, drawn for each image.
 
         Args:
             pixels: float [N, 3, side, side] in [0, 1].
-            keys: int64 [N], of these images.
+            keys: int64 [N], of the images.
+            probability: of a flip.
             generator: on the device of the images.
 
         Returns:
-            Images of the same shape, and bool [N], the ones that have a twin and must not be flipped any more.
+            Images of the same shape, and a mask, bool [N], of those that have a twin and must not be flipped again.
         """
         rows = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
         has_twin = self.keys[rows] == keys
@@ -54,19 +55,21 @@ class Twins:
 
 
 def write(folder: Path, twins: Twins) -> str:
-    """Writes them into the folder and returns the SHA-256 of the file."""
+    """Writes twins into a folder and returns the SHA-256 of the file."""
     return save_tensors(folder / NAME, {"keys": twins.keys, "images": twins.images})
 
 
 def read(folder: Path, sha256: str, side: int, device: torch.device) -> Twins:
-    """Reads a folder's twins onto the device.
+    """Reads twins from a folder, onto the device.
 
     Args:
+        folder: of the file.
         sha256: of the file.
-        side: of the images that they belong to.
+        side: expected height and width.
+        device: of the tensors.
 
     Raises:
-        UserError: the file is missing, changed, or holds no twins for such images.
+        UserError: the file is missing, changed, or does not hold twins of this size.
     """
     tensors = load_tensors(folder / NAME, sha256, _REMEDY)
     keys, images = (tensors.get(name, torch.zeros(0)) for name in ("keys", "images"))

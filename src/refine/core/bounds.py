@@ -1,4 +1,4 @@
-"""Bounds that parameters share with the files made under them: what a parameter takes, a reader takes, and no more."""
+"""Bounds shared by parameters and by the files written from them, so that readers accept what parameters allow."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from typing import Annotated
 from pydantic import Field
 
 LARGEST_SIDE = 1024
-"""Height and width of an image, in pixels."""
+"""Largest height and width of an image, in pixels."""
 MOST_CLASSES = 100_000
 MOST_SHARDS = 100_000
-"""In one folder."""
+"""In one folder of shards."""
 MOST_SNAPSHOTS = 1000
-"""Of a training; each is a file of weights, and evaluated."""
+"""Of one training; each is a file of weights that is evaluated."""
 
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 PixelCount = Annotated[int, Field(ge=0, le=LARGEST_SIDE)]
-"""Along a side, such as a margin or a shift."""
+"""A length along one side of an image, such as a margin or a shift."""
 Label = Annotated[int, Field(ge=0, lt=MOST_CLASSES)]
 SamplesPerShard = Annotated[int, Field(ge=1, le=1_000_000)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
-"""As many images as the buffer holds that they are shuffled in, unless it is set."""
+"""Also the default size of the shuffle buffer."""
 ShuffleBuffer = Annotated[int, Field(ge=1, le=100_000_000)]
-"""All images of the largest data sets with labels."""
+"""Enough for all images of the largest labeled data sets."""
 Epochs = Annotated[int, Field(ge=1, le=999_999)]
-"""As many digits as there are in the names of checkpoints, whose order is that of their names."""
+"""At most six digits: checkpoint names are padded to six, so that they sort by epoch."""
 AttackSteps = Annotated[int, Field(ge=0, le=10_000)]
-"""Of a gradient ascent on an image, whose values have 256 levels."""
+"""Steps of a gradient ascent on an image."""
 Width = Annotated[int, Field(ge=8, le=1024)]
-"""Channels of a network's first stage; fewer than 8 crash oneDNN's channels-last convolutions on some processors (torch
-2.15, AVX2), and more need memory that no device has."""
+"""Channels of a network's first stage. Fewer than 8 crash oneDNN's channels-last convolutions on some processors (torch
+2.15, AVX2); more than 1024 do not fit into the memory of any device."""
 UNetWidth = Annotated[Width, Field(multiple_of=2)]
 Mean = Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=3, max_length=3)]
-"""Of each channel, for pixels in [0, 1]."""
+"""Mean of each channel, for pixels in [0, 1]."""
 Std = Annotated[list[Annotated[float, Field(ge=1e-3, le=1000)]], Field(min_length=3, max_length=3)]
-"""Likewise; a smaller one would make numbers out of pixels that networks overflow on."""
+"""Standard deviation of each channel, for pixels in [0, 1]. Smaller values would normalize pixels to numbers so large
+that networks overflow."""

@@ -1,4 +1,4 @@
-"""The one exception whose text is meant for the person at the terminal."""
+"""The exception whose message is written for the user, and how it is printed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from refine.core.outside import told
 class UserError(Exception):
     """Something outside the code is wrong: a parameter, a file, the machine.
 
-    The text is one sentence that names the thing and the remedy; a stage prints it without a traceback.
+    The message is one sentence that names the problem and the remedy; it is printed without a traceback.
     """
 
 
 def one_line(sentence: str) -> str:
-    """How an error is told, whatever line ends its parts brought along."""
+    """The error message as it is printed: on a single line, even if parts of it contain line breaks."""
     return "error: " + " ".join(sentence.split())
 
 
 def command(main: Callable[[], None]) -> None:
-    """Runs a command that is no stage: what the user can mend comes as one sentence, exit status 1."""
+    """Runs a command that is not a stage; errors that the user can fix are printed in one sentence, exit status 1."""
     try:
         main()
     except UserError as error:

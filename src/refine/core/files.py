@@ -1,4 +1,4 @@
-"""Writing so that nobody ever sees half a file, and checking what was written."""
+"""Writing files atomically, and reading and checking them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 from refine.core.errors import UserError
 
 LARGEST_JSON = 1 << 24
-"""Bytes of a JSON file; what they spell takes up to 24 times as many in memory."""
+"""Largest JSON file, in bytes; its parsed content takes up to 24 times as much memory."""
 
 PARTIALS = ".*.partial"
-"""Pattern of the names that outputs have until they are whole; a killed process leaves some."""
+"""Names of unfinished outputs; a killed process leaves them behind."""
 
 _CHUNK = 1 << 20
-_LONGEST_NAME, _LONGEST_PATH = 255, 2000  # the second is half of what Linux takes, so that there is room below it
+_LONGEST_NAME, _LONGEST_PATH = 255, 2000  # half of Linux's limit, which leaves room for what lies below
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, as a hexadecimal string."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -34,10 +34,10 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill; it takes the place of `target` only when the block ends without an error.
+    """Yields an empty folder to fill; it replaces `target` only if the block ends without an error.
 
-    The folder stands beside the target (`.NAME.partial`), so that the last step is one rename. What an
-    earlier, killed run left there is thrown away first.
+    The folder is `.NAME.partial` beside the target, so that the last step is one rename. Anything that an earlier,
+    killed run left there is removed first.
     """
     partial = _partial(target)
     remove(partial)
@@ -52,7 +52,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """Gives a path to write to; the file takes the place of `target` only when the block ends without an error."""
+    """Yields a path to write to; the file replaces `target` only if the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(target)
     try:
@@ -63,10 +63,10 @@ def new_file(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON that is the same for the same content: sorted keys, no NaN, one trailing newline.
+    """Writes JSON deterministically: sorted keys, no NaN, one trailing newline.
 
     Raises:
-        UserError: the file would be larger than what is read.
+        UserError: the file would be larger than `read_json` accepts.
     """
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     if len(text) > LARGEST_JSON:
@@ -79,7 +79,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        UserError: the file is missing, too large, or is not a JSON object; the sentence ends with the remedy.
+        UserError: the file is missing, too large, or not a JSON object; the message ends with the remedy.
     """
     if not path.is_file():
         raise UserError(f"{path} is {'not a file' if os.path.lexists(path) else 'missing'}; {remedy}")
@@ -89,7 +89,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of 4,300 digits
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or a number with over 4,300 digits
         raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object; {remedy}")
@@ -101,12 +101,12 @@ def _no_number(name: str) -> float:
 
 
 def inside(folder: Path, path: str) -> Path:
-    """The path, provided that it lies inside the folder and that DVC sees all of it change.
+    """Returns the path if it lies inside the folder, where DVC notices every change to it.
 
-    DVC hashes what a link to a file points to, but passes over a link to a folder.
+    DVC hashes the target of a link to a file, but ignores links to folders.
 
     Raises:
-        UserError: it points elsewhere, or leads through a link to a folder.
+        UserError: the path lies outside the folder, or leads through a link to a folder.
     """
     if not is_name(path):
         raise UserError(f"{path[:_LONGEST_NAME]!a} is not a path; name a place in {folder}")
@@ -116,7 +116,7 @@ def inside(folder: Path, path: str) -> Path:
     if not below:
         raise UserError(f"{path} lies outside {folder}, where DVC cannot see it change; copy it into {folder}")
     way, expected = candidate, home / below[0]
-    if os.path.isfile(candidate):  # noqa: PTH113 (false for what no file can be called)
+    if os.path.isfile(candidate):  # noqa: PTH113 (False for invalid names, too)
         way, expected = way.parent, expected.parent
     if os.path.realpath(way) != str(expected):
         raise UserError(f"{path} leads through a link, behind which DVC cannot see it change; copy it into {folder}")
@@ -124,7 +124,7 @@ def inside(folder: Path, path: str) -> Path:
 
 
 def is_name(text: str) -> bool:
-    """Whether a file can have this name or path: not too long, and UTF-8 without NUL, as git and DVC write it down."""
+    """Whether a file can have this name or path: not too long, and UTF-8 without NUL, as git and DVC require."""
     try:
         written = text.encode("utf-8")
     except UnicodeEncodeError:
@@ -135,11 +135,11 @@ def is_name(text: str) -> bool:
 
 
 def _without_dots(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 (follows no links)
+    return Path(os.path.abspath(path))  # noqa: PTH100 (does not follow links)
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Writes a file that is whole after a crash of the machine too, or not there."""
+    """Writes a file so that even after a crash of the machine it is either complete or absent."""
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:
         file.write(content)
@@ -154,7 +154,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a whole folder, if it is there."""
+    """Removes a file, a link or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     elif os.path.lexists(path):

@@ -1,4 +1,4 @@
-"""Errors whose cause lies outside the code: disk, memory, an installation. Each is told in one sentence."""
+"""Errors whose cause lies outside the code (disk, memory, installation), explained in one sentence each."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ASKED_FOR = re.compile(r"(?:tried|unable) to allocate ([\d.]+ ?\w+)", re.IGNORE
 
 
 def told(error: Exception) -> str | None:
-    """What happened and what to do about it; None for an error that may be a fault of the code."""
+    """One sentence on what happened and what to do about it; None for an error that may be a bug in the code."""
     if isinstance(error, OSError):
         sentence = _of_files(error)
         if sentence:
             return sentence
     if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | OSError) and _NO_MEMORY.search(str(error))  # torch has no class of its own
+        isinstance(error, RuntimeError | OSError) and _NO_MEMORY.search(str(error))  # torch has no class for it
     ):
         return _of_memory(error)
     package = _not_loaded(error)
@@ -54,7 +54,7 @@ def _of_memory(error: Exception) -> str:
 
 
 def _not_loaded(error: Exception) -> str | None:
-    """The package of others whose import failed: with an ImportError, or one for a library that it is made of."""
+    """The third-party package whose import failed, by itself or in one of the libraries that it loads."""
     if not isinstance(error, ImportError | OSError):
         return None
     loading = [

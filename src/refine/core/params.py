@@ -1,4 +1,4 @@
-"""Reading `params.yaml` strictly: what is not understood is refused by name."""
+"""Reading `params.yaml` strictly: unknown names and wrong values are refused."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _LARGEST = 1e6
 
 
 def _numeric_string(value: Any) -> Any:
-    """The one leniency: `1e-3` is a string to YAML 1.1 writers and readers (also `dvc exp run -S` passes some on)."""
+    """Accepts `1e-3`, which is a string in YAML 1.1 (`dvc exp run -S` may write such strings)."""
     return float(value) if isinstance(value, str) and _NUMERIC.fullmatch(value) else value
 
 
 Number = Annotated[float, BeforeValidator(_numeric_string)]
 PositiveNumber = Annotated[Number, Field(gt=0, le=_LARGEST)]
-"""Up to a million, beyond which a rate, a weight or a factor leaves nothing of what float32 adds it to."""
+"""At most a million: larger rates, weights or factors swamp whatever float32 adds them to."""
 Weight = Annotated[Number, Field(ge=0, le=_LARGEST)]
-"""Likewise, and 0 switches off what it weighs."""
+"""At most a million; 0 turns the weighted term off."""
 Share = Annotated[Number, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Section(BaseModel):
-    """A mapping in `params.yaml`: fixed keys, exact types, finite numbers, never changed after reading."""
+    """A mapping in `params.yaml`: fixed keys, strict types, finite numbers; immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -65,23 +65,23 @@ Model = TypeVar("Model", bound=Section)
 
 
 def unknown(name: object, known: Any) -> str:
-    """`'epoch' is not known, did you mean 'epochs'?`, or the list of what is known where nothing is near."""
-    told = cut(str(name))
-    nearest = get_close_matches(told, list(known), n=1)
+    """A message such as `'epoch' is not known, did you mean 'epochs'?`, or with all known names if none is similar."""
+    word = cut(str(name))
+    nearest = get_close_matches(word, list(known), n=1)
     if nearest:
-        return f"{told!r} is not known, did you mean {nearest[0]!r}?"
-    return f"{told!r} is not known, choose from {', '.join(sorted(known)) or 'nothing: it takes no settings'}"
+        return f"{word!r} is not known, did you mean {nearest[0]!r}?"
+    return f"{word!r} is not known, choose from {', '.join(sorted(known)) or 'nothing: it takes no settings'}"
 
 
 class ParamsFile:
-    """A parameters file, of which a stage reads only the sections that it declares in `dvc.yaml`.
+    """A parameters file. A stage reads only the sections that it declares in `dvc.yaml`.
 
     Attributes:
         path: of the file.
-        content: all of it, unchecked beyond the names of its sections.
+        content: of the whole file; only the names of its sections are checked.
 
     Raises:
-        UserError: the file cannot be read (`yaml12.load`), or has a section that is not known.
+        UserError: the file cannot be read (see `yaml12.load`), or has an unknown section.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,10 +95,10 @@ class ParamsFile:
         self.content = content
 
     def section(self, name: str, model: type[Model]) -> Model:
-        """The section called `name` (dots lead into nested mappings), checked against its model.
+        """The section called `name` (dots lead into nested mappings), validated.
 
         Raises:
-            UserError: it is missing or does not fit the model.
+            UserError: the section is missing or does not fit the model.
         """
         content: Any = self.content
         for part in name.split("."):
@@ -111,9 +111,14 @@ class ParamsFile:
             raise UserError(f"{self.path}: {sentence(name, error)}") from None
 
     def component(self, room: str, name: str, model: type[Model]) -> Model:
-        """The settings of a component, such as an attack, that stand in the section of its room.
+        """The settings of a component, such as `attacks.badnets`.
 
-        A component that the section does not name has its defaults, so that adding one changes no parameters file.
+        A component that is not named there has its defaults, so that a new one needs no entry in any parameters file.
+
+        Args:
+            room: the section, which is called like the package of the components, such as `attacks`.
+            name: of the component.
+            model: of its settings.
 
         Raises:
             UserError: the section is missing, or the settings do not fit the model.
@@ -126,7 +131,7 @@ class ParamsFile:
             raise UserError(f"{self.path}: {sentence(f'{room}.{name}', error)}") from None
 
     def names_in(self, name: str) -> list[str]:
-        """The keys of a section, for a check of the whole file."""
+        """The keys of a section."""
         if name not in self.content:
             raise UserError(f"{self.path}: {name} is missing; write `{name}: {{}}` there to take its defaults")
         content = self.content[name] or {}
@@ -136,12 +141,12 @@ class ParamsFile:
 
 
 def sentence(section: str, error: ValidationError) -> str:
-    """What is wrong first in a section, and how much more there is."""
+    """The first problem of a section in one sentence, and the number of further ones."""
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join([section, *(cut(str(part)) for part in first["loc"] if get_origin(part) is None)])
-    told = cut(first["msg"].removeprefix("Value error, "), 600)
+    message = cut(first["msg"].removeprefix("Value error, "), 600)
     if first["type"] not in ("unknown", "value_error", "missing"):
-        told = f"{told[0].lower()}{told[1:]}, not {shown(first['input'])}"
+        message = f"{message[0].lower()}{message[1:]}, not {shown(first['input'])}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {told}{more}"
+    return f"{where}: {message}{more}"

@@ -1,4 +1,4 @@
-"""Progress bars that stay silent where nobody watches."""
+"""Progress bars, shown on terminals only."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Passes the items on, with a bar on a terminal and without a word elsewhere; of several processes, one has it."""
+    """Yields the items, with a progress bar if stderr is a terminal; of several processes only the first shows it."""
     quiet = rank() > 0 or not sys.stderr.isatty()
     yield from tqdm(items, desc=what, total=total, unit=unit, leave=False, disable=quiet)

@@ -1,7 +1,6 @@
-"""Finding the one component that a parameter or a model card names: an attack, a source, an architecture, a defense.
+"""Finding the module that a parameter or a card names: an attack, a data source, an architecture, a defense.
 
-The rooms that components are chosen from hold nothing else, so the names of their files and folders are the list of
-them.
+Such a package contains nothing else, so that the list of its files and folders is the list of available names.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ DEFENSES = "refine.defenses"
 SOURCES = "refine.sources"
 
 _IN_FOLDER = "defense"
-"""The file that is imported of a choice that is a folder, as every defense is."""
+"""The module of a component that is a folder, as every defense is."""
 
 
 def names(room: str) -> list[str]:
-    """Names that can be chosen in a room, a package such as `refine.attacks`."""
+    """Names of all components in a package such as `refine.attacks`, sorted."""
     spec = util.find_spec(room)
     if spec is None or not spec.submodule_search_locations:
         raise LookupError(f"no package {room}")
@@ -33,15 +32,15 @@ def names(room: str) -> list[str]:
 
 
 def component(room: str, name: str, parameter: str) -> ModuleType:
-    """Imports the file of that name, and no other of the room.
+    """Imports the module of one component.
 
     Args:
-        room: the package to choose from.
-        name: from a parameters file or a model card; trusted for nothing but being compared.
-        parameter: where the name was read, for the message.
+        room: the package, such as `refine.attacks`.
+        name: from a parameters file or a model card; untrusted, so it is only compared with known names.
+        parameter: where the name was read, for the error message.
 
     Raises:
-        UserError: there is no such file; the sentence lists those that there are.
+        UserError: there is no such component; the message lists the known ones.
     """
     known = names(room)
     if name not in known:

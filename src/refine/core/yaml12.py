@@ -1,10 +1,10 @@
-"""YAML as DVC reads it, from a file that may have been written by accident or by a stranger.
+"""A YAML 1.2 loader for untrusted files, which reads the same values as DVC.
 
-DVC reads YAML 1.2 and PyYAML 1.1: `1e-3`, `yes`, `010` and `1:30` mean different things to them. The loader here
-resolves plain scalars by the 1.2 rules, so that a stage sees the very values that DVC compares.
+DVC reads YAML 1.2 and PyYAML reads YAML 1.1, which differ in `1e-3`, `yes`, `010` and `1:30`. This loader resolves
+plain scalars by the rules of 1.2, so that a stage sees exactly the values that DVC compares.
 
-A file is small and flat: bytes, depth, nodes (an alias counts as all that it stands for) and digits are bounded, so
-that whatever is done with the content takes no more than a moment. There are no tags.
+Size, depth, number of nodes (aliases expanded) and digits are bounded, so that a hostile file cannot take much time or
+memory. Tags are refused.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ DEEPEST = 32
 MOST_DIGITS = 40
 _LONGEST_WORD = 60
 _LONGEST_VALUE = 200
-_LONGEST_TOLD = 300
+_LONGEST_MESSAGE = 300
 _MERGE = "tag:yaml.org,2002:merge"
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 def load(path: Path) -> Any:
-    """The content of a file.
+    """Loads a file.
 
     Raises:
-        UserError: it cannot be read, is not YAML, repeats a key, or is more than a parameters file could be.
+        UserError: it cannot be read, is not YAML, repeats a key, or exceeds one of the bounds.
     """
     try:
         with path.open("rb") as file:
@@ -49,30 +49,30 @@ def load(path: Path) -> Any:
     try:
         return yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
-        raise UserError(f"{path} cannot be read as YAML: {_told(error)}") from None
+        raise UserError(f"{path} cannot be read as YAML: {_message(error)}") from None
     except (ValueError, OverflowError):
         raise UserError(f"{path} cannot be read as YAML: bytes or an escape in it stand for no character") from None
 
 
 def shown(value: object) -> str:
-    """A value as it is told: its beginning, where it is long."""
+    """A value as it appears in a message; long values are shortened."""
     return cut(_SHORT.repr(value), _LONGEST_VALUE)
 
 
 def cut(text: str, longest: int = _LONGEST_WORD) -> str:
-    """The beginning of a text, and dots where there is more."""
+    """The text, cut to a length, with dots in place of the rest."""
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def _told(error: yaml.YAMLError) -> str:
+def _message(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError):
         where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        return cut(", ".join(part for part in (error.context, error.problem) if part), _LONGEST_TOLD) + where
-    return cut(str(error), _LONGEST_TOLD)
+        return cut(", ".join(part for part in (error.context, error.problem) if part), _LONGEST_MESSAGE) + where
+    return cut(str(error), _LONGEST_MESSAGE)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the scalar rules of YAML 1.2, no repeated keys, no tags, and bounds."""
+    """PyYAML's safe loader with the scalar rules of YAML 1.2, without tags and repeated keys, and with bounds."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -80,7 +80,7 @@ class _Loader(yaml.SafeLoader):
         self._extents: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        """The next node, once it is known to be small enough."""
+        """Composes the next node and refuses it if it exceeds a bound."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
             raise _refused("a tag such as !!int, which no parameter needs", event.start_mark)
@@ -97,7 +97,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _extent(self, node: Node) -> tuple[int, int]:
-        """How many nodes there are in one, itself included, and how deep; aliases count as what they stand for."""
+        """Number of nodes (itself included) and depth of a node, with aliases expanded."""
         children: list[Node] = [] if isinstance(node, ScalarNode) else node.value
         if isinstance(node, MappingNode):
             self._refuse_repeated_keys(node)

@@ -1,9 +1,9 @@
 """The files of CIFAR-10 in the authors' "python version": 60,000 images, 32x32 RGB, ten classes.
 
-They come from the authors' archive over HTTPS, or from a mirror (`REFINE_MIRROR`): a folder that holds
-`cifar-10-python.tar.gz` or the unpacked `cifar-10-batches-py`, or a URL under which the archive lies.
-Size, MD5 (the published one) and SHA-256 are checked before a byte is interpreted. The batch files are
-pickles; they are read by an unpickler that knows arrays and nothing else.
+They come from the authors' archive over HTTPS, or from a mirror (`REFINE_MIRROR`): a folder with
+`cifar-10-python.tar.gz` or the unpacked `cifar-10-batches-py`, or a URL below which the archive lies.
+Size, MD5 (as published) and SHA-256 are checked before the files are parsed. The batch files are pickles; they are
+read by an unpickler that only accepts NumPy arrays and plain containers.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
@@ -39,8 +39,8 @@ ARCHIVE = Remote(
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One batch file: its name, size in bytes, and both sums."""
+class BatchFile:
+    """A batch file: its name, size in bytes, MD5 and SHA-256."""
 
     name: str
     size: int
@@ -49,31 +49,31 @@ class Batch:
 
 
 TRAIN = (
-    Batch(
+    BatchFile(
         "data_batch_1",
         31_035_704,
         "c99cafc152244af753f735de768cd75f",
         "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
     ),
-    Batch(
+    BatchFile(
         "data_batch_2",
         31_035_320,
         "d4bba439e000b95fd0a9bffe97cbabec",
         "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
     ),
-    Batch(
+    BatchFile(
         "data_batch_3",
         31_035_999,
         "54ebc095f3ab1f0389bbae665268c751",
         "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
     ),
-    Batch(
+    BatchFile(
         "data_batch_4",
         31_035_696,
         "634d18415352ddfa80567beed471001a",
         "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
     ),
-    Batch(
+    BatchFile(
         "data_batch_5",
         31_035_623,
         "482c414d41f54cd18b22e5b47cb7c3cb",
@@ -81,7 +81,7 @@ TRAIN = (
     ),
 )
 TEST = (
-    Batch(
+    BatchFile(
         "test_batch",
         31_035_526,
         "40351d587109b95175f43aff81a1287e",
@@ -91,7 +91,7 @@ TEST = (
 
 
 def splits(train: Iterator[Sample], test: Iterator[Sample], sizes: tuple[int, int]) -> Splits:
-    """Two splits of images of this data set, of these sizes."""
+    """A data set made from images of CIFAR-10; `sizes` are the numbers of training and of test images."""
     return Splits(
         classes=CLASSES,
         side=SIDE,
@@ -104,10 +104,10 @@ def splits(train: Iterator[Sample], test: Iterator[Sample], sizes: tuple[int, in
 
 
 def read(source: Source) -> dict[str, bytes]:
-    """Contents of all batch files by name, checked.
+    """Contents of all batch files by name, after checking them.
 
     Raises:
-        UserError: the files can neither be found nor fetched, or are not the published ones.
+        UserError: the files can neither be found nor downloaded, or are not the published ones.
     """
     folder = _mirrored_folder(source.mirror)
     if folder is not None:
@@ -122,7 +122,7 @@ def read(source: Source) -> dict[str, bytes]:
             hashlib.sha256(content).hexdigest() != batch.sha256
         ):
             where = folder / batch.name if folder else batch.name
-            raise UserError(f"{where} is not the published file (size, md5 or sha256 differ); fetch it anew")
+            raise UserError(f"{where} is not the published file (size, md5 or sha256 differ); download it again")
     return contents
 
 
@@ -145,12 +145,12 @@ def _read(path: Path) -> bytes:
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
     file = tar.extractfile(f"{FOLDER}/{name}")
     if file is None:
-        raise UserError(f"{ARCHIVE.name} holds no file {FOLDER}/{name}; fetch it anew")
+        raise UserError(f"{ARCHIVE.name} contains no file {FOLDER}/{name}; download it again")
     return file.read()
 
 
-def samples(files: dict[str, bytes], batches: tuple[Batch, ...]) -> Iterator[Sample]:
-    """The images of some batch files in their order, keys and source indices from 0."""
+def samples(files: dict[str, bytes], batches: tuple[BatchFile, ...]) -> Iterator[Sample]:
+    """Yields the images of some batch files in order; keys and source indices count from 0."""
     key = 0
     for batch in batches:
         content = _ArraysOnly(io.BytesIO(files[batch.name]), encoding="latin1").load()
@@ -161,11 +161,11 @@ def samples(files: dict[str, bytes], batches: tuple[Batch, ...]) -> Iterator[Sam
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler for plain containers and NumPy arrays: any other name in the file is refused."""
+    """An unpickler for plain containers and NumPy arrays; it refuses every other class."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in (("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")):
             return np.zeros(0).__reduce__()[0]
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
-        raise UserError(f"a CIFAR-10 batch file asks for {module}.{name}, which no batch file needs; fetch it anew")
+        raise UserError(f"a CIFAR-10 batch file asks for {module}.{name}, which no batch file needs; download it again")

@@ -1,4 +1,4 @@
-"""The work of the stage download: a data source becomes two folders of shards."""
+"""The stage download: writes a data set as two folders of shards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refine.shards.writer import write_shards
 
 
 def write_splits(splits: Splits, source: str, train: Path, test: Path, samples_per_shard: int) -> None:
-    """Writes both splits; neither folder appears before both are whole.
+    """Writes both splits; neither folder appears before both are complete.
 
     Raises:
         UserError: a split would take too many shards.

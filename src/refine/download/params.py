@@ -8,8 +8,8 @@ from refine.core.params import Section
 
 class DownloadParams(Section):
     """Attributes:
-    source: name of the data set, a file of `src/refine/sources`; its settings stand under `sources`.
-    samples_per_shard: images in one shard.
+    source: the data set, a file in `src/refine/sources`; its settings are under `sources`.
+    samples_per_shard: images per shard.
     """
 
     source: str

@@ -1,6 +1,6 @@
-"""What a data source gets and gives.
+"""The interface of data sources.
 
-A source is one file of `sources` with `Params` and `open_source(params, source)`.
+A source is a module in `refine.sources` with a class `Params` and a function `open_source(params, source) -> Splits`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from refine.shards.writer import Sample
 
 @dataclass(frozen=True)
 class Source:
-    """What the stage offers to a source.
+    """What a data source may use.
 
     Attributes:
-        mirror: folder or URL to take files from instead of their official address (a setting of the machine).
-        own_images: tracked folder for the user's own images; a source reads no other file of the project.
-        cache: folder for downloads that outlive the run; git and DVC ignore it.
+        mirror: folder or URL to take files from instead of their official URL (`REFINE_MIRROR`).
+        own_images: folder for the user's own images, tracked by DVC; a source reads no other file of the project.
+        cache: folder for downloads that are kept after the run; ignored by git and DVC.
     """
 
     mirror: str | None
@@ -30,21 +30,21 @@ class Source:
     cache: Path
 
     def fetch(self, remote: Remote) -> Path:
-        """A published file from the mirror or its official address, checked; see `download.fetch`."""
+        """Downloads a published file, from the mirror or its official URL; see `download.fetch`."""
         return fetch(remote, self.mirror, self.cache)
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set, opened and checked.
+    """A data set with a training and a test split.
 
     Attributes:
         classes: names, in the order of the labels.
         side: height and width of every image, in pixels.
-        train: samples of the training split, keys from 0.
-        test: samples of the test split, keys from 0.
-        sizes: number of training and of test samples.
-        mean: of each channel of the pixels in [0, 1], as published for the data set; classifiers normalize by it.
+        train: samples of the training split; keys count from 0.
+        test: samples of the test split; keys count from 0.
+        sizes: numbers of training and of test samples.
+        mean: of each channel, for pixels in [0, 1], as published for the data set; classifiers normalize by it.
         std: likewise.
     """
 
@@ -58,12 +58,15 @@ class Splits:
 
 
 def drawn_by_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Which samples are drawn, bool [N]: `count` of each class, uniformly; all where a class has no more.
+    """Draws `count` samples of each class uniformly, or all if a class has fewer.
 
     Args:
         labels: int [N].
-        count: of each class.
-        seed: decides which.
+        count: samples to draw from each class.
+        seed: of the draw.
+
+    Returns:
+        Mask of the drawn samples, bool [N].
     """
     random = np.random.RandomState(seed)
     drawn = np.zeros(len(labels), dtype=bool)

@@ -1,6 +1,6 @@
-"""Model folders: weights in safetensors beside a `card.json` that says what they are. Nothing is unpickled.
+"""Model folders: safetensors weights with a `card.json` that describes them. Nothing is unpickled.
 
-A folder may come from anybody, so everything in the card is checked before it is used.
+A folder may be untrusted, so everything in the card is checked before it is used.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Card(BaseModel):
-    """What every model card holds.
+    """The fields of every model card.
 
     Attributes:
         format_version: of the card.
         kind: `classifier` or `refine`.
         weights_sha256: of `weights.safetensors`.
-        training: how it was trained; for people, nothing reads it.
+        training: how it was trained, for human readers only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -55,20 +55,20 @@ def read_card(folder: Path, model: type[AnyCard]) -> AnyCard:
     """Reads a folder's card.
 
     Raises:
-        UserError: it is missing, damaged, or the card of something else.
+        UserError: it is missing, damaged, or describes another kind of model.
     """
     return read_document(folder / NAME, model, REMEDY)
 
 
 def restored(build: Callable[[], AnyModule], path: Path, sha256: str) -> AnyModule:
-    """A module with the state that lies in a file.
+    """Builds a module and loads its state from a file.
 
-    What a card asks for is built without memory first (on torch's `meta` device) and compared with the header of the
-    file, so that nothing is allocated that the file does not hold.
+    The module is first built without memory (on torch's `meta` device) and compared with the header of the file, so
+    that a card cannot make us allocate more than its file holds.
 
     Args:
-        build: gives the module, freshly initialized, as the card describes it.
-        path: of the tensors.
+        build: returns the freshly initialized module that the card describes.
+        path: of the safetensors file.
         sha256: of the file.
 
     Raises:
@@ -78,15 +78,20 @@ def restored(build: Callable[[], AnyModule], path: Path, sha256: str) -> AnyModu
         expected = build().state_dict()
     tensors = load_tensors(path, sha256, REMEDY, shapes(expected))
     module = build()
-    fill(module, tensors, path)
+    load_exact(module, tensors, path)
     return module
 
 
-def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copies tensors into a module whose parameters and buffers must have exactly their names, shapes and types.
+def load_exact(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copies tensors into a module; names, shapes and dtypes must match its parameters and buffers exactly.
+
+    Args:
+        module: to load the tensors into.
+        tensors: the state, by name.
+        path: of the file that they come from, for error messages.
 
     Raises:
-        UserError: they do not fit, or hold what no training makes.
+        UserError: they do not match, are not finite, or hold a negative running variance.
     """
     own = module.state_dict()
     refuse_other(path, shapes(own), shapes(tensors))

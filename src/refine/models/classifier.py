@@ -1,7 +1,7 @@
-"""A classifier as the stages hand it on: pixels in, logits out, with the normalization inside.
+"""Classifiers that include their normalization: pixels in, logits out.
 
-Nobody downstream can normalize wrongly, because nobody downstream normalizes. REFINE's input space
-`normalized_clamp01` is the one place that opens the wrapper on purpose.
+Because the normalization is inside, other code cannot get it wrong. Only REFINE's input space `normalized_clamp01`
+deliberately uses the network without it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Part(BaseModel):
 
 
 class Architecture(_Part):
-    """Attributes: `name`, a file of `architectures`, and the `width` that it is built with."""
+    """Attributes: `name`, a file in `src/refine/architectures`, and `width`, which is passed to its `build`."""
 
     name: str
     width: Width
@@ -48,12 +48,12 @@ class ClassifierCard(Card):
     """Card of a classifier.
 
     Attributes:
-        architecture: what to build.
-        classes: names, in the order of the logits.
-        normalization: done inside the classifier.
-        channel_order: of the images that it takes.
-        input_side: height and width of those images.
-        input_range: of their pixels.
+        architecture: of the network.
+        classes: names of the classes, in the order of the logits.
+        normalization: applied inside the classifier.
+        channel_order: of input images.
+        input_side: height and width of input images, in pixels.
+        input_range: of input pixels.
     """
 
     kind: Literal["classifier"] = "classifier"
@@ -67,19 +67,19 @@ class ClassifierCard(Card):
 
 @runtime_checkable
 class DataDependentInit(Protocol):
-    """A network that computes from images, before it is trained, what it does not learn."""
+    """A network with weights that are computed from images before training instead of being learned."""
 
-    def begin(self, images: Tensor) -> None:
-        """Takes normalized images float [N, 3, H, W]."""
+    def init_from_data(self, images: Tensor) -> None:
+        """Computes these weights from normalized images, float [N, 3, H, W]."""
 
 
 class Classifier(nn.Module):
     """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to logits float [N, K].
 
     Attributes:
-        network: the network behind the normalization; it has `features` for its penultimate representation, and `head`
-            for the logits of that.
-        input_side: where it is set, as `load` does, a call refuses what are no such pixels of this height and width.
+        network: takes normalized images; its method `features` returns the penultimate representation, and its module
+            `head` maps that to logits.
+        input_side: height and width of input images. If set, as by `load`, every call checks its input.
     """
 
     mean: Tensor
@@ -93,14 +93,14 @@ class Classifier(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Pixels in [0, 1] to what the network was trained on, same shape."""
+        """Normalizes pixels in [0, 1] as in training, same shape."""
         return (pixels - self.mean) / self.std
 
     def refuse_other(self, pixels: Tensor) -> None:
-        """Looks at what a call is given, where `input_side` is set; at the range of its values unless compiling.
+        """Checks the input of a call, if `input_side` is set; the range of its values only when not compiling.
 
         Raises:
-            ValueError: it is another shape, no floating point, or out of [0, 1] by more than rounding.
+            ValueError: wrong shape, not a floating-point dtype, or values outside [0, 1] by more than rounding errors.
         """
         if self.input_side is None:
             return
@@ -109,7 +109,7 @@ class Classifier(nn.Module):
             raise ValueError(f"{wanted}, not {pixels.dtype} {list(pixels.shape)}")
         if pixels.numel() and not torch.compiler.is_compiling():
             least, most = pixels.detach().aminmax()
-            if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):  # also where they are NaN
+            if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):  # also true for NaN
                 raise ValueError(f"{wanted}, not from {float(least):g} to {float(most):g}")
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -119,10 +119,13 @@ class Classifier(nn.Module):
 
 
 def build(architecture: Architecture, num_classes: int, normalization: Normalization, read_from: str) -> Classifier:
-    """A freshly initialized classifier, from torch's global random state.
+    """Builds a freshly initialized classifier, using torch's global random state.
 
     Args:
-        read_from: where the architecture was named, for the message.
+        architecture: of the network.
+        num_classes: K.
+        normalization: applied to pixels before the network.
+        read_from: where the architecture was named, for error messages.
 
     Raises:
         UserError: there is no such architecture.
@@ -136,16 +139,16 @@ def _builder(architecture: Architecture, num_classes: int, read_from: str) -> Ca
 
 
 def save(folder: Path, classifier: Classifier, card: ClassifierCard) -> None:
-    """Writes the weights and the card, whose sum is filled in here."""
+    """Writes the weights, and the card with their SHA-256."""
     sha256 = save_tensors(folder / WEIGHTS, classifier.network.state_dict())
     write_card(folder, card.model_copy(update={"weights_sha256": sha256}))
 
 
 def load(folder: Path) -> tuple[Classifier, ClassifierCard]:
-    """A classifier from anybody's folder, in eval mode and frozen.
+    """Loads a classifier, in eval mode and frozen, from a folder that may be untrusted.
 
     Raises:
-        UserError: card or weights are missing, damaged, or do not fit each other.
+        UserError: card or weights are missing, damaged, or do not match.
     """
     card = read_card(folder, ClassifierCard)
     if card.input_range != [0.0, 1.0]:
@@ -160,12 +163,12 @@ def load(folder: Path) -> tuple[Classifier, ClassifierCard]:
 
 
 def folded(classifier: Classifier) -> Classifier:
-    """A frozen copy that answers the same and faster: a batch normalization behind a convolution is part of it."""
+    """A faster frozen copy with the same outputs: batch normalization is folded into the convolution before it."""
     copy = Classifier(fuse(classifier.network), Normalization(mean=[0.0] * 3, std=[1.0] * 3))
     copy.mean, copy.std = classifier.mean, classifier.std
     return freeze(copy.to(memory_format=torch.channels_last))
 
 
 def freeze(classifier: Classifier) -> Classifier:
-    """Eval mode, no gradient to any parameter (gradients to the input still flow)."""
+    """Switches to eval mode and turns off gradients of parameters (those of the input are unaffected)."""
     return classifier.eval().requires_grad_(False)

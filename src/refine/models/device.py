@@ -1,4 +1,4 @@
-"""Where arithmetic runs: device, threads and precision, resolved once for a stage."""
+"""Device, threads and precision of a stage."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Compute:
     """The resolved device.
 
     Attributes:
-        device: where networks and batches live.
-        threads: CPU threads of arithmetic.
-        rank: of this process among those that train together.
-        world: number of them.
+        device: of networks and batches.
+        threads: CPU threads for arithmetic.
+        rank: of this process in a distributed training.
+        world: number of processes.
     """
 
     device: torch.device
@@ -36,15 +36,20 @@ class Compute:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the runtime record; `instructions` are the newest that torch uses on this processor."""
+        """For the runtime record; `instructions` is the instruction set that torch uses on this processor."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        told = {"device": str(self.device), "device_name": name, "threads": self.threads, "processes": self.world}
-        return {**told, "instructions": torch.backends.cpu.get_cpu_capability()}
+        return {
+            "device": str(self.device),
+            "device_name": name,
+            "threads": self.threads,
+            "processes": self.world,
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+        }
 
     def precision(self, wanted: str) -> str:
-        """`fp32` or `bf16`: what `auto` means on this device.
+        """Resolves `auto` to `fp32` or `bf16`.
 
-        `auto` takes bf16 where the processor multiplies in it; elsewhere it would be emulated and slow.
+        `auto` means bf16 if the processor multiplies in bfloat16; otherwise it would be emulated and slow.
         """
         if wanted != "auto":
             return wanted
@@ -53,22 +58,22 @@ class Compute:
         return "bf16" if _cpu_multiplies_bf16() else "fp32"
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
-        """The context in which networks run; losses stay outside."""
+        """Autocast context for networks; losses are computed outside of it."""
         if precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
 def to_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32 where it is narrower, for all that comes after the networks."""
+    """Converts outputs of networks in lower precision to float32; wider types are kept."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def compute() -> Compute:
-    """Resolves `REFINE_DEVICE` and `REFINE_THREADS`, and says in one line what was taken.
+    """Resolves `REFINE_DEVICE` and `REFINE_THREADS`, and logs the result.
 
     Raises:
-        UserError: a CUDA device was asked for that cannot be used.
+        UserError: the requested CUDA device cannot be used.
     """
     settings = machine()
     if settings.threads is not None:

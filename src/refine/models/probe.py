@@ -1,4 +1,4 @@
-"""Whether a network of anybody's gives numbers: finite weights may still overflow, or divide by nothing."""
+"""Checks that an untrusted network computes finite values: even finite weights may overflow or divide by zero."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIDE = 16
 
 
 def probe() -> Tensor:
-    """A black, a gray, a white and a striped image, float [4, 3, 16, 16]: the least side that all networks take."""
+    """A black, a gray, a white and a striped image, float [4, 3, 16, 16], the least side that all networks take."""
     flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, _SIDE, _SIDE)
     stripes = (torch.arange(_SIDE) // 2 % 2).float().expand(1, 3, _SIDE, _SIDE)
     return torch.cat([flat, stripes])
@@ -23,22 +23,22 @@ def probe() -> Tensor:
 
 @torch.inference_mode()
 def refuse_unusable(network: nn.Module, inputs: Tensor, path: Path) -> None:
-    """Runs a network once and looks at what each of its layers gives.
+    """Runs a network once and checks the output of each layer.
 
     Args:
         network: in eval mode.
-        inputs: as it takes them.
-        path: of its tensors, for the message.
+        inputs: of the network.
+        path: of its weights, for the error message.
 
     Raises:
-        UserError: a layer gives values that are not finite; the sentence names the first, by its tensors.
+        UserError: the output of a layer is not finite; the message names the first such layer by one of its tensors.
     """
     blamed: list[str] = []
     last = ""
 
     def look(name: str, _layer: nn.Module, _inputs: Any, output: Any) -> None:
         nonlocal last
-        last = name or last  # a layer without tensors hands on what the one before it made
+        last = name or last  # layers without tensors are reported as the one before
         if not blamed and isinstance(output, Tensor) and not torch.isfinite(output).all():
             blamed.append(last)
 
@@ -50,9 +50,9 @@ def refuse_unusable(network: nn.Module, inputs: Tensor, path: Path) -> None:
         for hook in hooks:
             hook.remove()
     if blamed:
-        raise UserError(f"{path} answers with values that are not finite, from {blamed[0]} on; train the model again")
+        raise UserError(f"{path} computes values that are not finite, from {blamed[0]} on; train the model again")
 
 
 def _own_tensor(name: str, module: nn.Module) -> str:
-    """The first tensor of a layer's state; nothing where it has none."""
+    """Name of the first tensor in the state of a layer; empty if it has none."""
     return next((f"{name}.{tensor}" for tensor in module.state_dict()), "")

@@ -1,4 +1,4 @@
-"""Figures of matplotlib with the same bytes every time, and names that fit where they are written."""
+"""Matplotlib figures that are saved as the same bytes every time, and text that is shortened to fit."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from refine.shards.format.png import encode
 
 DPI = 100
 _SETTINGS: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that every machine draws the same letters
-    "text.parse_math": False,  # names of classes are anybody's, dollar signs included
-    "pdf.fonttype": 42,  # the form of letters that publishers take
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that all machines have it
+    "text.parse_math": False,  # names of classes may contain dollar signs
+    "pdf.fonttype": 42,  # TrueType, which publishers require
 }
 _LONGEST = 60
 _ELLIPSIS = "…"
 
-logging.getLogger("fontTools").setLevel(logging.WARNING)  # which otherwise tells every table that a PDF leaves out
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # otherwise lists every table that a PDF omits
 
 
 @contextmanager
 def same_everywhere() -> Iterator[None]:
-    """Figures are made and saved inside: nobody's own settings of matplotlib count, and odd letters do not warn."""
+    """Context for making and saving figures: ignores the user's matplotlib settings, and missing glyphs."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
@@ -43,7 +43,7 @@ def same_everywhere() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path, vector: bool) -> None:
-    """Writes a figure as PNG and, where `vector` asks for it, beside it as PDF for papers."""
+    """Writes a figure as PNG and, if `vector` is true, also as PDF beside it."""
     raw = io.BytesIO()
     figure.savefig(raw, format="rgba")
     width, height = figure.canvas.get_width_height()
@@ -57,13 +57,13 @@ def save(figure: Figure, path: Path, vector: bool) -> None:
 
 
 def fitted(text: str, width: float, size: float, lines: int = 1) -> str:
-    """A name as it fits into a space: on so many lines, and where that is not enough without its middle.
+    """Breaks a text into lines, and if it still does not fit, replaces its middle with an ellipsis.
 
     Args:
-        text: anything.
-        width: of the space, in points.
-        size: of the letters, in points.
-        lines: at most.
+        text: any text.
+        width: available width, in points.
+        size: font size, in points.
+        lines: maximum number of lines.
     """
     text = " ".join(text.split())
     for kept in range(min(len(text), _LONGEST), 0, -1):
@@ -77,7 +77,7 @@ def fitted(text: str, width: float, size: float, lines: int = 1) -> str:
 
 
 def _ways(text: str, lines: int) -> Iterator[list[str]]:
-    """The text on one line, then on more between its words, then inside of them."""
+    """The text on one line, then broken between words, then broken inside words."""
     yield [text]
     for inside in (False, True):
         if lines > 1:

@@ -1,4 +1,4 @@
-"""Labeled grids of images, drawn with the same bytes every time."""
+"""Labeled grids of images, saved as the same bytes every time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _POINTS = 72 / DPI
 
 @dataclass(frozen=True)
 class Caption:
-    """A word below an image, and its color."""
+    """A short text below an image, and its color."""
 
     text: str
     color: str = _TEXT
@@ -39,13 +39,13 @@ class Caption:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of images under one line of headings.
+    """Rows of images with column headings.
 
     Attributes:
-        columns: a heading for each image of a row.
-        rows: a title and uint8 [n, 3, H, W] each; small images are enlarged without smoothing.
-        captions: for each row a title and a caption below each image; none anywhere where it is empty.
-        key: one line below the grid.
+        columns: headings, one per image of a row.
+        rows: title and images, uint8 [n, 3, H, W]; small images are enlarged without smoothing.
+        captions: for each row, a title and one caption per image; empty for a grid without captions.
+        key: legend below the grid, one line.
     """
 
     columns: Sequence[str]
@@ -55,22 +55,22 @@ class Grid:
 
     @property
     def step(self) -> int:
-        """From one row to the next, in pixels."""
+        """Distance between rows, in pixels."""
         return _CELL + _GAP + (_CAPTION if self.captions else 0)
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height of the grid, in pixels."""
         return _HEADER + len(self.rows) * self.step + (_KEY if self.key else 0)
 
 
 def draw_grids(path: Path, *grids: Grid, vector: bool = False) -> None:
-    """Writes a PNG with one grid below the other.
+    """Writes a PNG with the grids below each other.
 
     Args:
-        path: of the picture.
+        path: of the PNG file.
         grids: from top to bottom.
-        vector: writes a PDF beside it.
+        vector: also write a PDF beside it.
     """
     width = _MARGIN + max(2, *(len(grid.columns) for grid in grids)) * (_CELL + _GAP)
     height = max(_HEADER + _CELL, sum(grid.height for grid in grids))
@@ -92,13 +92,13 @@ def _paste(sheet: Pixels, top: int, grid: Grid) -> None:
         upper = top + _HEADER + row * grid.step
         for column, image in enumerate(images):
             cell = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-            way = Image.Resampling.NEAREST if cell.width <= _CELL else Image.Resampling.BILINEAR
+            resampling = Image.Resampling.NEAREST if cell.width <= _CELL else Image.Resampling.BILINEAR
             left = _left(column)
-            sheet[upper : upper + _CELL, left : left + _CELL] = np.asarray(cell.resize((_CELL, _CELL), way))
+            sheet[upper : upper + _CELL, left : left + _CELL] = np.asarray(cell.resize((_CELL, _CELL), resampling))
 
 
 def _write(axes: Axes, top: int, grid: Grid) -> None:
-    """Headings, titles, captions and key, at places in pixels."""
+    """Writes headings, titles, captions and legend; coordinates are in pixels."""
     first = top + _HEADER
     for column, heading in enumerate(grid.columns):
         _say(axes, (_middle(column), top + _HEADER / 2), heading, lines=2)
@@ -138,5 +138,5 @@ def _middle(column: int) -> float:
 
 
 def to_bytes(pixels: Tensor) -> Tensor:
-    """Pixels float in [0, 1] to uint8, rounded; values outside are clamped."""
+    """Converts float pixels in [0, 1] to uint8 by rounding; values outside are clamped."""
     return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,8 +1,8 @@
-"""What an attack is. Each file of `refine.attacks` defines `Params` and a class `Attack` derived from the one here.
+"""The base class of attacks. Each module in `refine.attacks` defines `Params` and a subclass `Attack`.
 
-An attack is a pure function of its settings and its tensors. Choosing, relabeling, writing, previews, saving
-and applying again are done once for all attacks, in this room. Nothing here imports torch when it is loaded, so
-that parameters are checked without it.
+An attack is a pure function of its settings and its tensors. This package does the rest for all attacks: it selects and
+relabels images, writes shards, draws the preview, saves the attack and applies it again. Modules of attacks import
+torch only inside functions, so that parameters can be checked without it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Candidates = Literal["every class", "other classes", "the target class"]
 
 
 class TargetedParams(Section):
-    """Settings of attacks that relabel to one class; those that choose from fewer images say so of `rate`.
+    """Settings of attacks with one target class; attacks that poison only some classes describe `rate` anew.
 
     Attributes:
-        rate: poisoned share of the whole training set.
-        target: the class that the trigger leads to.
+        rate: poisoned fraction of the whole training set.
+        target: class that the trigger leads to.
     """
 
     rate: Annotated[Share, Field(gt=0)] = 0.1
@@ -46,9 +46,9 @@ class Setting:
     Attributes:
         num_classes: K.
         side: height and width of the images, in pixels.
-        own_files: tracked folder for files of the user's own; an attack reads no other file of the project.
-            None where an attack is only applied again.
-        name: of the attack, for messages; `*` stands for whichever.
+        own_files: folder for the user's own files, tracked by DVC; an attack reads no other file of the project.
+            None if a saved attack is applied again.
+        name: of the attack, for error messages; `*` for any.
     """
 
     num_classes: int
@@ -58,17 +58,17 @@ class Setting:
 
     @property
     def section(self) -> str:
-        """Where the user finds the attack's settings."""
+        """Section of `params.yaml` with the settings of the attack."""
         return f"attacks.{self.name}"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Rows of the training set, int64, in the order in which they were chosen.
+    """Indices of the selected training images, int64, in the order of their selection.
 
     Attributes:
-        poisoned: get the trigger (and, unless the attack is a clean-label one, another label).
-        cover: get a trigger and keep their label, so that the trigger alone is not enough.
+        poisoned: images with the trigger and (except in clean-label attacks) the target label.
+        cover: images with a trigger that keep their label.
     """
 
     poisoned: Tensor
@@ -79,12 +79,12 @@ class Attack(Generic[P]):
     """An attack with its settings.
 
     Attributes:
-        params: the settings, published values where the user gave none.
+        params: its settings; defaults are the published values.
         setting: what it is applied to.
-        tensors: what it made for itself (patterns, masks, warps); saved and restored by name.
-        chooses_from: which images may be poisoned; the papers differ in this, and `rate` is a share of these.
-        after_flips: the trigger comes after the attacker's flips, as released code has it: its training images are
-            flipped without their trigger (`backdoor.twins`). False flips the triggers along.
+        tensors: made by `prepare` (patterns, masks, warps), saved and loaded by name.
+        chooses_from: which training images may be poisoned, where papers differ; `rate` is a fraction of these.
+        after_flips: whether the trigger is applied after random flips in training, as in released code, so that flips
+            do not change it (`backdoor.twins`).
     """
 
     chooses_from: ClassVar[Candidates] = "every class"
@@ -97,21 +97,24 @@ class Attack(Generic[P]):
         self.check()
 
     def check(self) -> None:
-        """Refuses settings that cannot work here.
+        """Refuses settings that do not fit the data set.
 
         Raises:
-            UserError: the target is no class of the data set, or what a derived attack adds.
+            UserError: the target is not a class of the data set; subclasses add further cases.
         """
         target = getattr(self.params, "target", None)
         if target is not None and target >= self.setting.num_classes:
             last = self.setting.num_classes - 1
-            raise UserError(f"the attack's target {target} is no class of this data set; choose one from 0 to {last}")
+            raise UserError(
+                f"the attack's target {target} is not a class of this data set; choose one from 0 to {last}"
+            )
 
     def choose(self, labels: Tensor, generator: Generator) -> Chosen:
-        """Which rows are poisoned: by default `rate` of the candidates, uniformly.
+        """Selects the images to poison: by default, a fraction `rate` of the candidates, uniformly.
 
         Args:
-            labels: int64 [N], original.
+            labels: int64 [N], original labels.
+            generator: on the CPU.
         """
         import torch
 
@@ -120,17 +123,17 @@ class Attack(Generic[P]):
         return Chosen(rows[: self.count(len(rows))], rows[:0])
 
     def candidates(self, labels: Tensor) -> Tensor:
-        """Rows that may be poisoned, int64, ascending."""
+        """Indices of the images that may be poisoned, int64, ascending."""
         if self.chooses_from == "every class":
             return labels.new_ones(len(labels)).nonzero().flatten()
         of_target = labels == getattr(self.params, "target", 0)
         return (of_target if self.chooses_from == "the target class" else ~of_target).nonzero().flatten()
 
     def count(self, candidates: int) -> int:
-        """How many of the candidates `rate` picks.
+        """Number of candidates to poison.
 
         Raises:
-            UserError: it picks none.
+            UserError: it is zero.
         """
         rate: float = getattr(self.params, "rate", 0.0)
         wanted = round(rate * candidates)
@@ -142,47 +145,49 @@ class Attack(Generic[P]):
         return wanted
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
-        """The attack's tensors, made once and saved.
+        """Makes the tensors of the attack, which are saved with it.
 
         Args:
             images: uint8 [N, 3, side, side], clean training images.
-            labels: int64 [N], original.
+            labels: int64 [N], original labels.
+            chosen: the selected images.
+            generator: on the CPU.
         """
         del images, labels, chosen, generator
         return {}
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """The label that the attacker gives to images of these labels, int64 of the same shape."""
+        """The labels that the attacker assigns to images with these labels, int64 of the same shape."""
         return labels.new_full(labels.shape, getattr(self.params, "target", 0))
 
     def poison(self, images: Tensor, order: Tensor) -> Tensor:
-        """Training images with their trigger, uint8 of the same shape.
+        """Adds the trigger to training images, uint8 of the same shape.
 
         Args:
-            images: uint8 [n, 3, side, side], the chosen ones.
-            order: int64 [n], their places in `Chosen.poisoned`.
+            images: uint8 [n, 3, side, side].
+            order: int64 [n], their positions in `Chosen.poisoned`.
         """
         return self.trigger(images, order)
 
     def cover(self, images: Tensor, order: Tensor) -> Tensor:
-        """Cover images with their trigger; arguments as in `poison`, places in `Chosen.cover`."""
+        """Adds the trigger to cover images; as `poison`, with positions in `Chosen.cover`."""
         return self.trigger(images, order)
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Test images with the trigger, uint8 of the same shape.
+        """Adds the trigger to test images, uint8 of the same shape.
 
         Args:
             images: uint8 [n, 3, side, side].
-            keys: int64 [n], their keys in the test split, for triggers that differ by image.
+            keys: int64 [n], their keys in the test split, for triggers that differ between images.
         """
         raise NotImplementedError
 
     def attacker_augmentation(self) -> AttackerAugmentation:
-        """What acts while the classifier is trained; nothing by default."""
+        """What the attack does while the classifier is trained; by default, nothing."""
         return AttackerAugmentation()
 
     def initial_weights(self) -> dict[str, Tensor] | None:
-        """The state of the network that the attacker's training starts from; None starts it afresh."""
+        """Weights that the training of the classifier starts from; None for a random initialization."""
         return None
 
 

@@ -1,7 +1,7 @@
-"""What a poisoned data set has to hold before it is written, whichever attack made it; else every figure is idle.
+"""Checks of a poisoned data set before it is written, without which an evaluation would be meaningless.
 
-An attack that poisons nothing and triggers nothing, such as `none`, passes. A data set of one class never comes
-here: its manifest is refused.
+Attacks that poison nothing and trigger nothing, such as `none`, pass. Data sets of one class need no check here, as
+their manifest is refused.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class Checks:
-    """The checks of one poisoning; each raises a UserError that names the remedy.
+    """Checks of one poisoned data set; each raises a UserError with a remedy.
 
     Attributes:
-        attack: that is applied.
+        attack: which is applied.
         train: clean training split.
         test: clean test split.
     """
@@ -36,12 +36,12 @@ class Checks:
     test: Split
 
     def labels(self, chosen: Chosen, given: Tensor, to_trigger: Tensor) -> None:
-        """There are poisoned and benign training images, every class keeps some, and there is something to trigger.
+        """Requires poisoned and benign training images, images of every class, and test images to trigger.
 
         Args:
-            chosen: training images.
-            given: int64 [N], labels that the training images get.
-            to_trigger: bool [M], the test images that the trigger is for.
+            chosen: the selected training images.
+            given: int64 [N], labels of the training images after poisoning.
+            to_trigger: bool [M], mask of the test images that get the trigger.
         """
         section = self.attack.setting.section
         if not len(chosen.poisoned) and not to_trigger.any():
@@ -50,12 +50,12 @@ class Checks:
             raise UserError(f"the attack poisons none of the {len(given)} training images; change {section}")
         if not to_trigger.any():
             raise UserError(
-                f"the trigger would lead each of the {len(to_trigger)} test images to the class that it has; "
-                f"choose another {section}.target, or give test images of other classes"
+                f"the trigger would lead each of the {len(to_trigger)} test images to its own class; "
+                f"choose another {section}.target, or add test images of other classes"
             )
         if len(chosen.poisoned) + len(chosen.cover) == len(given):
             raise UserError(
-                f"all {len(given)} training images would carry a trigger and none be benign; lower {section}.rate"
+                f"all {len(given)} training images would have a trigger and none would be benign; lower {section}.rate"
             )
         names, classes = self.train.manifest.classes, len(self.train.manifest.classes)
         before, after = (labels.bincount(minlength=classes) for labels in (self.train.labels, given))
@@ -63,19 +63,19 @@ class Checks:
         if lost:
             more = f" (nor any of {len(lost) - 1} other classes)" if len(lost) > 1 else ""
             raise UserError(
-                f"poisoning would leave no training image that is labeled {lost[0]}{more}; lower {section}.rate"
+                f"poisoning would leave no training image with the label {lost[0]}{more}; lower {section}.rate"
             )
 
     def images(self, chosen: Chosen, poisoned: Tensor, to_trigger: Tensor, triggered: Tensor) -> None:
-        """Triggers show. A few images that look alike before and after may be, and are counted aloud.
+        """Requires that triggers change images. If only some images stay the same, their number is logged.
 
-        What acts on poisoned images while the classifier is trained need not show on them before.
+        Poisoned images may stay the same if the attack changes them while the classifier is trained.
 
         Args:
-            chosen: training images.
+            chosen: the selected training images.
             poisoned: uint8 [N, 3, H, W], all training images after poisoning.
-            to_trigger: bool [M].
-            triggered: uint8 [m, 3, H, W], the test images that the trigger is for, with it.
+            to_trigger: bool [M], mask of the test images that get the trigger.
+            triggered: uint8 [m, 3, H, W], these images with the trigger.
         """
         if self.attack.attacker_augmentation().poisoned is None:
             self._show("poisoned training", self.train.images, poisoned, chosen.poisoned, chosen.poisoned)
@@ -84,7 +84,7 @@ class Checks:
         self._show("triggered test", self.test.images, triggered, rows, torch.arange(len(rows)))
 
     def _show(self, kind: str, clean: Tensor, changed: Tensor, rows: Tensor, places: Tensor) -> None:
-        """Refuses rows of clean images that all look as those places of the changed ones."""
+        """Refuses if the clean images in `rows` are all equal to the changed images in `places`."""
         alike = 0
         for start in range(0, len(rows), _BATCH):
             some = slice(start, start + _BATCH)
@@ -95,4 +95,4 @@ class Checks:
                 f"make it stronger in {self.attack.setting.section}"
             )
         if alike:
-            log.warning("%d of %d %s images look as they did without the trigger", alike, len(rows), kind)
+            log.warning("the trigger does not change %d of %d %s images", alike, len(rows), kind)

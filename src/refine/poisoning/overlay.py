@@ -1,6 +1,6 @@
-"""What attacks that draw on an image share: patches, blending, stripes, and the way back to whole levels.
+"""Shared by attacks that draw on images: patches, blending, stripes, and rounding to levels of brightness.
 
-Nothing here imports torch when it is loaded, as in `poisoning.attack`.
+torch is imported inside functions only, see `poisoning.attack`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 255))
 
 Opacity = Annotated[Share, Field(gt=0)]
 
-_HALF_UP = 0.5 + 1e-4  # more than the error of float32 at 255: ties go the same way on every processor
+_HALF_UP = 0.5 + 1e-4  # exceeds float32 errors at 255, so that ties round the same way on every processor
 
 
 def to_levels(values: Tensor) -> Tensor:
-    """Brightness as float, in levels of 0..255, to the nearest level as uint8; what lies outside is clipped.
+    """Rounds float levels to the nearest uint8 level in 0..255, clipping values outside.
 
-    Released code truncates, which darkens by half a level; the papers' formulas don't.
+    Released code truncates instead, which darkens images by half a level, unlike the formulas of the papers.
     """
     import torch
 
@@ -49,8 +49,14 @@ def blend(images: Tensor, picture: Tensor, opacity: Tensor | float) -> Tensor:
 def stripes(amplitude: float, periods: int, side: int, setting: str) -> Tensor:
     """A sin(2 pi f j / W) for each column j, float64 [W].
 
+    Args:
+        amplitude: A.
+        periods: f.
+        side: W.
+        setting: remedy for the error message.
+
     Raises:
-        UserError: the columns are too few to show so many periods.
+        UserError: the images are too narrow for that many periods.
     """
     import torch
 
@@ -60,12 +66,12 @@ def stripes(amplitude: float, periods: int, side: int, setting: str) -> Tensor:
 
 
 def in_proportion(pixels: int, side: int) -> int:
-    """A length that was published for 32 pixels, on images of `side` pixels; one pixel at least."""
+    """Scales a length published for images of 32 pixels to images of `side` pixels; at least one pixel."""
     return max(1, round(pixels * side / 32))
 
 
 def texture(side: int, generator: Generator) -> Tensor:
-    """The gray 3x3 texture of the REFINE experiments; of other sizes a random gray one. uint8 [3, side, side]."""
+    """The gray 3x3 texture of the REFINE experiments, or gray noise for other sizes. uint8 [3, side, side]."""
     import torch
 
     if side == len(TEXTURE):
@@ -76,7 +82,7 @@ def texture(side: int, generator: Generator) -> Tensor:
 
 
 def texture_side(side: int) -> int:
-    """What REFINE's texture measures on images of `side` pixels: 3 at 32, 20 at 224, in proportion else."""
+    """Side of REFINE's texture on images of `side` pixels: 3 at 32, 20 at 224, in proportion at other sizes."""
     return in_proportion(3, side) if side <= 64 else round(side * 20 / 224)
 
 
@@ -89,15 +95,15 @@ def motif(side: int) -> Tensor:
 
 
 def in_four_corners(pattern: Tensor, side: int, margin: int) -> tuple[Tensor, Tensor]:
-    """A patch in the bottom right corner and its mirror images in the other three.
+    """A patch in the bottom right corner, and its mirror images in the other three.
 
     Args:
         pattern: uint8 [3, patch, patch].
-        side: of the picture.
-        margin: pixels between a patch and the upper or the left edge, where it is next to one.
+        side: of the images.
+        margin: pixels between a patch and the top or left edge, for patches at these edges.
 
     Returns:
-        The picture, uint8 [3, side, side], and where it covers, bool [1, side, side].
+        The patches, uint8 [3, side, side], and the mask of their pixels, bool [1, side, side].
     """
     import torch
 
@@ -117,7 +123,7 @@ class PatchParams(TargetedParams):
     """Settings of a patch.
 
     Attributes:
-        patch_side: height and width of the patch in pixels; left out, in proportion to the published one.
+        patch_side: height and width of the patch in pixels; by default in proportion to the published one.
     """
 
     patch_side: Side | None = None
@@ -127,13 +133,13 @@ P = TypeVar("P", bound=PatchParams)
 
 
 class PatchAttack(Attack[P]):
-    """An attack that draws one square near the bottom right corner of every image: x' = p there, x elsewhere.
+    """An attack that draws a square p near the bottom right corner of an image.
 
     Tensors: `pattern`, p in levels, uint8 [3, patch, patch].
     """
 
     def published_side(self) -> int:
-        """Height and width of the patch in pixels, where the user gives none."""
+        """Default height and width of the patch, in pixels."""
         return in_proportion(3, self.setting.side)
 
     @property
@@ -143,12 +149,12 @@ class PatchAttack(Attack[P]):
 
     @property
     def margin(self) -> int:
-        """Pixels between the patch and the right and lower edges."""
+        """Pixels between the patch and the right and bottom edges."""
         return 0
 
     @property
     def place(self) -> slice:
-        """Rows of the patch, and its columns."""
+        """Slice of the rows, and also of the columns, of the patch."""
         end = self.setting.side - self.margin
         return slice(end - self.patch_side, end)
 

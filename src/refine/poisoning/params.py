@@ -5,9 +5,9 @@ from __future__ import annotations
 from refine.core.params import Section, Seed
 
 
-class AttackChoice(Section):
+class AttackName(Section):
     """Attributes:
-    name: the attack, a file of `src/refine/attacks`; its settings stand under `attacks`.
+    name: the attack, a file in `src/refine/attacks`; its settings are under `attacks`.
     """
 
     name: str
@@ -15,9 +15,9 @@ class AttackChoice(Section):
 
 class PoisonDatasetParams(Section):
     """Attributes:
-    attack: which attack.
-    seed: of every random choice the attack makes.
+    attack: to apply.
+    seed: of all random draws of the attack.
     """
 
-    attack: AttackChoice
+    attack: AttackName
     seed: Seed

@@ -1,4 +1,4 @@
-"""The work of the stage poison-dataset, the same for every attack."""
+"""The stage poison-dataset: applies any attack to a data set."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from refine.shards.reading.reader import Split
 from refine.shards.reading.tensors import save_tensors
 from refine.shards.writer import Sample, write_shards
 
-_BATCH = 512  # bounds what a trigger's arithmetic in floats holds in memory
+_BATCH = 512  # bounds the memory of float arithmetic in triggers
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the stage writes."""
+    """Paths that the stage writes."""
 
     train: Path
     test: Path
@@ -37,17 +37,18 @@ class Outputs:
 def poison_dataset(
     name: str, attack: AnyAttack, seed: int, train: Split, test: Split, outputs: Outputs
 ) -> saved.SavedAttack:
-    """Poisons a data set; no output appears before all of them are whole.
+    """Poisons a data set; no output appears before all are complete.
 
     Args:
         name: of the attack.
         attack: with its settings; its tensors are made here.
-        seed: of every random choice.
+        seed: of all random draws.
         train: clean training split.
         test: clean test split.
+        outputs: paths to write.
 
     Raises:
-        UserError: the attack cannot be applied here, or would leave a data set that proves nothing.
+        UserError: the attack cannot be applied to this data set, or the result fails a check.
     """
     checks = Checks(attack, train, test)
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +78,7 @@ def poison_dataset(
 
 
 def _apply(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, rows: Tensor, numbers: Tensor) -> None:
-    """Changes these rows of the images in place; the numbers are what the attack is told about each of them."""
+    """Changes these rows of the images in place; `numbers` is the second argument of `change`."""
     for start in range(0, len(rows), _BATCH):
         some = rows[start : start + _BATCH]
         images[some] = change(images[some], numbers[start : start + _BATCH])

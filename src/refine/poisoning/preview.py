@@ -1,4 +1,4 @@
-"""The picture of a poisoning: images as they were, as the attack leaves them, and as training sees them."""
+"""The preview of an attack: clean images, the same images after the attack, and as they are seen in training."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from refine.shards.reading.pixels import to_pixels
 from refine.shards.reading.reader import Split
 
 IMAGES = 8
-_STRONG = 0.9  # of what differs; the rest may be cut off, so that a patch does not leave what is fainter in the dark
-_AROUND = 2  # unchanged pixels around what differs
+_STRONG = 0.9  # quantile shown at full brightness; larger differences saturate, so that fainter ones remain visible
+_AROUND = 2  # unchanged pixels to show around differences
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @dataclass(frozen=True)
 class Preview:
-    """Test images with the trigger, and the first poisoned, cover and benign training images.
+    """Triggered test images, and the first poisoned, cover and benign training images.
 
     Attributes:
-        attack: that was applied.
+        attack: which was applied.
         train: clean training split.
         poisoned: uint8 [N, 3, H, W], all training images after poisoning.
-        chosen: training images.
+        chosen: the selected training images.
         test: clean test split.
-        to_trigger: bool [M], the test images that the trigger is for.
-        triggered: uint8 [m, 3, H, W], these with it.
-        seed: of what is random while the classifier is trained.
+        to_trigger: bool [M], mask of the test images that get the trigger.
+        triggered: uint8 [m, 3, H, W], these images with the trigger.
+        seed: of random changes in training.
     """
 
     attack: AnyAttack
@@ -47,7 +47,7 @@ class Preview:
     seed: int
 
     def draw(self, path: Path) -> None:
-        """Writes it as PNG."""
+        """Writes the preview as PNG."""
         draw_grids(path, *self._grids())
 
     def _grids(self) -> Iterator[Grid]:
@@ -67,7 +67,7 @@ class Preview:
             yield self._benign(acts.benign)
 
     def _triggered(self) -> Grid:
-        """One test image of each class that is triggered."""
+        """The first triggered test image of each class."""
         rows = self.to_trigger.nonzero().flatten()
         labels = self.test.labels[rows].tolist()
         first = [labels.index(label) for label in sorted(set(labels))][:IMAGES]
@@ -76,7 +76,7 @@ class Preview:
         return _compared(titles, ("clean test", clean), ("triggered", changed))
 
     def _trained(self, kind: str, titles: Sequence[str], rows: Tensor, acts: Distortion | None) -> Grid:
-        """Training images before and after poisoning, and as they are seen in training where that differs."""
+        """Training images before and after poisoning and, if it differs, as they are seen in training."""
         changed = self.poisoned[rows]
         grid = _compared(titles, ("clean training", self.train.images[rows]), (kind, changed))
         return grid if acts is None else Grid(titles, [*grid.rows, self._seen(changed, acts)], grid.captions)
@@ -105,14 +105,14 @@ def _compared(titles: Sequence[str], clean: tuple[str, Tensor], changed: tuple[s
     shown = enlarged(shown)
     side = shown.shape[-1]
     title = "difference" if side == clean[1].shape[-1] else f"difference in {side} {_TIMES} {side} pixels"
-    told = [Caption(f"{_TIMES} {factor}") for factor in factors]
-    return Grid(titles, [clean, changed, (title, shown)], [("", ()), ("", ()), ("brightened", told)])
+    captions = [Caption(f"{_TIMES} {factor}") for factor in factors]
+    return Grid(titles, [clean, changed, (title, shown)], [("", ()), ("", ()), ("brightened", captions)])
 
 
 def difference(clean: Tensor, changed: Tensor) -> tuple[Tensor, list[int]]:
-    """What differs between images uint8 [n, 3, H, W], each brightened by a whole factor of its own, and the factors.
+    """Absolute differences between images, uint8 [n, 3, H, W], each brightened by an integer, and these factors.
 
-    A factor takes what differs more than nine in ten of the changed values to full brightness, and cuts the rest off.
+    The factor brings the 0.9 quantile of the changed values to about full brightness; larger values saturate.
     """
     apart = (changed.int() - clean.int()).abs()
     factors = []
@@ -123,7 +123,7 @@ def difference(clean: Tensor, changed: Tensor) -> tuple[Tensor, list[int]]:
 
 
 def enlarged(apart: Tensor) -> Tensor:
-    """The square of differences uint8 [n, 3, side, side] outside of which nothing is; all of them where it is large."""
+    """Crops differences, uint8 [n, 3, side, side], to the square that holds all changes, unless that is large."""
     side = apart.shape[-1]
     somewhere = apart.amax(dim=(0, 1)) > 0
     if not somewhere.any():

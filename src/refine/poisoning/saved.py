@@ -1,4 +1,4 @@
-"""An attack's folder: `attack.json` and `tensors.safetensors`, enough to apply the attack again exactly."""
+"""A saved attack: `attack.json` and `tensors.safetensors`, from which exactly the same trigger can be applied again."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ class SavedAttack(BaseModel):
     """Content of `attack.json`.
 
     Attributes:
-        attack: its name, a file of `refine.attacks`.
-        settings: effective ones, published values included.
-        seed: of its random choices.
+        attack: name of the attack, a module in `refine.attacks`.
+        settings: all settings, including defaults.
+        seed: of its random draws.
         num_classes: of the data set.
         side: of the images, in pixels.
-        poisoned: rows of the training set, ascending.
-        cover: likewise.
-        rate_of_dataset: poisoned share of the training set.
-        rate_of_classes: poisoned share of the classes that poisoned images come from; absent without any.
+        poisoned: indices of the poisoned training images, ascending.
+        cover: likewise, of the cover images.
+        rate_of_dataset: poisoned fraction of the training set.
+        rate_of_classes: poisoned fraction of the images of those classes that poisoned images come from; absent if
+            there are none.
         tensors_sha256: of `tensors.safetensors`.
     """
 
@@ -48,9 +49,14 @@ class SavedAttack(BaseModel):
 
 
 def save(folder: Path, name: str, attack: AnyAttack, chosen: Chosen, seed: int, labels: Tensor) -> SavedAttack:
-    """Writes the attack into a folder, which exists and is empty.
+    """Saves an attack.
 
     Args:
+        folder: an existing, empty folder.
+        name: of the attack.
+        attack: with its tensors.
+        chosen: the selected training images.
+        seed: of its random draws.
         labels: int64 [N], original labels of the training set.
     """
     counts = labels.bincount(minlength=attack.setting.num_classes)
@@ -72,7 +78,7 @@ def save(folder: Path, name: str, attack: AnyAttack, chosen: Chosen, seed: int, 
 
 
 def load(folder: Path) -> AnyAttack:
-    """The attack, ready to be applied again.
+    """Loads a saved attack, ready to be applied again.
 
     Raises:
         UserError: the folder is missing or damaged.

@@ -1,9 +1,9 @@
-"""Writing webdataset shards that are byte for byte the same on every machine.
+"""Writing webdataset shards that are byte-for-byte the same on every machine.
 
-One sample is three files: `KEY.cls` (the label as text), `KEY.json` (where the image comes from) and `KEY.png`.
-Tar headers carry no time and no owner. webdataset's writer imports torch, which the stage download does without, and
-the standard library's takes most of the time that shards take; so a header is made once by the standard library, and
-what differs from member to member is put into it here.
+A sample consists of three files: `KEY.cls` (the label as text), `KEY.json` (where the image comes from) and `KEY.png`.
+Tar headers contain no time and no owner. webdataset's own writer imports torch, which the stage download does not
+need, and the standard library spends most of the time on headers; so one header is built by the standard library, and
+the fields that differ between members are filled in here.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Sample:
     """One labeled image.
 
     Attributes:
-        key: its place in the split, from 0; ascending within a folder.
+        key: its index in the split, from 0; ascending within a folder.
         image: uint8 [side, side, 3], RGB.
         label: index into the classes.
-        info: what is known about it, as JSON.
+        info: further facts about it, written as JSON.
     """
 
     key: int
@@ -38,12 +38,12 @@ class Sample:
 
 
 def write_shards(folder: Path, samples: Iterable[Sample], description: Description) -> Manifest:
-    """Writes samples in the order given, and the manifest that describes them.
+    """Writes samples in the given order, and their manifest.
 
     Args:
-        folder: exists and is empty.
-        samples: any number, none included.
-        description: of the data set, and the size of a shard.
+        folder: an existing, empty folder.
+        samples: any number, including none.
+        description: of the data set, including the size of a shard.
     """
     shards: list[Shard] = []
     counts = [0] * len(description.classes)
@@ -98,12 +98,12 @@ _REST = sum(_FRAME[: _CHECKSUM.start]) + 8 * ord(" ") + sum(_FRAME[_CHECKSUM.sta
 
 
 def _header(name: str, size: int) -> bytes:
-    """A header of POSIX 1003.1 (ustar): 512 bytes, the checksum counted with spaces in its own place."""
-    told, digits = name.encode(), b"%011o" % size
-    if len(told) > _NAME_LENGTH or len(digits) > _SIZE.stop - _SIZE.start:
+    """A POSIX 1003.1 (ustar) header of 512 bytes; the checksum field counts as spaces in the checksum."""
+    encoded, digits = name.encode(), b"%011o" % size
+    if len(encoded) > _NAME_LENGTH or len(digits) > _SIZE.stop - _SIZE.start:
         raise ValueError(f"{name} of {size} bytes does not fit a tar header")
     header = bytearray(_FRAME)
-    header[: len(told)] = told
+    header[: len(encoded)] = encoded
     header[_SIZE] = digits
-    header[_CHECKSUM] = b"%06o" % (_REST + sum(told) + sum(digits))
+    header[_CHECKSUM] = b"%06o" % (_REST + sum(encoded) + sum(digits))
     return bytes(header)

@@ -1,4 +1,4 @@
-"""`cifar10`: the 60,000 images of CIFAR-10 as their authors split them, 32x32 RGB, ten classes."""
+"""`cifar10`: the 60,000 images of CIFAR-10 with the official split, 32x32 RGB, ten classes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from refine.download.source import Source, Splits
 
 
 class Params(Section):
-    """CIFAR-10 takes no settings: the split is its authors'."""
+    """CIFAR-10 has no settings."""
 
 
 def open_source(params: Params, source: Source) -> Splits:
-    """The images, in the order of the batch files.
+    """Opens the data set; images are in the order of the batch files.
 
     Raises:
-        UserError: the files can neither be found nor fetched, or are not the published ones.
+        UserError: the files can neither be found nor downloaded, or are not the published ones.
     """
     del params
     files = cifar.read(source)

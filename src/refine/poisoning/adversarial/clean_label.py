@@ -1,12 +1,12 @@
-"""What the clean-label attacks of both papers share: they differ in their settings alone.
+"""The clean-label attacks of both papers, which only differ in their settings.
 
     training:  x' = patch(x + d),  |d| <= e,  d raises the loss of a benign classifier on the label of x
     test:      x' = patch(x)
 
-Images of the target class are poisoned and keep their label. As d hides what the class looks like, a classifier
-that is trained on them has to learn the patch instead.
+Images of the target class are poisoned and keep their label. As d hides the features of the class, a classifier that
+is trained on them learns the patch instead.
 
-Nothing here imports torch when it is loaded, as in `poisoning.attack`.
+torch is imported inside functions only, see `poisoning.attack`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ P = TypeVar("P", bound=CleanLabelParams)
 class CleanLabelAttack(Attack[P]):
     """Poisons images of the target class.
 
-    Tensors: `patch`, what is drawn, uint8 [3, side, side], where `mask`, bool [1, side, side], says;
-    `perturbed`, x + d of the poisoned images in the order of the choice, uint8 [n, 3, side, side]; with
-    `start_from_source` the benign network's state, under `source.`.
+    Tensors: `patch`, uint8 [3, side, side], which is drawn where `mask`, bool [1, side, side], is true; `perturbed`,
+    x + d of the poisoned images in the order of their selection, uint8 [n, 3, side, side]; with `start_from_source`,
+    the weights of the benign network, with the prefix `source.`.
 
     Attributes:
-        margin: pixels at 32 between a patch and the upper or left edge next to it.
+        margin: pixels between a patch and the top or left edge, on images of 32 pixels.
     """
 
     chooses_from = "the target class"

@@ -2,8 +2,8 @@
 
     x_0 = x (+ u, uniform in [-e, e]),  x_{t+1} = clip(x_t + s sign(grad CE(F(x_t), y))) to [x - e, x + e] and [0, 1]
 
-The gradient is taken at pixels: normalization is part of F. The released code of both papers hands pixels to a
-network that expects them normalized, and misses.
+The gradient is taken with respect to pixels; normalization is part of F. The released code of both papers passes
+pixels to a network that expects normalized input, and so attacks another function.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _BATCH = 128
 def perturbed(
     classifier: Classifier, images: Tensor, labels: Tensor, settings: Perturbation, generator: Generator
 ) -> Tensor:
-    """Images that the classifier takes for something else than their label, uint8 of the same shape.
+    """Perturbs images so that the classifier no longer recognizes their label, uint8 of the same shape.
 
     Args:
         classifier: frozen.
         images: uint8 [n, 3, side, side].
-        labels: int64 [n].
+        labels: int64 [n], true labels.
+        settings: of the perturbation.
         generator: on the CPU.
     """
     result = images.clone()
@@ -43,7 +44,7 @@ def perturbed(
 def ascend(
     classifier: Classifier, pixels: Tensor, labels: Tensor, settings: Perturbation, generator: Generator
 ) -> Tensor:
-    """The same for one batch of pixels, float [n, 3, H, W] in [0, 1]; the classifier has to be in eval mode."""
+    """Perturbs one batch of pixels, float [n, 3, H, W] in [0, 1]; the classifier has to be in eval mode."""
     epsilon, step = settings.epsilon / 255, settings.step / 255
     low, high = (pixels - epsilon).clamp(min=0), (pixels + epsilon).clamp(max=1)
     changed = pixels

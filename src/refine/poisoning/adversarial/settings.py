@@ -1,4 +1,4 @@
-"""Settings of the clean-label attacks. Nothing here imports torch, as in `poisoning.attack`."""
+"""Settings of the clean-label attacks. Nothing here imports torch, see `poisoning.attack`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Step = Annotated[PositiveNumber, Field(le=255)]
 
 
 class Perturbation(Section):
-    """Projected gradient ascent on the cross-entropy, within a box around each image.
+    """Projected gradient ascent on the cross-entropy, in a box around each image.
 
     Attributes:
-        epsilon: e, largest change of a channel, in levels of 255.
-        step: how far each step goes along the sign of the gradient, in levels.
-        steps: number of steps; 0 leaves the images as they are.
-        random_start: start from a random point within epsilon of the image and not from the image itself.
+        epsilon: e, largest change of a value, in levels of 255.
+        step: size of a step along the sign of the gradient, in levels.
+        steps: number of steps; 0 leaves the images unchanged.
+        random_start: start from a random point within epsilon of the image instead of the image itself.
     """
 
     epsilon: Annotated[Number, Field(ge=0, le=255)] = 8.0
@@ -32,12 +32,12 @@ class Perturbation(Section):
 
 
 class SourceRecipe(BackdoorRecipe):
-    """That of the attacked classifier, in another place."""
+    """The recipe of the attacked classifier, in another section of the parameters."""
 
     place: ClassVar[str] = "attacks.*.source.recipe"
 
     def within(self, section: str) -> SourceRecipe:
-        """The same recipe, whose messages name its place among the settings of one attack."""
+        """The same recipe, with error messages that name the section of one attack."""
 
         class Placed(SourceRecipe):
             place: ClassVar[str] = f"{section}.source.recipe"
@@ -46,15 +46,15 @@ class SourceRecipe(BackdoorRecipe):
 
 
 class SourceModel(Section):
-    """The benign classifier that d misleads.
+    """The benign classifier that d is computed against.
 
     Attributes:
-        folder: folder of a trained classifier in `data/own/attack`, such as a copy of `models/backdoor` made with the
-            attack `none`; left out, one is trained in this stage on the clean training images.
+        folder: folder of a trained classifier in `data/own/attack`, such as a copy of `models/backdoor` trained with
+            the attack `none`; by default one is trained in this stage, on the clean training images.
         network: its architecture.
-        recipe: how it is trained; the default is the REFINE paper's recipe for the attacked classifier.
-        robust_steps: steps of `perturbation` against each batch that it is trained on; 0, as in the papers, trains on
-            clean images. The authors of the attack recommend a robust classifier, whose weak spots look like other
+        recipe: of its training; by default the REFINE paper's recipe for the attacked classifier.
+        robust_steps: steps of `perturbation` for adversarial training; 0, as in the papers, trains on clean images.
+            The authors of the attack recommend a robust classifier, as perturbations against it resemble other
             classes.
     """
 
@@ -66,14 +66,14 @@ class SourceModel(Section):
 
 class CleanLabelParams(PatchParams):
     """Attributes:
-    rate: poisoned share of the target class.
-    patch_side: height and width of a patch in pixels; left out, that of the attack which the pattern is taken from.
-    pattern: what a patch shows, `texture` as in `badnets` or `grid` as in `badnets_grid`.
-    corners: 1 draws a patch in the bottom right corner, 4 draws its mirror images in the other corners too.
+    rate: poisoned fraction of the target class.
+    patch_side: height and width of a patch in pixels; by default that of the attack with the same pattern.
+    pattern: content of the patch, `texture` as in `badnets` or `grid` as in `badnets_grid`.
+    corners: 1 for a patch in the bottom right corner, 4 for mirrored patches in the other corners as well.
     perturbation: d.
     source: the benign classifier.
-    start_from_source: train the attacked classifier from the benign one's weights and not afresh, as the released
-        REFINE code does; `train_backdoor.network` has to be the same network.
+    start_from_source: train the attacked classifier from the weights of the benign one instead of a random
+        initialization, as the released REFINE code does; `train_backdoor.network` has to be the same network.
     """
 
     pattern: Literal["texture", "grid"]

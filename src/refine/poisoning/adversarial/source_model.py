@@ -1,4 +1,4 @@
-"""The benign classifier that a clean-label attack misleads: trained here, or the user's own."""
+"""The benign classifier that a clean-label attack perturbs images against: trained here, or the user's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
-from refine.backdoor.train import BackdoorTask, begin
+from refine.backdoor.train import BackdoorTask, init_from_data
 from refine.core.errors import UserError
 from refine.core.files import inside
 from refine.models import classifier as classifiers
@@ -28,15 +28,17 @@ _FLATTEST = 1 / 255
 def source_model(
     params: CleanLabelParams, images: Tensor, labels: Tensor, setting: Setting, generator: Generator
 ) -> Classifier:
-    """The classifier, frozen and on the device.
+    """Returns the classifier, frozen and on the device.
 
     Args:
+        params: settings of the attack.
         images: uint8 [N, 3, side, side], clean training images.
         labels: int64 [N].
+        setting: what the attack is applied to.
         generator: on the CPU.
 
     Raises:
-        UserError: the user's folder holds no classifier for this data set.
+        UserError: the user's folder does not hold a classifier for this data set.
     """
     if params.source.folder is None:
         return _trained(params, images, labels, setting, generator)
@@ -52,7 +54,7 @@ def _given(name: str, setting: Setting) -> Classifier:
     if expected != found:
         raise UserError(
             f"{folder} is a classifier of {found[0]} classes for images of {found[1]} pixels, but the data set has "
-            f"{expected[0]} classes and {expected[1]} pixels; give another one in {setting.section}.source.folder"
+            f"{expected[0]} classes and {expected[1]} pixels; set {setting.section}.source.folder to another one"
         )
     return classifier
 
@@ -67,11 +69,11 @@ def _trained(
     read_from = f"{setting.section}.source.network.name"
     classifier = classifiers.build(architecture, setting.num_classes, normalization_of(images), read_from)
     classifier.to(resolved.device).to(memory_format=torch.channels_last)
-    # The loop's facts are label and whether an image is poisoned, which none is.
+    # The training needs the label of each image, and whether it is poisoned, which none is.
     training_set = Resident(images, (labels, torch.zeros_like(labels)), resolved.device)
     batches = batches_of(training_set, recipe, resolved)
     refuse_lone_image(classifier, training_set, recipe, resolved)
-    begin(classifier, batches, seed)
+    init_from_data(classifier, batches, seed)
     task = SourceTask(
         classifier=classifier,
         batches=batches,
@@ -88,7 +90,7 @@ def _trained(
 
 @dataclass(kw_only=True)
 class SourceTask(BackdoorTask):
-    """Benign training, on images that are perturbed against the network as it is wherever a robust one is wanted."""
+    """Benign training; with `robust_steps`, on images that are perturbed against the current network."""
 
     source: SourceModel
     perturbation: Perturbation
@@ -97,7 +99,7 @@ class SourceTask(BackdoorTask):
         if self.source.robust_steps:
             settings = self.perturbation.model_copy(update={"steps": self.source.robust_steps, "random_start": False})
             learned = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-            self.module.eval().requires_grad_(False)  # the pixels' gradient is the only one that is wanted
+            self.module.eval().requires_grad_(False)  # only the gradient of the pixels is needed
             pixels = ascend(self.classifier, batch.pixels, batch.facts[0], settings, self.generator)
             self.module.train()
             for parameter in learned:
@@ -107,7 +109,7 @@ class SourceTask(BackdoorTask):
 
 
 def normalization_of(images: Tensor) -> Normalization:
-    """Mean and standard deviation of each channel of uint8 [N, 3, H, W], as for pixels in [0, 1]."""
+    """Mean and standard deviation of each channel of uint8 [N, 3, H, W], scaled to [0, 1]."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in range(3):

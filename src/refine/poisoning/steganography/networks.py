@@ -1,8 +1,8 @@
-"""Networks that hide a message in an image and read it back, in the manner of StegaStamp (Tancik et al. 2020).
+"""Networks that hide a message in an image and decode it again, similar to StegaStamp (Tancik et al. 2020).
 
-StegaStamp spreads the message by a dense layer; here each bit has a cell of a grid, so that both networks are
-convolutions, fit images of any size and learn in minutes. Neither normalizes over a batch: what happens to an
-image does not depend on the images beside it.
+StegaStamp spreads the message with a dense layer. Here each bit has its own cell of a grid, so that both networks are
+convolutional, work for images of any size and learn in minutes. They have no batch normalization, so that the output
+for an image does not depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _GAIN = 10
-"""On the logits: what tells a bit is a few levels of brightness, a small number at the decoder's end."""
+"""Factor of the logits: a bit changes only a few levels of brightness, so the outputs of the decoder are small."""
 
 
 def grid_side(bits: int) -> int:
-    """Rows and columns of the smallest square grid with a cell for each bit."""
+    """Side of the smallest square grid with one cell per bit."""
     return math.isqrt(bits - 1) + 1
 
 
 class Encoder(nn.Module):
-    """The trace of a message: what is to be added to an image.
+    """Computes the trace of a message, which is added to an image.
 
     Args:
         bits: length of the message.
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         self.inner = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
         self.up = nn.Conv2d(2 * width, width, 3, padding=1)
         self.outlet = nn.Conv2d(2 * width + 1, 3, 3, padding=1)
-        with torch.no_grad():  # begins with bits as shades of red and blue: what starts unreadable stays so for long
+        with torch.no_grad():  # initially, bits are shades of red and blue: a readable start speeds up learning
             self.outlet.weight[:, -1] = 0
             self.outlet.weight[:, -1, 1, 1] = torch.tensor([1.0, 0.0, -1.0])
 
@@ -59,7 +59,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Reads messages: pixels float [N, 3, H, W] in [0, 1] to logits float [N, bits]."""
+    """Decodes messages: pixels float [N, 3, H, W] in [0, 1] to logits float [N, bits]."""
 
     def __init__(self, bits: int, width: int) -> None:
         super().__init__()
@@ -80,10 +80,10 @@ class Decoder(nn.Module):
 
 
 class Pair(nn.Module):
-    """Encoder and decoder as they are trained: the decoder sees whole levels, as in a file.
+    """Encoder and decoder in training: the decoder gets pixels rounded to levels, as in a file.
 
     Shapes:
-        pixels and messages as the encoder takes them, to marked pixels and the decoder's logits.
+        pixels and messages as for the encoder, to marked pixels and the logits of the decoder.
     """
 
     def __init__(self, bits: int, width: int, strength: float) -> None:

@@ -1,4 +1,4 @@
-"""Training of encoder and decoder on clean images."""
+"""Training of encoder and decoder, on clean images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from refine.training.training_set import Resident
 
 _WINDOW = 5
 _FLAT = 0.05
-"""c, added to the contrast of a place: what a change costs where the image is flat."""
+"""c, added to the local contrast, which bounds the cost of changes in flat regions."""
 
 
 @dataclass
 class HidingTask:
-    """Cross-entropy of what the decoder reads, and the price of the traces; see `training.loop.Task`."""
+    """Cross-entropy of the decoded message plus the cost of the traces; see `training.loop.Task`."""
 
     module: Pair
     batches: Epochs
@@ -45,7 +45,7 @@ class HidingTask:
         pixels = augment(batch.pixels, self.recipe.augment, self.generator)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         messages = torch.randint(0, 2, (len(batch), self.bits), generator=self.generator, device=pixels.device).float()
-        messages[1::2] = messages[: len(batch) // 2 * 2 : 2]  # neighbors hide the same, so that traces compare
+        messages[1::2] = messages[: len(batch) // 2 * 2 : 2]  # neighbors share a message, to compare their traces
         with self.compute.autocast(self.precision):
             marked, logits = self._forward(pixels, messages)
         logits = to_float32(logits)
@@ -57,13 +57,13 @@ class HidingTask:
         return Step(loss, {"message": read, "visibility": seen, "likeness": alike, "bits_read": right})
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
-        """The price rises over the first half of the run: traces that nobody can read yet would all vanish."""
+        """Raises the cost of traces during the first half; otherwise they vanish before they can be decoded."""
         del weights
         self._ramp = min(1.0, 2 * epoch / self.recipe.epochs)
 
 
 def visibility(pixels: Tensor, marked: Tensor) -> Tensor:
-    """h, the mean squared change in relation to the contrast nearby; both float [N, 3, H, W]. A scalar."""
+    """h, the mean squared change relative to the local contrast, a scalar; both arguments are float [N, 3, H, W]."""
     gray = pixels.mean(dim=1, keepdim=True)
     mean = functional.avg_pool2d(gray, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
     square = functional.avg_pool2d(gray**2, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
@@ -72,10 +72,10 @@ def visibility(pixels: Tensor, marked: Tensor) -> Tensor:
 
 
 def likeness(traces: Tensor) -> Tensor:
-    """u, how alike the traces of neighbors are: 1 where they are the same, 0 where they are uncorrelated. A scalar.
+    """u, the mean cosine similarity of the traces of neighbors, a scalar; negative values count as 0.
 
     Args:
-        traces: float [N, 3, H, W], of a message that images 2 i and 2 i + 1 share.
+        traces: float [N, 3, H, W]; images 2 i and 2 i + 1 share a message.
     """
     pairs = traces[: len(traces) // 2 * 2].flatten(1)
     return functional.cosine_similarity(pairs[::2], pairs[1::2]).clamp(min=0).sum() / max(1, len(traces) // 2)
@@ -90,15 +90,15 @@ def trained_pair(
     recipe: Recipe,
     generator: Generator,
 ) -> Pair:
-    """Encoder and decoder for images like these, in eval mode on the CPU.
+    """Trains encoder and decoder; returns them in eval mode on the CPU.
 
     Args:
         images: uint8 [N, 3, side, side].
         bits: length of the messages.
         width: channels of the first layers.
-        strength: largest change of a pixel in [0, 1].
-        weights: of visibility and of likeness.
-        recipe: how encoder and decoder are trained.
+        strength: largest change of a value, for pixels in [0, 1].
+        weights: of visibility and likeness in the loss.
+        recipe: of the training.
         generator: on the CPU.
     """
     resolved = compute()

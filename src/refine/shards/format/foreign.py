@@ -1,4 +1,4 @@
-"""Image files of anybody's, through Pillow: few formats, no channel cut off to 8 bits, sizes bounded beforehand."""
+"""Untrusted image files, opened by Pillow: few formats, at most 8 bits per channel, bounded sizes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Those whose bits in a channel are known before they are decoded, and that no other program is started for."""
+"""Formats whose bit depth is known before decoding, and for which Pillow starts no other program."""
 MOST_PIXELS = 50_000_000
-"""Of an image as it is stored; Pillow takes four bytes for each, and changes of its form make two copies."""
+"""Largest stored image. Pillow needs up to four bytes per pixel, and conversions make two copies."""
 LARGEST_FILE = 2**28
 
 _DEEP = re.compile(r";(?:16|32)[BLNS]")
@@ -23,10 +23,10 @@ _TILE_SIDES = 322, 323
 
 @contextmanager
 def opened(file: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
-    """An image as Pillow opens it, not decoded yet; what goes wrong in the block counts too.
+    """Opens an image with Pillow without decoding it. Errors of Pillow inside the block are converted, too.
 
     Raises:
-        ValueError: it is damaged, too large, of another format, or has more than 8 bits in a channel.
+        ValueError: the image is damaged, too large, in another format, or has more than 8 bits per channel.
     """
     try:
         data = file if isinstance(file, bytes) else _content(file)
@@ -35,7 +35,7 @@ def opened(file: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[I
             _refuse_deep(image)
             yield image
     except UnidentifiedImageError:
-        raise ValueError(f"no image in one of the formats {', '.join(formats)}") from None
+        raise ValueError(f"not an image in one of the formats {', '.join(formats)}") from None
     except (
         OSError,
         SyntaxError,
@@ -45,29 +45,29 @@ def opened(file: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[I
         TypeError,
         struct.error,
         Image.DecompressionBombError,
-    ) as error:  # fmt: skip (what Pillow's readers let through where a file is damaged)
+    ) as error:  # fmt: skip (what Pillow raises for damaged files)
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def _content(path: Path) -> bytes:
-    """All of a file: from one on the disk Pillow would read as much at once as a number in the file says."""
+    """The whole file: given a path, Pillow would allocate whatever size a number in the file claims."""
     if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"more than {LARGEST_FILE >> 20} MiB; make it smaller")
     return path.read_bytes()
 
 
 def _refuse_large(image: Image.Image) -> None:
-    tile = [getattr(image, "tag_v2", {}).get(tag, 1) for tag in _TILE_SIDES]  # of a TIFF file, whatever its image has
+    tile = [getattr(image, "tag_v2", {}).get(tag, 1) for tag in _TILE_SIDES]  # a TIFF tile may exceed the image
     if max(image.width * image.height, tile[0] * tile[1]) > MOST_PIXELS:
         raise ValueError(f"more than {MOST_PIXELS:,} pixels; make it smaller")
 
 
 def _refuse_deep(image: Image.Image) -> None:
-    """Pillow reads 16 bits in a gray picture as such, and cuts them off in a colored one."""
+    """Pillow keeps 16 bits in gray images, but truncates them to 8 in color images without a warning."""
     deep = image.mode.startswith(("I", "F"))
     for codec, _, _, given in getattr(image, "tile", ()):
         values = given if isinstance(given, tuple) else (given,)
         deep |= any(isinstance(value, str) and _DEEP.search(value) is not None for value in values)
         deep |= codec.startswith("ppm") and any(isinstance(value, int) and value > 255 for value in values)
     if deep:
-        raise ValueError(f"more than 8 bits in a channel, Pillow's mode {image.mode}, would be cut off")
+        raise ValueError(f"more than 8 bits per channel (Pillow's mode {image.mode}) would be truncated")

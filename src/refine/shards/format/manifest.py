@@ -1,6 +1,6 @@
-"""The manifest of a folder of shards: what the folder holds, and the checks that it still does.
+"""The manifest of a folder of shards, and checks that the folder matches it.
 
-A folder may come from anybody: whatever is read by the manifest is bounded before anything is allocated.
+A folder may be untrusted, so every number in the manifest is bounded before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from refine.core.files import write_json
 
 NAME = "manifest.json"
 LEAST_SAMPLE = 3 * 2 * 512
-"""Bytes that a sample takes in a shard at least: three files, each of a header and one block."""
+"""Smallest size of a sample in a shard, in bytes: three files with a header and one block each."""
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class Shard(BaseModel):
-    """One tar file: its plain name, how many samples it holds, its SHA-256."""
+    """A tar file: its name, its number of samples and its SHA-256."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     name: Annotated[str, Field(pattern=r"^shard-\d{6}\.tar$")]
@@ -33,15 +33,15 @@ class Shard(BaseModel):
 
 
 class Description(BaseModel):
-    """What is true of a data set and of every folder of shards made from it.
+    """Describes a data set and every folder of shards made from it.
 
     Attributes:
         source: name of the data set.
         classes: names, in the order of the labels.
         side: height and width of every image, in pixels.
-        mean: of each channel of pixels in [0, 1], published for the data set.
+        mean: of each channel, for pixels in [0, 1], as published for the data set.
         std: likewise.
-        samples_per_shard: of every shard but the last, which may have fewer.
+        samples_per_shard: of every shard except the last, which may have fewer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -54,7 +54,7 @@ class Description(BaseModel):
 
 
 class Manifest(Description):
-    """What one folder of shards holds.
+    """Describes one folder of shards.
 
     Attributes:
         format_version: of this file.
@@ -69,14 +69,14 @@ class Manifest(Description):
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
-            raise ValueError("two classes have one name")
+            raise ValueError("two classes have the same name")
         if len({shard.name for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is listed twice")
         sizes = [shard.samples for shard in self.shards]
         if any(size != self.samples_per_shard for size in sizes[:-1]) or max(sizes, default=0) > self.samples_per_shard:
-            raise ValueError("shards have another size than samples_per_shard")
+            raise ValueError("shards differ in size from samples_per_shard")
         if len(self.counts) != len(self.classes) or sum(self.counts) != self.samples:
-            raise ValueError("counts are not those of its classes and shards")
+            raise ValueError("counts do not match its classes and shards")
         return self
 
     @property
@@ -86,7 +86,7 @@ class Manifest(Description):
 
     @property
     def description(self) -> Description:
-        """The part that another folder of the same data set shares."""
+        """The part that is the same for every folder of this data set."""
         return Description(**self.model_dump(include=set(Description.model_fields)))
 
     def write(self, folder: Path) -> None:
@@ -98,13 +98,13 @@ def read(folder: Path) -> Manifest:
     """Reads a folder's manifest.
 
     Raises:
-        UserError: it is missing, damaged, or contradicts itself.
+        UserError: it is missing, damaged or inconsistent.
     """
     return read_document(folder / NAME, Manifest, _remedy(folder))
 
 
 def complete(folder: Path) -> Manifest:
-    """Reads a folder's manifest and checks that its shards are there, and no others.
+    """Reads a folder's manifest and checks that exactly its shards are there.
 
     Raises:
         UserError: a shard is missing or too small for its samples, or the folder holds one that is not in the manifest.
@@ -116,14 +116,14 @@ def complete(folder: Path) -> Manifest:
             raise UserError(f"{path} is missing; {_remedy(folder)}")
         if path.stat().st_size < shard.samples * LEAST_SAMPLE:
             raise UserError(f"{path} is too small for the {shard.samples} samples of {NAME}; {_remedy(folder)}")
-    strangers = {path.name for path in folder.glob("*.tar")} - {shard.name for shard in manifest.shards}
-    if strangers:
-        raise UserError(f"{folder / min(strangers)} is not in {NAME}; {_remedy(folder)}")
+    unlisted = {path.name for path in folder.glob("*.tar")} - {shard.name for shard in manifest.shards}
+    if unlisted:
+        raise UserError(f"{folder / min(unlisted)} is not in {NAME}; {_remedy(folder)}")
     return manifest
 
 
 def content(folder: Path, shard: Shard) -> bytes:
-    """The bytes of a shard, checked before anything in them is used.
+    """The bytes of a shard, after checking its SHA-256.
 
     Raises:
         UserError: the shard cannot be read, or its SHA-256 is not the one in the manifest.
@@ -132,7 +132,7 @@ def content(folder: Path, shard: Shard) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read any more ({error.strerror}); {_remedy(folder)}") from None
+        raise UserError(f"{path} can no longer be read ({error.strerror}); {_remedy(folder)}") from None
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise UserError(f"{path} is damaged: its sha256 is not the one in {NAME}; {_remedy(folder)}")
     return data

@@ -1,7 +1,7 @@
 """PNG files whose bytes do not depend on the machine.
 
-Pillow compresses with the zlib it finds, and zlib and zlib-ng give different bytes. A PNG may also hold its
-pixels uncompressed, in "stored" deflate blocks: then every byte is laid down by the standard (RFC 1950, 1951, 2083).
+Pillow compresses with the zlib it is built with, and zlib and zlib-ng produce different bytes. Here pixels are stored
+uncompressed, in "stored" deflate blocks, whose bytes are fully determined by the standards (RFC 1950, 1951, 2083).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STORED_BLOCK = 65535
 
 
 def encode(image: Pixels) -> bytes:
-    """An RGB image as PNG.
+    """Encodes an RGB image as PNG.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -52,23 +52,23 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def as_pixels(image: Any) -> Pixels:
-    """A gray [H, W] or RGB [H, W, 3] uint8 array as RGB."""
+    """Converts a gray [H, W] or RGB [H, W, 3] uint8 array to RGB."""
     array = np.asarray(image, dtype=np.uint8)
     return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array
 
 
 def decode(data: bytes, side: int) -> Pixels:
-    """A PNG of the stated height and width as uint8 [side, side, 3], RGB.
+    """Decodes a PNG of known height and width to uint8 [side, side, 3], RGB.
 
-    What `encode` wrote takes the short way: inflate, and drop the filter byte of each row. Anything else that is
-    a PNG goes through Pillow. Neither makes more out of a file than such an image takes.
+    Files written by `encode` are inflated directly; other PNG files are decoded by Pillow. Neither way allocates more
+    memory than an image of this size needs.
 
     Raises:
-        ValueError: it is no PNG, or of another size.
+        ValueError: the data are not a PNG, or have another size.
     """
     start = len(_SIGNATURE) + 8
     if data[:start] != _SIGNATURE + struct.pack(">I4s", 13, b"IHDR"):
-        raise ValueError("no PNG")
+        raise ValueError("not a PNG")
     width, height, *form = struct.unpack_from(">IIBBBBB", data, start)
     if (width, height) != (side, side):
         raise ValueError(f"{width}x{height} pixels, not {side}")
@@ -80,30 +80,33 @@ def decode(data: bytes, side: int) -> Pixels:
         if not rows[:, 0].any():
             return rows[:, 1:].reshape(side, side, 3)
     with opened(data, ("PNG",)) as image:
-        if image.size != (side, side):  # a second header counts for Pillow
+        if image.size != (side, side):  # Pillow uses the last header if there are two
             raise ValueError(f"{image.width}x{image.height} pixels, not {side}")
         return np.asarray(image.convert("RGB"))
 
 
 def _inflated(stream: bytes, size: int) -> bytes:
-    """A zlib stream of so many bytes."""
+    """Inflates a zlib stream that must hold exactly `size` bytes."""
     inflating = zlib.decompressobj()
     data = inflating.decompress(stream, size + 1)
     if len(data) != size or not inflating.eof:
-        raise ValueError(f"pixels of another size than {size} bytes")
+        raise ValueError(f"pixel data are not {size} bytes")
     return data
 
 
 def decode_all(data: bytes, places: list[tuple[int, int]], side: int) -> Pixels | None:
-    """Images that lie in one file, decoded together, uint8 [N, side, side, 3]; what `encode` wrote and nothing else.
+    """Decodes many images written by `encode` at once.
 
-    All of them have the same bytes around their pixels, checksums excepted; those of the file are the caller's to
-    compare. None where an image has other ones.
+    Such files have the same bytes around their pixels, except for checksums, which are not compared here: the caller
+    has checked the SHA-256 of the whole file.
 
     Args:
-        data: content of the file.
+        data: content of a file that contains the images.
         places: start and size of each image in it.
-        side: height and width of all of them.
+        side: height and width of all images.
+
+    Returns:
+        uint8 [N, side, side, 3], or None if any image was not written by `encode`.
     """
     frame = np.frombuffer(encode(np.zeros((side, side, 3), dtype=np.uint8)), dtype=np.uint8)
     if any(size != len(frame) for _, size in places):
@@ -125,7 +128,7 @@ def decode_all(data: bytes, places: list[tuple[int, int]], side: int) -> Pixels 
 
 
 def _stored_parts(size: int) -> Iterator[slice]:
-    """Where the stored blocks of `size` bytes lie in a file that `encode` wrote."""
+    """Slices of the stored blocks, `size` bytes in total, in a file written by `encode`."""
     place = len(_SIGNATURE) + 25 + 8 + 2
     for start in range(0, size, _STORED_BLOCK):
         length = min(_STORED_BLOCK, size - start)

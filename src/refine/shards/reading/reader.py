@@ -1,4 +1,4 @@
-"""Reading a folder of shards, whole or as a stream, every sample once, and noticing when something is missing."""
+"""Reading a folder of shards, at once or as a stream. Each sample is read once; missing samples are an error."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Item = TypeVar("Item")
 
 
 class Shards(IterableDataset[Chunk]):
-    """The shards of a folder, decoded one by one through a webdataset pipeline.
+    """The shards of a folder, decoded one by one in a webdataset pipeline.
 
     Args:
         folder: of the shards.
-        only_images: leave labels and infos unread.
+        only_images: do not read labels and infos.
 
     Attributes:
         manifest: of the folder.
-        order: numbers of the shards that a pass gives, in this order; all of them at first.
+        order: numbers of the shards that one pass yields, in this order; initially all of them.
 
-    With several workers each takes every n-th shard; a `DataLoader` without batching takes them in turn, so that
-    the order is the same for any number of workers, more workers than shards included.
+    Of n workers, each reads every n-th shard, and a `DataLoader` without batching takes their results in turn. So the
+    order is the same for any number of workers, even if there are more workers than shards.
 
     Raises:
         UserError: the folder is damaged (at construction), or a shard is (while reading).
@@ -58,21 +58,21 @@ class Shards(IterableDataset[Chunk]):
 
 
 def loaded(items: IterableDataset[Item], workers: int) -> Iterator[Item]:
-    """One pass over shards or what is made of them, by so many worker processes (0: by this one) ahead of use.
+    """One pass over shards, or over a data set made from them, read ahead by worker processes (0: by this process).
 
     Raises:
         UserError: a shard is damaged.
     """
     try:
-        own = Generator()  # without one a pass would draw from the state that training draws from
+        own = Generator()  # otherwise the loader would draw from the global random state
         yield from DataLoader(items, batch_size=None, num_workers=workers, generator=own)
-    except UserError as error:  # from a worker process it comes with that process's traceback in front
+    except UserError as error:  # errors of worker processes start with a traceback
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
 
 @dataclass(frozen=True)
 class Split:
-    """A folder of shards in memory, in the order of the keys.
+    """A folder of shards in memory, ordered by key.
 
     Attributes:
         images: uint8 [N, 3, side, side], RGB.
@@ -89,52 +89,52 @@ class Split:
     manifest: Manifest
 
     def flags(self, name: str) -> Tensor:
-        """Whether the JSON says `name: true`, bool [N]."""
+        """Values of a boolean in the JSON of each sample, bool [N]."""
         return flags(self.infos, name)
 
 
 def flags(infos: list[dict[str, Any]], name: str) -> Tensor:
-    """Whether each JSON says `name: true`, bool [N].
+    """Values of a boolean in the JSON of each sample, bool [N].
 
     Raises:
-        UserError: one says neither that nor `name: false`.
+        UserError: it is missing or not a boolean in a sample.
     """
-    told = [info.get(name) for info in infos]
-    if not all(isinstance(value, bool) for value in told):
+    values = [info.get(name) for info in infos]
+    if not all(isinstance(value, bool) for value in values):
         raise UserError(f"the JSON of a sample says neither true nor false for {name!r}; write the shards again")
-    return torch.tensor(told, dtype=torch.bool)
+    return torch.tensor(values, dtype=torch.bool)
 
 
 def read_split(folder: Path, only_images: bool = False) -> Split:
-    """Decodes a whole folder, once.
+    """Decodes a whole folder.
 
     Args:
         folder: of the shards.
-        only_images: leave labels and infos unread and empty, as for a defender who has none.
+        only_images: do not read labels and infos and leave them empty, as for a defender without labels.
 
     Raises:
-        UserError: the folder is damaged, or holds something else than its manifest says.
+        UserError: the folder is damaged or does not match its manifest.
     """
     shards = Shards(folder, only_images)
-    told = shards.manifest
-    images = empty_images(told.samples, told.side)
-    keys = torch.empty(told.samples, dtype=torch.int64)
+    description = shards.manifest
+    images = empty_images(description.samples, description.side)
+    keys = torch.empty(description.samples, dtype=torch.int64)
     labels: list[Tensor] = []
     infos: list[dict[str, Any]] = []
     row = 0
-    for chunk in progress(shards, f"read {folder}", len(told.shards), "shard"):
+    for chunk in progress(shards, f"read {folder}", len(description.shards), "shard"):
         rows = slice(row, row + len(chunk.keys))
         images[rows], keys[rows] = chunk.images, chunk.keys
         labels.append(chunk.labels)
         infos += chunk.infos
         row = rows.stop
-    split = Split(images, torch.cat([*labels, torch.zeros(0, dtype=torch.int64)]), keys, infos, told)
-    if not only_images and split.labels.bincount(minlength=len(told.classes)).tolist() != told.counts:
-        raise UserError(f"{folder} holds other numbers of its classes than its manifest counts; write the shards again")
+    split = Split(images, torch.cat([*labels, torch.zeros(0, dtype=torch.int64)]), keys, infos, description)
+    if not only_images and split.labels.bincount(minlength=len(description.classes)).tolist() != description.counts:
+        raise UserError(f"the labels in {folder} differ from the counts in its manifest; write the shards again")
     if not bool((keys.diff() > 0).all()):
         split = _sorted(split)
     if bool((split.keys.diff() == 0).any()):
-        raise UserError(f"two samples of {folder} have one key; write the shards again")
+        raise UserError(f"two samples of {folder} have the same key; write the shards again")
     return split
 
 

@@ -1,7 +1,7 @@
-"""Reading one shard at once: all of its samples become a few arrays.
+"""Reading all samples of a shard at once, into a few arrays.
 
-webdataset goes through a tar file member by member and loses the rest of a cut one without a word. Here a shard
-is read whole, its SHA-256 compared, and the samples that our writer laid down are cut out of it together.
+webdataset reads a tar file member by member and silently ignores the rest of a truncated file. Here a shard is read as
+a whole and its SHA-256 is compared; images written by `shards.writer` are then decoded together.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from refine.shards.reading.pixels import empty_images
 
 _BLOCK = 512
 _MOST_KEYS = 10**18
-_TOLD = 40
+_LONGEST = 40
 
 Members = dict[str, dict[str, tuple[int, int]]]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The samples of a shard, in its order.
+    """The samples of a shard, in order.
 
     Attributes:
         keys: int64 [n].
         images: uint8 [n, 3, side, side], RGB.
-        labels: int64 [n]; empty where only images were wanted.
-        infos: the JSON of each sample; empty where only images were wanted.
+        labels: int64 [n]; empty if only images were read.
+        infos: the JSON of each sample; empty if only images were read.
     """
 
     keys: Tensor
@@ -47,14 +47,14 @@ class Chunk:
     infos: list[dict[str, Any]]
 
 
-def read_shard(folder: Path, shard: Shard, told: Description, only_images: bool = False) -> Chunk:
+def read_shard(folder: Path, shard: Shard, description: Description, only_images: bool = False) -> Chunk:
     """Decodes a shard.
 
     Args:
-        folder: that it lies in.
+        folder: of the shard.
         shard: its entry in the manifest.
-        told: of the data set; side and classes are those of every sample.
-        only_images: leave labels and infos unread, as for a defender who has none.
+        description: of the data set, with the side and the classes of all samples.
+        only_images: do not read labels and infos, as for a defender without labels.
 
     Raises:
         UserError: the shard or a sample in it is damaged.
@@ -66,7 +66,7 @@ def read_shard(folder: Path, shard: Shard, told: Description, only_images: bool 
     except ValueError as error:
         raise UserError(f"{path} is not a shard ({error}); write the shards again") from None
     if len(members) != shard.samples:
-        raise UserError(f"{path} gave {len(members)} of {shard.samples} samples; write the shards again")
+        raise UserError(f"{path} holds {len(members)} of {shard.samples} samples; write the shards again")
     numbers: list[int] = []
     labels: list[int] = []
     infos: list[dict[str, Any]] = []
@@ -76,17 +76,17 @@ def read_shard(folder: Path, shard: Shard, told: Description, only_images: bool 
             files["png"]
             numbers.append(_whole(key.encode(), _MOST_KEYS))
             if not only_images:
-                labels.append(_whole(_cut(data, files["cls"]), len(told.classes)))
+                labels.append(_whole(_cut(data, files["cls"]), len(description.classes)))
                 infos.append(_info(_cut(data, files["json"])))
         if len(set(numbers)) < len(numbers):
-            raise ValueError("another sample has this key")  # noqa: TRY301 (the sentence below names the file)
+            raise ValueError("another sample has this key")  # noqa: TRY301 (the message below names the file)
         places = [files["png"] for files in members.values()]
-        together = png.decode_all(data, places, told.side)
-        images = empty_images(len(members), told.side)
+        together = png.decode_all(data, places, description.side)
+        images = empty_images(len(members), description.side)
         if together is not None:
             images.copy_(torch.from_numpy(together).permute(0, 3, 1, 2))
         for row, key in enumerate(members if together is None else ()):
-            image = png.decode(_cut(data, members[key]["png"]), told.side)
+            image = png.decode(_cut(data, members[key]["png"]), description.side)
             images[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     except (KeyError, ValueError, RecursionError, zlib.error, struct.error) as error:
         raise UserError(f"sample {key} of {path} cannot be decoded ({error!r}); write the shards again") from None
@@ -95,26 +95,26 @@ def read_shard(folder: Path, shard: Shard, told: Description, only_images: bool 
 
 
 def _whole(digits: bytes, end: int) -> int:
-    """A number from 0 up to but not `end`, in ASCII digits and nothing else."""
+    """Parses a whole number below `end` that consists of ASCII digits only."""
     if not re.fullmatch(rb"[0-9]{1,18}", digits) or int(digits) >= end:
-        raise ValueError(f"{digits[:_TOLD]!r} is no whole number below {end}")
+        raise ValueError(f"{digits[:_LONGEST]!r} is not a whole number below {end}")
     return int(digits)
 
 
 def _info(text: bytes) -> dict[str, Any]:
     info = json.loads(text.decode("utf-8"))
     if not isinstance(info, dict):
-        raise ValueError("its JSON is no object")  # noqa: TRY004 (a fault of the file)
+        raise ValueError("its JSON is not an object")  # noqa: TRY004 (an error in the file)
     if b"\\u" in text:
-        json.dumps(info, ensure_ascii=False).encode("utf-8")  # half of a character could not be written again
+        json.dumps(info, ensure_ascii=False).encode("utf-8")  # a lone surrogate could not be written again
     return info
 
 
 def _members(data: bytes) -> Members:
-    """Start and size of each file in a tar archive, by key and ending; only the endings that are ours.
+    """Start and size of each file in a tar archive, by key and extension; other extensions are ignored.
 
     Raises:
-        ValueError: it is no tar archive.
+        ValueError: the data are not a tar archive.
     """
     found: Members = {}
     place = 0
@@ -124,12 +124,12 @@ def _members(data: bytes) -> Members:
         start = place + _BLOCK
         place = start + -(-size // _BLOCK) * _BLOCK
         if size < 0 or place > len(data):
-            raise ValueError(f"{name} is cut off")
+            raise ValueError(f"{name} is truncated")
         key, _, ending = name.partition(".")
         if ending in ("cls", "json", "png"):
             files = found.setdefault(key, {})
             if ending in files:
-                raise ValueError(f"{name} stands twice")
+                raise ValueError(f"{name} occurs twice")
             files[ending] = (start, size)
     return found
 

@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors without metadata (equal tensors give equal bytes), checked before use."""
+"""Tensors on disk: safetensors files without metadata (equal tensors give equal bytes), checked before use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from refine.core.errors import UserError
 from refine.core.files import sha256_of
 
-_TOLD = 200
+_LONGEST = 200
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -24,21 +24,21 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
 
 
 def load_tensors(path: Path, sha256: str, remedy: str, expected: Shapes | None = None) -> dict[str, Tensor]:
-    """Reads a file after checking its sum.
+    """Reads a file after checking its SHA-256.
 
     Args:
         path: of the file.
-        sha256: that it must have.
-        remedy: ends every sentence about a damaged file.
-        expected: what its header must say before a tensor is read; None takes what there is.
+        sha256: expected SHA-256 of the file.
+        remedy: ends every error message.
+        expected: names and shapes, compared with the header before any tensor is read; None accepts all.
 
     Raises:
-        UserError: it is missing, changed, no safetensors file, or holds other tensors.
+        UserError: the file is missing, changed, not a safetensors file, or holds other tensors.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; {remedy}")
     if sha256_of(path) != sha256:
-        raise UserError(f"{path} is not the file that was described beside it (sha256 differs); {remedy}")
+        raise UserError(f"{path} is not the file that its description names (sha256 differs); {remedy}")
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
@@ -46,7 +46,7 @@ def load_tensors(path: Path, sha256: str, remedy: str, expected: Shapes | None =
                 refuse_other(path, expected, {name: file.get_slice(name).get_shape() for name in names})
             return {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file ({str(error)[:_TOLD]}); {remedy}") from None
+        raise UserError(f"{path} is not a safetensors file ({str(error)[:_LONGEST]}); {remedy}") from None
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> Shapes:
@@ -55,7 +55,7 @@ def shapes(tensors: Mapping[str, Tensor]) -> Shapes:
 
 
 def refuse_other(path: Path, expected: Shapes, found: Shapes) -> None:
-    """Compares what a file holds with what it should hold.
+    """Compares the names and shapes in a file with the expected ones.
 
     Raises:
         UserError: names or shapes differ.
@@ -66,8 +66,8 @@ def refuse_other(path: Path, expected: Shapes, found: Shapes) -> None:
 
 
 def other(path: Path, name: str) -> UserError:
-    """The error for a file of which this tensor does not fit."""
+    """The error for a file in which this tensor does not fit."""
     return UserError(
-        f"{path} does not fit the architecture in its card (first difference: {name[:_TOLD]}); "
-        "correct the card or give the matching weights"
+        f"{path} does not fit the architecture in its card (first difference: {name[:_LONGEST]}); "
+        "correct the card or provide the matching weights"
     )
