@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.core.machine import machine
+from refine.core.machine import DEFAULTS, Machine
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,14 @@ class Compute:
         threads: CPU threads of arithmetic.
         rank: of this process among those that train together.
         world: number of them.
+        machine: settings, of which training sets take workers and memory.
     """
 
     device: torch.device
     threads: int
     rank: int = 0
     world: int = 1
+    machine: Machine = DEFAULTS
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -64,13 +66,12 @@ def to_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def compute() -> Compute:
-    """Resolves `REFINE_DEVICE` and `REFINE_THREADS`, and says in one line what was taken.
+def compute(settings: Machine) -> Compute:
+    """Resolves the device and the threads that were asked for, and says in one line what was taken.
 
     Raises:
         UserError: a CUDA device was asked for that cannot be used.
     """
-    settings = machine()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     wanted = settings.device
@@ -82,7 +83,7 @@ def compute() -> Compute:
             "set REFINE_DEVICE=cpu or check the driver with nvidia-smi"
         )
     device = torch.device(wanted)
-    resolved = Compute(device, torch.get_num_threads())
+    resolved = Compute(device, torch.get_num_threads(), machine=settings)
     log.info("device %s (REFINE_DEVICE=%s), %d CPU threads", device, settings.device, resolved.threads)
     return resolved
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.core.bounds import Label
 from refine.core.errors import UserError
+from refine.core.machine import DEFAULTS, Machine
 from refine.core.params import Section, Share
 
 if TYPE_CHECKING:
@@ -49,12 +50,14 @@ class Setting:
         own_files: tracked folder for files of the user's own; an attack reads no other file of the project.
             None where an attack is only applied again.
         name: of the attack, for messages; `*` stands for whichever.
+        machine: settings, for attacks that train a network or apply one.
     """
 
     num_classes: int
     side: int
     own_files: Path | None = None
     name: str = "*"
+    machine: Machine = DEFAULTS
 
     @property
     def section(self) -> str:

@@ -19,6 +19,7 @@ from dvc_data.hashfile.checkout import CheckoutError, checkout
 from dvc_data.hashfile.hash_info import HashInfo
 
 from refine.core.errors import UserError
+from refine.core.machine import machine
 from refine.defending.protocol.defense import Defense, NoDefense
 from refine.defenses.refine import defense as refine
 from refine.evaluation.answers import probabilities
@@ -87,7 +88,7 @@ def _same(section: str, recorded: Run, params: dict[str, Any]) -> bool:
 
 def _measured(project: Path, clean: Run, home: Path, params: dict[str, Any]) -> Clean:
     tests = TestSets(read_split(project / _DATA[1]), read_split(project / _ATTACKED))
-    batch_size, resolved = params["evaluate"]["batch_size"], compute()
+    batch_size, resolved = params["evaluate"]["batch_size"], compute(machine())
     with TemporaryDirectory() as folder:
         classifier, defense = (_from_cache(home, clean, path, Path(folder)) for path in (_CLASSIFIER, _DEFENSE))
         defended = refine.load(defense, classifier).to(resolved.device)

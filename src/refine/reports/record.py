@@ -19,11 +19,11 @@ from dvc.repo import Repo
 
 from refine.core.errors import UserError, command
 from refine.core.files import read_json, sha256_of
-from refine.core.stage import RECORDS
 from refine.reports import run
 from refine.reports.run import Facts
 
 POISONED = Path("data/poisoned/attack/attack.json")
+_RECORDS = Path("metrics/runtime")
 CODE = ("src", "stages", "dvc.yaml", "presets")
 
 
@@ -113,7 +113,7 @@ def _poisoned(project: Path) -> dict[str, Any]:
 def _runtime(project: Path) -> dict[str, dict[str, Any]]:
     """Records of the stages whose outputs are still there; others came from the cache, computed who knows where."""
     kept = {}
-    for path in sorted((project / RECORDS).glob("*.json")):
+    for path in sorted((project / _RECORDS).glob("*.json")):
         told = read_json(path, "run `dvc repro -f`")
         result = told.pop("result", None)
         if result and (project / result["path"]).is_file() and sha256_of(project / result["path"]) == result["sha256"]:
