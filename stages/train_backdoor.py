@@ -8,6 +8,8 @@ from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.stage import run
 
+INPUTS = (Path(__file__), Path("data/poisoned/train"), Path("data/poisoned/attack/training"))
+
 
 def train_backdoor(machine: Machine) -> dict[str, Any]:
     """Reads `train_backdoor`; writes `models/backdoor`."""
@@ -20,7 +22,8 @@ def train_backdoor(machine: Machine) -> dict[str, Any]:
 
     with joined(machine) as compute:
         precision = compute.precision(params.recipe.precision)
-        with checkpoints("train-backdoor", params.model_dump(), precision, compute) as kept:
+        scratch = machine.root / ".scratch"
+        with checkpoints(scratch, "train-backdoor", params.model_dump(), precision, INPUTS, compute) as kept:
             poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FACTS, compute)
             attack = Path("data/poisoned/attack/training")
             backdoor.train_backdoor(params, poisoned, attack, compute, Path("models/backdoor"), kept)

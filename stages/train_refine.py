@@ -8,6 +8,8 @@ from refine.core.params import ParamsFile
 from refine.core.stage import run
 from refine.defenses.refine.training.params import TrainRefineParams
 
+INPUTS = (Path(__file__), Path("data/raw/train"), Path("models/backdoor"))
+
 
 def train_refine(machine: Machine) -> dict[str, Any]:
     """Reads `train_refine`; writes `models/refine`."""
@@ -20,7 +22,8 @@ def train_refine(machine: Machine) -> dict[str, Any]:
 
     with joined(machine) as compute:
         precision = compute.precision(params.recipe.precision)
-        with checkpoints("train-refine", refine.resolved(params, compute), precision, compute) as kept:
+        scratch = machine.root / ".scratch"
+        with checkpoints(scratch, "train-refine", refine.resolved(params, compute), precision, INPUTS, compute) as kept:
             images, _ = open_training_set(Path("data/raw/train"), (), compute)
             refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
     return facts(compute, precision, kept)

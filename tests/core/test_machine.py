@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from refine.core.errors import UserError
@@ -30,6 +32,13 @@ def test_other_variables_do_not_matter() -> None:
 def test_the_environment_of_the_process_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFINE_THREADS", "3")
     assert machine().threads == 3
+
+
+def test_dvc_names_the_repository_even_in_a_temporary_copy() -> None:
+    assert machine({"DVC_ROOT": "/repository"}).root == Path("/repository")
+    assert machine({}).root == Path()
+    with pytest.raises(UserError, match="REFINE_ROOT is not known"):
+        machine({"REFINE_ROOT": "/repository"})
 
 
 @pytest.mark.parametrize(

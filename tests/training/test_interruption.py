@@ -25,8 +25,11 @@ from tiny import files_of
 EPOCHS = 4
 KILLS = 10
 TRAININGS = {"train-backdoor": EPOCHS, "train-refine-encoder": 2, "train-refine": EPOCHS}
+MODULES = {"train_backdoor": "refine.backdoor.train", "train_refine": "refine.defenses.refine.training.train"}
 OUTPUTS = {"train_backdoor": "models/backdoor", "train_refine": "models/refine"}
-PRELOADED = [f"refine.{name}" for name in ("training.backdoor", "training.refine", "models.architectures.resnet18")]
+PRELOADED = [
+    f"refine.{name}" for name in ("backdoor.train", "defenses.refine.training.train", "architectures.resnet18")
+]
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(PRELOADED)
 
@@ -141,7 +144,7 @@ POINTS = {
     "inside a checkpoint's write": Point("refine.core.files:os.fsync", call=3),
     "between a checkpoint's new name and the next step": Point("refine.core.files:os.fsync", call=6, after=True),
     "after the last epoch": Point("refine.training.loop:Run.train", after=True),
-    "inside the outputs": Point("refine.training.{}:write_history"),
+    "inside the outputs": Point("{}:write_history"),
     "after the outputs": Point("refine.training.checkpoint:Checkpoints.remove"),
     "inside the removal": Point("refine.training.checkpoint:shutil.rmtree"),
 }
@@ -240,7 +243,7 @@ def test_killed_at_a_critical_moment_it_ends_as_if_undisturbed(
     point = POINTS[moment]
     _forget(clean, stage)
     call = point.call + (BEFORE.get(point.where, 0) if stage == "train_refine" else 0)
-    killed = _started(clean, stage, Point(point.where.format(stage.removeprefix("train_")), call, point.after))
+    killed = _started(clean, stage, Point(point.where.format(MODULES[stage]), call, point.after))
     killed.join()
     assert killed.exitcode == -signal.SIGKILL, f"the moment never came: {_said(clean)}"
     _forget(clean, stage)

@@ -35,7 +35,9 @@ from support import TINY_PARAMS, environment, run, run_stage, synthetic, tiny_pr
 from tiny import CPU, backdoor_params, classifier, defense, files_of, refine_params
 
 WORLD = 2
-PRELOADED = [f"refine.{name}" for name in ("training.backdoor", "training.refine", "models.architectures.resnet18")]
+PRELOADED = [
+    f"refine.{name}" for name in ("backdoor.train", "defenses.refine.training.train", "architectures.resnet18")
+]
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(PRELOADED)
 

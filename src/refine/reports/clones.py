@@ -19,7 +19,7 @@ from dvc.repo import Repo
 
 from refine.core.files import new_folder
 from refine.reports.record import git
-from refine.training.checkpoint import FOLDER as SCRATCH
+from refine.upkeep.leftovers import SCRATCH
 
 HOME = Path(".rows")
 

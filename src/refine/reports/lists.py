@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from refine.command.parameters import check
 from refine.core import machine
 from refine.core.errors import UserError
 from refine.core.files import read_json
 from refine.core.params import Section, sentence, unknown
 from refine.core.yaml12 import load, shown
-from refine.params.check import check
 from refine.reports import run
 from refine.reports.record import preset_file
 from refine.reports.run import HOME, Name
