@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from commands import PROGRAM, Ended, refine
+from commands import PROGRAM, refine
 from repositories import repository
 from support import PROJECT, TINY_PARAMS, environment, is_one_sentence, run, write_params
 
 BADNET = "params.yaml: poison_dataset.attack.name: 'badnet' is not known, did you mean 'badnets'?"
+CHOSEN = "${poison_dataset.attack.name}.txt"
 PIPELINE = {
-    "stages": {
-        "only": {"cmd": "cp ${poison_dataset.attack.name}.txt done", "deps": ["${poison_dataset.attack.name}.txt"]}
-    },
+    "stages": {"only": {"cmd": f"cp {CHOSEN} done", "deps": [CHOSEN]}},
     "plots": ["pictures/one.png", {"Two": {"x": "a", "y": {"two.csv": "b", "three.csv": "c"}}}],
 }
 
@@ -199,7 +198,7 @@ def test_missing_files_of_plots_are_named(project: Path, capsys: pytest.CaptureF
 
 def test_help_is_its_own_and_that_of_commands_is_dvcs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Then DVC runs" in refine(capsys, "dvc", "--help").out
-    assert refine(capsys, "dvc") == Ended(2, "", refine(capsys, "dvc").err)
+    assert _passes(capsys) == ""
 
 
 def test_the_real_dvc_runs_what_passes_and_never_sees_what_does_not(project: Path) -> None:
@@ -211,6 +210,9 @@ def test_the_real_dvc_runs_what_passes_and_never_sees_what_does_not(project: Pat
     plain = run(project, "dvc", *command[4:], "poison_dataset.attack.name=badnet")
     assert plain.returncode != 0
     assert "did you mean" not in plain.stderr, "DVC says it itself: the look before it can go"
+    assert run(project, "git", "checkout", "params.yaml").returncode == 0
+    unknown = run(project, *command[:-3], "no-such-command", env=env)
+    assert unknown.stderr.count("invalid choice") == 1, "it is told twice"
     refused = run(project, *command, "poison_dataset.attack.name=badnet", env=env)
     assert is_one_sentence(refused, BADNET)
     assert refused.stdout == ""

@@ -71,7 +71,7 @@ def test_each_tells_its_use_and_does_nothing(command: str, capsys: pytest.Captur
 def test_an_option_that_is_not_known_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     ended = refine(capsys, command, "--no-such-option")
     assert ended.status == 2
-    assert "Error: No such option: --no-such-option" in ended.err
+    assert "Error: No such option" in ended.err
     assert list(Path().iterdir()) == []
 
 

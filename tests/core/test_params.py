@@ -199,7 +199,7 @@ def test_an_unknown_section_is_refused_with_the_nearest_one(tmp_path: Path) -> N
 
 
 def test_an_unknown_section_near_to_none_lists_them(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="choose from attacks, download, evaluate, poison_dataset, sources, train_"):
+    with pytest.raises(UserError, match="choose from attacks, defense_data, defense_settings, defenses, download, "):
         file(tmp_path, "zzz: {}\n")
 
 

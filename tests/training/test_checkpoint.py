@@ -237,8 +237,10 @@ sys.argv = [sys.argv[1]]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
-    print(*(name for name in sys.modules if name.split(".")[0] == "refine" and sys.modules[name].__file__))
-    print(*counted)
+    files = {name: str(getattr(module, "__file__", "")) for name, module in sys.modules.items()}
+    packages = {name for name, file in files.items() if file.endswith("__init__.py")}  # whose files are empty
+    print(*(name for name in files if name.startswith("refine.") and name not in packages))
+    print(*(name for name in counted if name not in packages))
 """
 
 

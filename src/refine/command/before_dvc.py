@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -66,8 +67,10 @@ def look(arguments: Sequence[str], folder: Path, say: Callable[[str], None]) -> 
 def _understood(arguments: Sequence[str]) -> Namespace | None:
     """The arguments as DVC takes them; None where it will refuse them, or only tell its use."""
     given: Namespace | None = None
+    logging.disable()  # DVC logs what it refuses, and will do so again
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()), suppress(DvcParserError, SystemExit):
         given = parse_args(list(arguments))
+    logging.disable(logging.NOTSET)
     return given
 
 

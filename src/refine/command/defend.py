@@ -63,9 +63,7 @@ def defend(classifier: Path, images: Path, out: Path, file: Path) -> None:
             train_refine(params, training_set, classifier, resolved, out)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; {out} was not written") from None
-    click.echo(
-        f"{out} defends {classifier}, learned from {manifest.samples} images; `refine predict --defense` uses it"
-    )
+    click.echo(f"{out} defends {classifier}; it was trained on {manifest.samples} images")
 
 
 def write(images: Path, card: ClassifierCard, folder: Path) -> None:

@@ -23,9 +23,7 @@ Row = tuple[str, str, float]
 @click.command()
 @click.argument("classifier", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--defense", type=click.Path(path_type=Path), help="Folder of a defense for it; the bare classifier else."
-)
+@click.option("--defense", type=click.Path(path_type=Path), help="Folder of a defense for the classifier.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for other programs.")
 def predict(classifier: Path, images: tuple[Path, ...], defense: Path | None, as_csv: bool) -> None:
     """Classify IMAGES, files or folders of them, by the classifier in the folder CLASSIFIER.

@@ -35,7 +35,9 @@ def further(file: ParamsFile) -> list[str]:
     Raises:
         UserError: it is missing or no list of names, or a name is not known or stands there twice.
     """
-    listed = file.content.get("defenses")
+    if "defenses" not in file.content:
+        raise UserError(f"{file.path}: defenses is missing; write `defenses: []` there to have no further one")
+    listed = file.content["defenses"]
     if not isinstance(listed, list):
         raise UserError(f"{file.path}: defenses must be a list such as [shrinkpad], not {shown(listed)}")
     known = [name for name in names(DEFENSES) if name != STAGE_OF_ITS_OWN]

@@ -61,7 +61,7 @@ class Resident:
         device: where they are kept.
     """
 
-    memory = None
+    memory: int | None = None
 
     def __init__(
         self, images: Tensor, facts: Columns, device: torch.device | str = "cpu", sizes: list[int] | None = None
