@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from refine.core.files import write_json
+from refine.core.machine import machine
 from refine.core.progress import progress
 from refine.models.device import Compute, compute
 
@@ -84,7 +85,7 @@ class Report:
     """
 
     def __init__(self, name: str, arguments: argparse.Namespace, needs_torch: bool = True) -> None:
-        self.compute = compute() if needs_torch else Compute(torch.device("cpu"), torch.get_num_threads())
+        self.compute = compute(machine()) if needs_torch else Compute(torch.device("cpu"), torch.get_num_threads())
         self._arguments = arguments
         self._content = {"benchmark": name, "machine": machine_facts(self.compute)}
 

@@ -104,7 +104,7 @@ class Ours:
 
 def resident(place: Place, facts: tuple[str, ...]) -> TrainingSet:
     """The set as a training keeps it."""
-    return open_training_set(place.shards, facts, place.compute.device)[0]
+    return open_training_set(place.shards, facts, place.compute)[0]
 
 
 def streamed(place: Place, facts: tuple[str, ...]) -> TrainingSet:

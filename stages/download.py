@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from refine.core.machine import machine
+from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.registry import SOURCES, component
 from refine.core.stage import run
@@ -12,17 +12,17 @@ from refine.download.params import DownloadParams
 from refine.download.source import Source
 
 
-def download() -> dict[str, Any]:
+def download(machine: Machine) -> dict[str, Any]:
     """Reads `download` and the chosen source's settings; writes `data/raw/train` and `data/raw/test`."""
     file = ParamsFile(Path("params.yaml"))
     params = file.section("download", DownloadParams)
     module = component(SOURCES, params.source, "download.source")
     settings = file.component("sources", params.source, module.Params)
-    offered = Source(machine().mirror, own_images=Path("data/own/images"), cache=Path("data/.cache"))
+    offered = Source(machine.mirror, own_images=Path("data/own/images"), cache=Path("data/.cache"))
     splits = module.open_source(settings, offered)
     write_splits(splits, params.source, Path("data/raw/train"), Path("data/raw/test"), params.samples_per_shard)
     return {"images": sum(splits.sizes)}
 
 
 if __name__ == "__main__":
-    run("download", download, Path("data/raw/train/manifest.json"))
+    run("download", download, Path("metrics/runtime"), Path("data/raw/train/manifest.json"))

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.registry import DEFENSES, component
 from refine.core.stage import run
@@ -13,7 +14,7 @@ NAME = sys.argv[1]
 OUT = Path("data/given") / NAME
 
 
-def give_data() -> dict[str, Any]:
+def give_data(_: Machine) -> dict[str, Any]:
     """Reads `defense_data` and the defense's settings; writes `data/given/NAME`."""
     file = ParamsFile(Path("params.yaml"))
     data = file.section("defense_data", DefenseDataParams)
@@ -27,4 +28,4 @@ def give_data() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(f"give-data@{NAME}", give_data, OUT / "given.json")
+    run(f"give-data@{NAME}", give_data, Path("metrics/runtime"), OUT / "given.json")

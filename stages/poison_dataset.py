@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.registry import ATTACKS, component
 from refine.core.stage import run
@@ -12,7 +13,7 @@ from refine.poisoning.params import PoisonDatasetParams
 log = logging.getLogger("poison-dataset")
 
 
-def poison_dataset() -> dict[str, Any]:
+def poison_dataset(machine: Machine) -> dict[str, Any]:
     """Reads `poison_dataset` and the chosen attack's settings; writes the four outputs in `data/poisoned`."""
     file = ParamsFile(Path("params.yaml"))
     params = file.section("poison_dataset", PoisonDatasetParams)
@@ -29,6 +30,7 @@ def poison_dataset() -> dict[str, Any]:
         side=train.manifest.side,
         own_files=Path("data/own/attack"),
         name=params.attack.name,
+        machine=machine,
     )
     attack = module.Attack(settings, setting)
     out = Path("data/poisoned")
@@ -47,4 +49,4 @@ def poison_dataset() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run("poison-dataset", poison_dataset, Path("data/poisoned/attack/attack.json"))
+    run("poison-dataset", poison_dataset, Path("metrics/runtime"), Path("data/poisoned/attack/attack.json"))

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from refine.backdoor.params import TrainBackdoorParams
+from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.stage import run
 
+INPUTS = (Path(__file__), Path("data/poisoned/train"), Path("data/poisoned/attack/training"))
 
-def train_backdoor() -> dict[str, Any]:
+
+def train_backdoor(machine: Machine) -> dict[str, Any]:
     """Reads `train_backdoor`; writes `models/backdoor`."""
     params = ParamsFile(Path("params.yaml")).section("train_backdoor", TrainBackdoorParams)
 
@@ -17,14 +20,15 @@ def train_backdoor() -> dict[str, Any]:
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set
 
-    with joined() as compute:
+    with joined(machine) as compute:
         precision = compute.precision(params.recipe.precision)
-        with checkpoints("train-backdoor", params.model_dump(), precision, compute) as kept:
-            poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FACTS, compute.device)
+        scratch = machine.root / ".scratch"
+        with checkpoints(scratch, "train-backdoor", params.model_dump(), precision, INPUTS, compute) as kept:
+            poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FACTS, compute)
             attack = Path("data/poisoned/attack/training")
             backdoor.train_backdoor(params, poisoned, attack, compute, Path("models/backdoor"), kept)
     return facts(compute, precision, kept)
 
 
 if __name__ == "__main__":
-    run("train-backdoor", train_backdoor, Path("models/backdoor/card.json"), parallel=True)
+    run("train-backdoor", train_backdoor, Path("metrics/runtime"), Path("models/backdoor/card.json"), parallel=True)

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.stage import run
 from refine.defenses.refine.training.params import TrainRefineParams
 
+INPUTS = (Path(__file__), Path("data/raw/train"), Path("models/backdoor"))
 
-def train_refine() -> dict[str, Any]:
+
+def train_refine(machine: Machine) -> dict[str, Any]:
     """Reads `train_refine`; writes `models/refine`."""
     params = ParamsFile(Path("params.yaml")).section("train_refine", TrainRefineParams)
 
@@ -17,13 +20,14 @@ def train_refine() -> dict[str, Any]:
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set
 
-    with joined() as compute:
+    with joined(machine) as compute:
         precision = compute.precision(params.recipe.precision)
-        with checkpoints("train-refine", refine.resolved(params, compute), precision, compute) as kept:
-            images, _ = open_training_set(Path("data/raw/train"), (), compute.device)
+        scratch = machine.root / ".scratch"
+        with checkpoints(scratch, "train-refine", refine.resolved(params, compute), precision, INPUTS, compute) as kept:
+            images, _ = open_training_set(Path("data/raw/train"), (), compute)
             refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
     return facts(compute, precision, kept)
 
 
 if __name__ == "__main__":
-    run("train-refine", train_refine, Path("models/refine/card.json"), parallel=True)
+    run("train-refine", train_refine, Path("metrics/runtime"), Path("models/refine/card.json"), parallel=True)

@@ -1,4 +1,4 @@
-"""What `./run` does, in order, with programs in the place of Python and DVC that only note how they were called."""
+"""What `./run` does, in order, with programs in the place of `refine` and Python that note how they were called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if [ "$1" = -c ]; then echo "$VIRTUAL_ENV"; exit; fi
 echo "python $*" >> called
 case "$*" in *"${FAILS:-nothing}"*) exit 1 ;; esac
 """
-DVC = '#!/bin/sh\necho "dvc $*" >> called\n'
+REFINE = PYTHON.replace("python $*", "refine $*")
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy(PROJECT / name, tmp_path)
     bin_ = tmp_path / "environment/bin"
     bin_.mkdir(parents=True)
-    for name, text in (("python", PYTHON), ("dvc", DVC)):
+    for name, text in (("python", PYTHON), ("refine", REFINE)):
         (bin_ / name).write_text(text, encoding="utf-8")
         (bin_ / name).chmod(0o755)
     wanted = "".join((tmp_path / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt"))
@@ -44,26 +44,17 @@ def _called(checkout: Path, *arguments: str, fails: str = "nothing") -> tuple[in
     return ended.returncode, (checkout / "called").read_text(encoding="utf-8").splitlines()
 
 
-def test_without_a_word_it_checks_and_mends_before_it_runs(checkout: Path) -> None:
-    status, called = _called(checkout)
-    assert status == 0
-    assert called == [
-        "python -m refine.params.check",
-        "python -m refine.upkeep.rwlock",
-        "dvc repro",
-        "python -m refine.reports.difference",
-    ]
+def test_without_a_word_it_runs_the_experiment_and_tells_what_differs(checkout: Path) -> None:
+    assert _called(checkout) == (0, ["refine dvc repro", "python -m refine.reports.difference"])
 
 
-@pytest.mark.parametrize("failing", ["params.check", "upkeep.rwlock"])
-def test_nothing_runs_where_something_is_wrong(checkout: Path, failing: str) -> None:
-    status, called = _called(checkout, fails=failing)
-    assert status == 1
-    assert "dvc repro" not in called
+def test_nothing_is_compared_where_the_experiment_did_not_end_well(checkout: Path) -> None:
+    assert _called(checkout, fails="repro") == (1, ["refine dvc repro"])
 
 
-def test_a_command_of_dvc_finds_its_lock_file_mended_if_it_can_be(checkout: Path) -> None:
-    assert _called(checkout, "dvc", "status", fails="rwlock") == (0, ["python -m refine.upkeep.rwlock", "dvc status"])
+def test_a_command_of_dvc_goes_through_the_command_that_looks_before(checkout: Path) -> None:
+    words = ("dvc", "exp", "run", "-S", "poison_dataset.attack.name=wanet and more")
+    assert _called(checkout, *words) == (0, [f"refine {' '.join(words)}"])
 
 
 def test_another_command_is_run_as_it_is(checkout: Path) -> None:

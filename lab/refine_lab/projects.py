@@ -19,6 +19,7 @@ CLASSIFIER = Path("models/backdoor")
 RAW = (Path("data/raw/train"), Path("data/raw/test"))
 TRIGGERED = Path("data/poisoned/test")
 METRICS = Path("metrics")
+RUNTIME = METRICS / "runtime"
 CODE = ("src", "stages", "dvc.yaml", "presets")
 
 

@@ -16,7 +16,7 @@ from refine.poisoning.attack import Setting
 from refine.poisoning.steganography.networks import Decoder, Encoder, grid_side
 from refine.poisoning.steganography.training import likeness, trained_pair, visibility
 from support import synthetic
-from tiny import is_nearest, ready
+from tiny import CPU, is_nearest, ready
 
 QUICK = {"bits": 5, "width": 3, "recipe": {"epochs": 1, "batch_size": 4}}
 Array = NDArray[np.float64]
@@ -102,7 +102,7 @@ def test_another_seed_gives_another_secret_and_another_encoder() -> None:
 def test_messages_are_read_back_and_the_traces_are_faint() -> None:
     images = 100 + synthetic(256, side=16, seed=9)[0] // 4
     params = ssba.Params.model_validate({"recipe": {"epochs": 10, "batch_size": 16}})
-    pair = trained_pair(images, 9, 8, 16 / 255, (0.1, 0.0), params.recipe, torch.Generator().manual_seed(1))
+    pair = trained_pair(images, 9, 8, 16 / 255, (0.1, 0.0), params.recipe, torch.Generator().manual_seed(1), CPU)
     messages = torch.randint(0, 2, (64, 9)).float()
     with torch.no_grad():
         marked, logits = pair(images[:64] / 255, messages)

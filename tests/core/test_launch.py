@@ -21,11 +21,11 @@ from refine.core.errors import UserError
 from refine.core.launch import rank
 from refine.core.stage import run
 
-def work():
+def work(machine):
     BODY
     return {"world": os.environ.get("WORLD_SIZE")}
 
-run("some-stage", work, parallel=True)
+run("some-stage", work, Path("metrics/runtime"), parallel=True)
 """
 WAIT = "os.write(1, b'here\\n')\n    signal.pause()"
 """Both processes of a stage that waits hold its standard output, which ends when the last of them does."""
@@ -61,7 +61,7 @@ def test_an_error_of_all_is_told_once(tmp_path: Path) -> None:
 COMMON_STEPS = """
     import torch
     from refine.training.processes import Processes, joined
-    with joined() as compute:
+    with joined(machine) as compute:
         for step in range(100):
             Processes(compute).mean({{"step": torch.tensor(1.0)}})
             if step == 50 and rank() == {guilty}:

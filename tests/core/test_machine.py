@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from refine.core.errors import UserError
@@ -9,7 +11,7 @@ from refine.core.machine import NAMES, Machine, machine
 
 
 def test_nothing_set_gives_the_defaults() -> None:
-    assert machine({}) == Machine(device="auto", threads=None, workers=2, memory=4 * 2**30, processes=1, mirror=None)
+    assert machine({}) == Machine(device="auto", threads=None, workers=2, memory=4096, processes=1, mirror=None)
 
 
 def test_an_empty_value_is_the_same_as_none() -> None:
@@ -19,7 +21,7 @@ def test_an_empty_value_is_the_same_as_none() -> None:
 def test_all_settings_are_read() -> None:
     given = {"DEVICE": "cuda:1", "THREADS": "4", "WORKERS": "3", "MEMORY": "5", "PROCESSES": "6", "MIRROR": "/mirror"}
     assert machine({f"REFINE_{name}": value for name, value in given.items()}) == Machine(
-        device="cuda:1", threads=4, workers=3, memory=5 * 2**20, processes=6, mirror="/mirror"
+        device="cuda:1", threads=4, workers=3, memory=5, processes=6, mirror="/mirror"
     )
 
 
@@ -30,6 +32,13 @@ def test_other_variables_do_not_matter() -> None:
 def test_the_environment_of_the_process_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFINE_THREADS", "3")
     assert machine().threads == 3
+
+
+def test_dvc_names_the_repository_even_in_a_temporary_copy() -> None:
+    assert machine({"DVC_ROOT": "/repository"}).root == Path("/repository")
+    assert machine({}).root == Path()
+    with pytest.raises(UserError, match="REFINE_ROOT is not known"):
+        machine({"REFINE_ROOT": "/repository"})
 
 
 @pytest.mark.parametrize(

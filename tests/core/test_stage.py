@@ -9,19 +9,18 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from refine.core import stage
 from refine.core.errors import UserError
-from refine.core.stage import run
+from refine.core.machine import Machine
+from refine.core.stage import Work, run
 from support import WATCHDOG, environment, is_one_sentence
 
-Work = Callable[[], dict[str, Any] | None]
+RECORDS = Path("metrics/runtime")
 
 
 @pytest.fixture(autouse=True)
@@ -32,21 +31,21 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def status(work: Work) -> object:
     """Runs the work as the stage `some-stage`, and gives the exit status."""
     with pytest.raises(SystemExit) as ended:
-        run("some-stage", work)
+        run("some-stage", work, RECORDS)
     return ended.value.code
 
 
 def raising(error: BaseException) -> Work:
     """Work that fails."""
 
-    def work() -> None:
+    def work(_: Machine) -> None:
         raise error
 
     return work
 
 
 def test_work_that_ends_gives_status_0_and_no_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert status(lambda: None) == 0
+    assert status(lambda _: None) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -58,7 +57,7 @@ def _ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_ticks")
 def test_the_run_is_recorded_with_what_the_work_tells() -> None:
-    assert status(lambda: {"device": "cpu", "images_per_second": 12.5}) == 0
+    assert status(lambda _: {"device": "cpu", "images_per_second": 12.5}) == 0
     record = json.loads(Path("metrics/runtime/some-stage.json").read_text())
     assert record["stage"] == "some-stage"
     assert record["device"] == "cpu"
@@ -76,7 +75,7 @@ def test_a_user_error_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.usefixtures("_ticks")
 def test_the_time_of_interrupted_runs_that_it_went_on_from_counts() -> None:
-    assert status(lambda: {"earlier_seconds": 1000.0}) == 0
+    assert status(lambda _: {"earlier_seconds": 1000.0}) == 0
     record = json.loads(Path("metrics/runtime/some-stage.json").read_text())
     assert record["seconds"] == 1002.0
     assert "earlier_seconds" not in record
@@ -106,7 +105,7 @@ def test_a_full_disk_is_a_sentence_that_names_the_file(capsys: pytest.CaptureFix
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "not allowed"), ValueError("a fault of ours")])
 def test_a_fault_of_the_code_keeps_its_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
-        run("some-stage", raising(error))
+        run("some-stage", raising(error), RECORDS)
 
 
 def test_a_wrong_machine_setting_stops_the_stage_before_its_work(
@@ -124,7 +123,7 @@ def test_a_record_that_cannot_be_written_is_told_like_any_full_disk(
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr("refine.core.stage.write_json", full)
-    assert status(lambda: None) == 1
+    assert status(lambda _: None) == 1
     assert "the disk is full while writing metrics/runtime/some-stage.json" in capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from refine.command.parameters import check
 from refine.core.errors import UserError
 from refine.core.params import ParamsFile
 from refine.defending import params
@@ -36,7 +37,7 @@ def test_none_is_the_default_and_every_name_of_the_room_can_be_listed(tmp_path: 
 )
 def test_other_lists_are_refused(tmp_path: Path, listed: object, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        params.check(_file(tmp_path, defenses=listed))
+        params.further(_file(tmp_path, defenses=listed))
 
 
 def test_settings_have_published_values_where_none_are_given(tmp_path: Path) -> None:
@@ -47,12 +48,14 @@ def test_settings_have_published_values_where_none_are_given(tmp_path: Path) -> 
 
 def test_settings_are_checked_also_where_the_defense_is_not_listed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"defense_settings.shrinkpad: 'padd' is not known, did you mean 'pad'\?"):
-        params.check(_file(tmp_path, defense_settings={"shrinkpad": {"padd": 4}}))
+        check(_file(tmp_path, defense_settings={"shrinkpad": {"padd": 4}}).path)
     with pytest.raises(UserError, match="defense_settings: 'shrink' is not known"):
-        params.check(_file(tmp_path, defense_settings={"shrink": {}}))
+        check(_file(tmp_path, defense_settings={"shrink": {}}).path)
+    with pytest.raises(UserError, match="defense_settings: refine has a section of its own for its settings"):
+        check(_file(tmp_path, defense_settings={"refine": {}}).path)
 
 
 @pytest.mark.parametrize("data", [{"seed": 1, "labeled": 0}, {"seed": 1, "unlabeled": 1.5}, {"labeled": 0.1}])
 def test_what_a_defender_is_given_is_a_share(tmp_path: Path, data: dict[str, float]) -> None:
     with pytest.raises(UserError, match="defense_data"):
-        params.check(_file(tmp_path, defense_data=data))
+        check(_file(tmp_path, defense_data=data).path)

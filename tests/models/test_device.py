@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from refine.core.errors import UserError
+from refine.core.machine import machine
 from refine.models import device
 from refine.models.device import Compute, compute
 
@@ -19,22 +20,22 @@ WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is the
 def test_a_gpu_that_is_not_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setenv("REFINE_DEVICE", asked)
     with pytest.raises(UserError, match=rf"REFINE_DEVICE={asked}, but torch finds 0 usable CUDA devices here"):
-        compute()
+        compute(machine())
 
 
 def test_a_gpu_beyond_the_last_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("REFINE_DEVICE", "cuda:2")
     with pytest.raises(UserError, match="torch finds 2 usable"):
-        compute()
+        compute(machine())
     monkeypatch.setenv("REFINE_DEVICE", "cuda:1")
-    assert compute().device == torch.device("cuda:1")
+    assert compute(machine()).device == torch.device("cuda:1")
 
 
 @WITHOUT_GPU
 def test_auto_takes_the_processor_and_says_so_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        resolved = compute()
+        resolved = compute(machine())
     assert resolved.device == torch.device("cpu")
     assert [record.getMessage() for record in caplog.records] == ["device cpu (REFINE_DEVICE=auto), 1 CPU threads"]
 
@@ -42,13 +43,13 @@ def test_auto_takes_the_processor_and_says_so_in_one_line(caplog: pytest.LogCapt
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert compute().device == torch.device("cuda")
+    assert compute(machine()).device == torch.device("cuda")
 
 
 def test_the_threads_that_were_asked_for_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFINE_DEVICE", "cpu")
     monkeypatch.setenv("REFINE_THREADS", "2")
-    resolved = compute()
+    resolved = compute(machine())
     assert resolved.threads == torch.get_num_threads() == 2
     expected = {"device": "cpu", "device_name": "cpu", "threads": 2, "processes": 1}
     assert resolved.facts == {**expected, "instructions": torch.backends.cpu.get_cpu_capability()}

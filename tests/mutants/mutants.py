@@ -41,8 +41,8 @@ MUTANTS = (
         (
             (
                 "src/refine/training/training_set.py",
-                "    settings = machine()\n",
-                '    facts, settings = ("label",), machine()\n',
+                "    device, settings = compute.device, compute.machine\n",
+                '    device, settings, facts = compute.device, compute.machine, ("label",)\n',
             ),
             (
                 "src/refine/defenses/refine/training/pseudo_labels.py",

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from hostile import bytes_like, fuzzed, limited, places
+from refine.command.parameters import check
 from refine.core.errors import UserError, one_line
 from refine.core.registry import DEFENSES, component, names
-from refine.params.check import check
 from support import TINY_PARAMS
 
 CALLS, CALLS_PER_BYTE = 40_000, 50

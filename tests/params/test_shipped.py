@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from refine.command.parameters import check
 from refine.core.params import SECTIONS, ParamsFile
-from refine.params.check import check
 from support import PROJECT
 
 SHIPPED = [PROJECT / "params.yaml", *sorted((PROJECT / "presets").glob("**/*.yaml"))]

@@ -18,15 +18,19 @@ from typing import Any
 import pytest
 import torch
 
+import support
 from refine.core import files
 from refine.core.errors import UserError
+from refine.core.registry import ARCHITECTURES, names
 from refine.models.device import Compute
 from refine.training import checkpoint
 from refine.training.checkpoint import Checkpoints, State, checkpoints, run_key
-from support import tiny_project
+from support import environment, run_stage, tiny_project
 from tiny import CPU
 
 FACTS = {"precision": "fp32", "device": "cpu", "processes": 1}
+READ = ("data/poisoned/train", "data/poisoned/attack/training", "src/refine/training", "stages/train_backdoor.py")
+HOME = Path(".scratch")
 
 
 def _state(epoch: int, **kept: float) -> State:
@@ -179,7 +183,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _key(project: Path, params: dict[str, Any] | None = None, **facts: Any) -> str:
-    return run_key("train-backdoor", params or {"seed": 1}, {**FACTS, **facts}, project)
+    return run_key(params or {"seed": 1}, {**FACTS, **facts}, {name: project / name for name in READ})
 
 
 def test_the_same_run_has_the_same_key(project: Path, tmp_path: Path) -> None:
@@ -192,7 +196,6 @@ def test_the_same_run_has_the_same_key(project: Path, tmp_path: Path) -> None:
         "data/poisoned/train/shard-000000.tar",
         "data/poisoned/attack/training/training.json",
         "src/refine/training/loop.py",
-        "src/refine/architectures/resnet18.py",
         "stages/train_backdoor.py",
     ],
 )
@@ -219,9 +222,39 @@ def test_what_the_stage_does_not_depend_on_changes_nothing(project: Path) -> Non
     before = _key(project)
     (project / "src/refine/evaluation/metrics.py").write_text("changed")
     (project / "README.md").write_text("changed")
-    (project / "src/refine/training/__pycache__").mkdir(exist_ok=True)
-    (project / "src/refine/training/__pycache__/loop.cpython-311.pyc").write_bytes(b"changed")
     assert _key(project) == before
+
+
+WATCHED = """
+import runpy, sys
+from pathlib import Path
+from refine.training import checkpoint
+
+counted = []
+plain = checkpoint.run_key
+checkpoint.run_key = lambda params, facts, inputs: counted.extend(inputs) or plain(params, facts, inputs)
+sys.argv = [sys.argv[1]]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    files = {name: str(getattr(module, "__file__", "")) for name, module in sys.modules.items()}
+    packages = {name for name, file in files.items() if file.endswith("__init__.py")}  # whose files are empty
+    print(*(name for name in files if name.startswith("refine.") and name not in packages))
+    print(*(name for name in counted if name not in packages))
+"""
+
+
+def test_all_code_that_a_training_loads_is_in_its_key_and_none_that_it_does_not(project: Path) -> None:
+    for stage in ("download", "poison_dataset"):
+        assert run_stage(project, stage).returncode == 0
+    choices = {f"{ARCHITECTURES}.{name}" for name in names(ARCHITECTURES)}
+    for stage in ("train_backdoor", "train_refine"):
+        command = (sys.executable, "-c", WATCHED, f"stages/{stage}.py")
+        ended = support.run(project, *command, env=environment(PYTHONPATH="src"))
+        assert ended.returncode == 0, ended.stderr
+        loaded, counted = (set(line.split()) for line in ended.stdout.splitlines()[-2:])
+        assert loaded <= counted
+        assert counted - loaded - choices == {"0", "1", "2"}, "the script, and what it reads"
 
 
 # -- holding them
@@ -231,12 +264,12 @@ def test_what_the_stage_does_not_depend_on_changes_nothing(project: Path) -> Non
 def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands in the project."""
     monkeypatch.chdir(project)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    return project / checkpoint.FOLDER
+    monkeypatch.setattr(checkpoint, "_code", dict)
+    return project / HOME
 
 
-def _held(compute: Compute = CPU) -> Any:
-    return checkpoints("train-backdoor", {"seed": 1}, "fp32", compute)
+def _held(compute: Compute = CPU, seed: int = 1) -> Any:
+    return checkpoints(HOME, "train-backdoor", {"seed": seed}, "fp32", (), compute)
 
 
 def test_they_are_gone_when_the_run_ends_well_and_stay_when_it_does_not(here: Path) -> None:
@@ -263,14 +296,6 @@ def test_a_run_that_fails_in_its_first_epoch_leaves_nothing(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
-def test_dvc_names_the_repository_even_in_a_temporary_copy(
-    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    with _held() as run:
-        assert run.folder.parent == tmp_path / checkpoint.FOLDER
-
-
 def test_a_second_run_is_refused_with_the_process_of_the_first(here: Path) -> None:
     holder = subprocess.Popen(
         [
@@ -278,8 +303,9 @@ def test_a_second_run_is_refused_with_the_process_of_the_first(here: Path) -> No
             "-c",
             "import sys; from pathlib import Path; import torch\n"
             "from refine.models.device import Compute\n"
-            "from refine.training.checkpoint import checkpoints\n"
-            "with checkpoints('train-backdoor', {'seed': 1}, 'fp32', Compute(torch.device('cpu'), 1)):\n"
+            "from refine.training import checkpoint\n"
+            "checkpoint._code, cpu = dict, Compute(torch.device('cpu'), 1)\n"
+            "with checkpoint.checkpoints(Path('.scratch'), 'train-backdoor', {'seed': 1}, 'fp32', (), cpu):\n"
             "    print('held', flush=True); sys.stdin.read()",
         ],
         cwd=here.parent,
@@ -292,7 +318,7 @@ def test_a_second_run_is_refused_with_the_process_of_the_first(here: Path) -> No
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=f"process {holder.pid} is training this very run"), _held():
         pass
-    with checkpoints("train-backdoor", {"seed": 2}, "fp32", CPU):
+    with _held(seed=2):
         pass
     holder.kill()
     holder.wait()

@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
 
 
 def _attacked(data: Poisoned, folder: Path, compute: Compute, precision: str) -> Path:
-    poisoned_set = open_training_set(data.outputs.train, backdoor.FACTS, compute.device)
+    poisoned_set = open_training_set(data.outputs.train, backdoor.FACTS, compute)
     params = backdoor_params(precision=precision, augment=ALL_CHANGES)
     train_backdoor(params, poisoned_set, data.outputs.attack / "training", compute, folder / "backdoor")
     return folder / "backdoor"
@@ -43,7 +43,7 @@ def _attacked(data: Poisoned, folder: Path, compute: Compute, precision: str) ->
 def _defended(
     data: Poisoned, classifier: Path, compute: Compute, precision: str, checkpoints: Checkpoints | None = None
 ) -> list[dict[str, float]]:
-    images, _ = open_training_set(data.outputs.train.parents[1] / "raw/train", (), compute.device)
+    images, _ = open_training_set(data.outputs.train.parents[1] / "raw/train", (), compute)
     recipe = {"precision": precision, "augment": ALL_CHANGES, "average": 0.5}
     encoder = {"epochs": 2, "batch_size": 8, "precision": precision, "frozen": True}
     params = refine_params(recipe, encoder=encoder, pseudo_labels="once")

@@ -22,6 +22,7 @@ from gates import HOOK, Gate, group, released
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.train import BackdoorTask
 from refine.core.errors import UserError
+from refine.core.machine import DEFAULTS
 from refine.defenses.refine.training.encoder import EncoderTask
 from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.train import RefineTask
@@ -317,8 +318,8 @@ def test_processes_that_have_no_gpu_of_their_own_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(processes, "compute", lambda: replace(CPU, device=torch.device(device)))
+    monkeypatch.setattr(processes, "compute", lambda _: replace(CPU, device=torch.device(device)))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError) as refused, processes.joined():
+    with pytest.raises(UserError) as refused, processes.joined(DEFAULTS):
         pass
     assert str(refused.value) == told

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
+from refine.core.machine import Machine
 from refine.defenses.refine.training.labeled import Labeled
+from refine.models.device import Compute
 from refine.shards.reading.reader import Shards, read_split
 from refine.shards.writer import Sample, write_shards
 from refine.training.batches import Batches
@@ -24,6 +27,7 @@ from support import PROJECT, description, environment, is_one_sentence, run, syn
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 CPU = torch.device("cpu")
+COMPUTE = Compute(CPU, 1)
 FACTS = ("label", "poisoned", "key")
 COUNT, PER_SHARD = 45, 8
 
@@ -135,17 +139,18 @@ def test_an_epoch_that_is_left_before_its_end_leaves_no_process(folder: Path, wo
 DAMAGED = """
 from pathlib import Path
 from refine.training.batches import Batches
+from refine.models.device import Compute
 from refine.shards.reading.reader import Shards
 from refine.training.training_set import Streamed
 from refine.core.stage import run
 
-def work():
+def work(_):
     import torch
     streamed = Streamed(Shards(Path("shards")), ("label",), 2)
     for batch in Batches(streamed, 6, False, 10, torch.device("cpu")).epoch(1):
         pass
 
-run("some-stage", work)
+run("some-stage", work, Path("metrics/runtime"))
 """
 
 
@@ -167,27 +172,22 @@ def test_processes_see_other_images_and_together_all(folder: Path) -> None:
 
 def test_unlabeled_sets_hold_images_and_nothing_else(folder: Path) -> None:
     parts = [Part(0, 0, 3)]
-    for of, _ in (open_training_set(folder, (), CPU),):
+    for of, _ in (open_training_set(folder, (), COMPUTE),):
         (block,) = of.blocks(parts)
         assert len(of.delivered(block, CPU)) == 1
 
 
-@pytest.mark.parametrize(("memory", "kind"), [("1", Streamed), ("2", Resident)])
+@pytest.mark.parametrize(("memory", "kind"), [(1, Streamed), (2, Resident)])
 def test_the_budget_decides_where_images_are_kept(
-    tmp_path: Path,
-    memory: str,
-    kind: type,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, memory: int, kind: type, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_shards(
         tmp_path,
         (Sample(key, image.permute(1, 2, 0).numpy(), 0, {}) for key, image in enumerate(synthetic(600, side=32)[0])),
         description(side=32, samples_per_shard=100),
     )
-    monkeypatch.setenv("REFINE_MEMORY", memory)
     with caplog.at_level(logging.INFO):
-        of, manifest = open_training_set(tmp_path, ("label",), CPU)
+        of, manifest = open_training_set(tmp_path, ("label",), replace(COMPUTE, machine=Machine(memory=memory)))
     assert isinstance(of, kind)
     assert manifest.samples == sum(of.sizes) == 600
     told = "streamed (REFINE_MEMORY)" if kind is Streamed else "kept on cpu"

@@ -7,20 +7,21 @@ import json
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
 
+from commands import refine
 from gates import Gate, group, program
 from refine.core.errors import UserError
-from refine.training.checkpoint import FOLDER, Checkpoints, checkpoints
+from refine.training.checkpoint import Checkpoints, checkpoints
 from refine.upkeep import leftovers
 from repositories import ok, repository
 from support import environment
 from tiny import CPU
 
-PIPELINE = "stages: {train-refine: {cmd: train, deps: []}}\n"
 EXPERIMENTS = Path(".dvc/tmp/exps")
 
 
@@ -28,30 +29,31 @@ EXPERIMENTS = Path(".dvc/tmp/exps")
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project in which the test stands."""
     (tmp_path / "project/.dvc").mkdir(parents=True)
-    (tmp_path / "project/dvc.yaml").write_text(PIPELINE, encoding="utf-8")
     monkeypatch.chdir(tmp_path / "project")
-    monkeypatch.delenv("DVC_ROOT", raising=False)
     return tmp_path / "project"
 
 
 def _listed(printed: pytest.CaptureFixture[str], *arguments: str) -> list[list[str]]:
     """The rows of the table; with --remove the number of those removed and in use."""
-    leftovers.main(list(arguments))
-    lines = printed.readouterr().out.splitlines()
+    lines = refine(printed, "leftovers", *arguments).out.splitlines()
     if lines[0] == "nothing is left over":
         return []
     assert lines[0].split() == ["left", "over", "epochs", "MiB", "in", "use"]
     return [line.split() for line in lines[1:]]
 
 
+def _held(seed: int) -> AbstractContextManager[Checkpoints | None]:
+    return checkpoints(Path(leftovers.SCRATCH), "train-refine", {"seed": seed}, "fp32", (), CPU)
+
+
 def _stopped(seed: int) -> str:
     """A training that was stopped; the name of its folder."""
-    with contextlib.suppress(UserError), checkpoints("train-refine", {"seed": seed}, "fp32", CPU) as run:
+    with contextlib.suppress(UserError), _held(seed) as run:
         assert run is not None
         for held, epoch in ((run.part("encoder"), 9), (run, 7)):
             held.save(epoch, {"history": [], "kept": {}, "large": torch.zeros(2**17)})
         raise UserError("stopped")
-    return f"{FOLDER}/{run.folder.name}"
+    return f"{leftovers.SCRATCH}/{run.folder.name}"
 
 
 def test_where_nothing_is_left_it_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,12 +66,12 @@ def test_checkpoints_are_listed_with_epochs_and_size_and_those_in_use_stay(
 ) -> None:
     names = sorted([_stopped(1), _stopped(2)])
     assert _listed(capsys) == [[name, "encoder", "9,", "7", "1.0", "False"] for name in names]
-    with checkpoints("train-refine", {"seed": 2}, "fp32", CPU) as used:
+    with _held(2) as used:
         assert used is not None
         rows = _listed(capsys, "--remove")
         assert {row[0]: row[-1] for row in rows[:-1]} == {name: str(name.endswith(used.folder.name)) for name in names}
         assert rows[-1] == ["1", "removed,", "1", "in", "use"]
-        assert list((project / FOLDER).iterdir()) == [used.folder.resolve()]
+        assert list((project / leftovers.SCRATCH).iterdir()) == [used.folder.resolve()]
 
 
 def test_a_training_that_ends_while_it_is_listed_is_none(
@@ -104,7 +106,7 @@ def test_outputs_that_were_begun_are_listed_and_removed(project: Path, capsys: p
     assert all(other.exists() for other in others)
 
 
-@pytest.mark.parametrize("name", ["dvc", "stages/poison_dataset.py"])
+@pytest.mark.parametrize("name", ["dvc", "stages/poison_dataset.py", "refine"])
 def test_what_is_being_written_stays(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -198,7 +200,8 @@ def test_it_finds_the_project_from_a_folder_in_it(project: Path, capsys: pytest.
     assert [row[0] for row in _listed(capsys)] == [name]
 
 
-def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_a_project_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="lies in no DVC project; go to the checkout's folder"):
-        leftovers.main([])
+    assert refine(capsys, "leftovers").is_one_sentence("lies in no DVC project; go to the checkout's folder")

@@ -10,6 +10,7 @@ import dvc.lock
 import pytest
 import zc.lockfile
 
+from commands import Ended, refine
 from gates import Gate, group, program
 from refine.core.errors import UserError
 from refine.upkeep import rwlock
@@ -34,9 +35,8 @@ def test_a_broken_one_that_nobody_uses_is_removed_in_a_sentence(
     project: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
 ) -> None:
     (project / name).write_bytes(BROKEN[damage])
-    rwlock.main([])
+    told = refine(capsys, "unlock").err
     assert not (project / name).exists()
-    told = capsys.readouterr().err
     assert told == f"{project / name} was damaged, as by a kill or a full disk, and no process was using it: removed\n"
 
 
@@ -47,9 +47,8 @@ def test_a_healthy_one_stays_and_nothing_is_said(
     path = project / rwlock.FILES[0]
     if content is not None:
         path.write_bytes(content)
-    rwlock.main([])
+    assert refine(capsys, "unlock") == Ended(0, "", "")
     assert (path.read_bytes() if path.exists() else None) == content
-    assert capsys.readouterr() == ("", "")
 
 
 def _stays(project: Path, content: bytes, told: str) -> None:
@@ -120,10 +119,11 @@ def test_one_that_was_only_being_written_stays(project: Path, monkeypatch: pytes
     assert path.read_bytes() == WHOLE
 
 
-def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_a_project_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="lies in no DVC project; go to the checkout's folder"):
-        rwlock.main([])
+    assert refine(capsys, "unlock").is_one_sentence("lies in no DVC project; go to the checkout's folder")
 
 
 def test_the_real_dvc_is_helped_and_not_disturbed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from refine.core.files import new_folder
-from refine.training.checkpoint import FOLDER as SCRATCH
+from refine.upkeep.leftovers import SCRATCH
 from refine_lab.projects import git
 
 HOME = Path(".rows")

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from refine.command.parameters import check
 from refine.core.documents import read_document
 from refine.core.errors import UserError
-from refine.params.check import check
 from refine_lab.lists.rows import Row, Rows
 from refine_lab.projects import preset_file
 from refine_lab.runs.name import Name, name_of

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from refine.core.machine import machine
 from refine.core.params import ParamsFile
 from refine.defending.protocol.defense import Defense
 from refine.evaluation.answers import answers, probabilities
@@ -53,4 +54,4 @@ def bench(project: Path) -> Bench:
     _, test = RAW
     params = ParamsFile(project / PARAMS).section("evaluate", EvaluateParams)
     tests = TestSets(read_split(project / test), read_split(project / TRIGGERED))
-    return Bench(tests, params.batch_size, compute())
+    return Bench(tests, params.batch_size, compute(machine()))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from refine.core.files import read_json, sha256_of
-from refine.core.stage import RECORDS
 from refine_lab import projects
 
 
@@ -21,7 +20,7 @@ def runtime(project: Path, last: str) -> dict[str, dict[str, Any]]:
     """
     kept = {}
     needed = projects.upstream(project, last)
-    for path in sorted((project / RECORDS).glob("*.json")):
+    for path in sorted((project / projects.RUNTIME).glob("*.json")):
         record = read_json(path, "run `dvc repro -f`")
         stage, result = record.pop("stage"), record.pop("result", None)
         if stage in needed and result and _is_there(project / result["path"], result["sha256"]):

@@ -86,6 +86,7 @@ class Attack(BaseAttack[Params]):
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
 
+        from refine.models.device import compute
         from refine.poisoning.steganography.training import trained_pair
 
         del labels, chosen
@@ -99,6 +100,7 @@ class Attack(BaseAttack[Params]):
             (params.hiding, params.variety),
             params.recipe,
             generator,
+            compute(self.setting.machine),
         )
         return {"secret": secret, **{f"{_ENCODER}{name}": value for name, value in pair.encoder.state_dict().items()}}
 
@@ -113,7 +115,7 @@ class Attack(BaseAttack[Params]):
         encoder = Encoder(self.params.bits, self.params.width, self.params.strength / 255)
         state = {name.removeprefix(_ENCODER): value for name, value in self.tensors.items() if name != "secret"}
         encoder.load_state_dict(state)
-        device = compute().device
+        device = compute(self.setting.machine).device
         encoder.double().to(device)
         secret = self.tensors["secret"].double().to(device)
         triggered = images.clone()

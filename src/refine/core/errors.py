@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from refine.core.outside import told
 
@@ -20,10 +21,10 @@ def one_line(sentence: str) -> str:
     return "error: " + " ".join(sentence.split())
 
 
-def command(main: Callable[[], None]) -> None:
+def command(main: Callable[[], Any]) -> Any:
     """Runs a command that is not a stage; errors that the user can fix are printed in one sentence, exit status 1."""
     try:
-        main()
+        return main()
     except UserError as error:
         sys.exit(one_line(str(error)))
     except Exception as error:
@@ -31,6 +32,7 @@ def command(main: Callable[[], None]) -> None:
         if sentence is None:
             raise
         sys.exit(one_line(sentence))
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; type the same command again to go on\n")
+    except KeyboardInterrupt as interrupt:
+        sentence = str(interrupt) or "interrupted; type the same command again to go on"
+        sys.stderr.write(f"{one_line(sentence)}\n")
         sys.exit(130)

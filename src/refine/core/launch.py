@@ -1,36 +1,45 @@
 """Several processes for one stage: on this machine by REFINE_PROCESSES, anywhere by torchrun.
 
-torchrun does the same and more (several nodes), but adds its own reports and tracebacks to what a stage says.
+Both are torch's elastic launcher. torchrun adds its own reports and tracebacks to what a stage says; here the
+processes hand up what they have to say, and the one that started them says it, in one sentence.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, Any, NoReturn
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
-from refine.core.machine import machine
+from refine.core.machine import Machine
 
-MEETING = "PROCESSES_MEET_AT"
-"""In the environment of the processes: where they find each other, as torch's `init_method`."""
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-_GRACE = 5.0
+_RUN = "processes-of-a-stage"
+"""The name of the run, by which a process knows that it was started here and not by torchrun."""
+_GONE = "the process that started this stage is gone; `dvc repro` runs it again, from its last checkpoint"
+_KILLED = "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)"
+
+Work = Callable[[Machine], dict[str, Any] | None]
+"""What a stage does with the settings of the machine, and what it tells for its record."""
 
 
 class Ended(Exception):  # noqa: N818 (it may have ended well)
-    """The processes of a stage ended with this status, and have said and recorded all that there is.
+    """The processes of a stage ended with this status, and have recorded all that there is.
 
-    Where none of them could say why, the text of this does.
+    The text is what is still to be said, if anything is.
     """
 
-    def __init__(self, status: int, told: str = "") -> None:
-        super().__init__(told)
+    def __init__(self, status: int, sentence: str = "") -> None:
+        super().__init__(sentence)
         self.status = status
 
 
@@ -39,104 +48,84 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def together(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+def together(work: Work, machine: Machine) -> dict[str, Any] | None:
     """Does the work here, or has it done by several processes that run this very command.
 
     Raises:
         Ended: several processes did it, or one of them failed.
     """
-    count, parent = machine().processes, os.getppid()
-    if count == 1 or "RANK" in os.environ:
-        return work()
+    parent = os.getppid()
+    if _started_here():
+        Thread(target=_orphaned, args=(parent, signal.SIGKILL), daemon=True).start()
+    if machine.processes == 1 or "RANK" in os.environ:
+        return work(machine)
     with TemporaryDirectory() as folder:
-        return _launch(count, parent, Path(folder))
+        _launch(machine.processes, parent, Path(folder))
+    raise Ended(0)
 
 
-def _launch(count: int, parent: int, folder: Path) -> NoReturn:
-    heard: list[IO[bytes]] = []
-    started: list[subprocess.Popen[bytes]] = []
-    signal.signal(signal.SIGTERM, lambda *_: _stop(started, 128 + signal.SIGTERM))
+def handed_up(sentence: str) -> bool:
+    """Hands up why this process fails, for the one that started it to say; False where that would not hear it."""
+    if not _started_here():
+        return False
+    content = json.dumps({"message": sentence, "timestamp": int(time.time())})
     try:
-        for number in range(count):
-            heard.append(TemporaryFile())  # noqa: SIM115 (lives as long as the process)
-            command, quiet = [sys.executable, *sys.argv], heard[-1] if number else None
-            environment = _environment(number, count, folder)
-            started.append(subprocess.Popen(command, env=environment, stderr=quiet))  # noqa: S603
-        status = _first_failure(started, parent)
-    except KeyboardInterrupt:
-        _interrupt(started)
-        raise Ended(130) from None
-    if status is None:  # at their end they would remove the checkpoints from which the stage can go on
-        _kill(started)
-        told = "the process that started this stage is gone; `dvc repro` runs it again, from its last checkpoint"
-        raise Ended(129, told)
-    if status and not _explained(started, heard):
-        raise Ended(status, "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)")
-    raise Ended(status)
+        Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(content, encoding="utf-8")
+    except OSError:  # such as a full disk
+        return False
+    return True
 
 
-def _environment(number: int, count: int, folder: Path) -> dict[str, str]:
-    """Of one process, as torchrun would set it, but for a meeting in a file: a free port may be taken by others."""
-    given = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": number, "LOCAL_RANK": number}
-    threads = str(max(1, (os.cpu_count() or 1) // count))
-    own = {name: str(value) for name, value in given.items()}
-    return {"OMP_NUM_THREADS": threads, **os.environ, **own, MEETING: f"file://{folder / 'meeting'}"}
+def _started_here() -> bool:
+    return os.environ.get("TORCHELASTIC_RUN_ID") == _RUN
 
 
-def _first_failure(started: list[subprocess.Popen[bytes]], parent: int) -> int | None:
-    """Waits until one process fails, 0 when all of them end well.
+def _launch(count: int, parent: int, folder: Path) -> None:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    Returns:
-        The status, or None where the process that started this one is gone, so that nobody would record what they make.
+    logging.disable(logging.CRITICAL)  # the first process tells how the work goes, and torch's reports are not wanted
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        max_restarts=0,
+        run_id=_RUN,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        logs_specs=DefaultLogsSpecs(str(folder), redirects=dict.fromkeys(range(1, count), Std.ERR)),
+    )
+    Thread(target=_orphaned, args=(parent, signal.SIGTERM), daemon=True).start()
+    try:
+        elastic_launch(config, sys.executable)(*sys.argv)
+    except ChildFailedError as failed:
+        raise _failure(failed, folder) from None
+    except (SignalException, KeyboardInterrupt) as stopped:
+        if os.getppid() != parent:
+            raise Ended(129, _GONE) from None
+        raise Ended(128 + int(getattr(stopped, "sigval", signal.SIGINT))) from None
+
+
+def _orphaned(parent: int, number: int) -> None:
+    """Sends this process a signal once its parent is gone: nobody would record what it makes.
+
+    At its end it would remove the checkpoints from which the stage can go on.
     """
     while os.getppid() == parent:
-        states = [process.poll() for process in started]
-        failed = [state for state in states if state]
-        if failed:
-            return failed[0] if failed[0] > 0 else 128 - failed[0]
-        if all(state == 0 for state in states):
-            return 0
-        time.sleep(0.05)
-    return None
+        time.sleep(0.1)
+    os.kill(os.getpid(), number)
 
 
-def _interrupt(started: list[subprocess.Popen[bytes]]) -> None:
-    """Waits for processes that a Ctrl-C reached too, and hands it on to those that it did not."""
-    deadline = time.monotonic() + _GRACE
-    for process in started:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-    for process in started:
-        process.wait()
-
-
-def _explained(started: list[subprocess.Popen[bytes]], heard: list[IO[bytes]]) -> bool:
-    """Ends the others, and says what the failed one said where the first process, which speaks for all, has not.
-
-    Returns:
-        Whether one of them said why.
-    """
-    try:
-        started[0].wait(_GRACE)
-    except subprocess.TimeoutExpired:
-        started[0].kill()
-    spoken = started[0].wait() > 0
-    for process, file in list(zip(started, heard, strict=True))[1:]:
-        process.kill()
-        if process.wait() > 0 and not spoken:
-            file.seek(0)
-            sys.stderr.write(file.read().decode(errors="replace"))
-            spoken = True
-    return spoken
-
-
-def _kill(started: list[subprocess.Popen[bytes]]) -> None:
-    for process in started:
-        process.kill()
-
-
-def _stop(started: list[subprocess.Popen[bytes]], status: int) -> NoReturn:
-    _kill(started)
-    raise Ended(status)
+def _failure(failed: ChildFailedError, folder: Path) -> Ended:
+    """How the first process that failed ended, and what is still to be said of it."""
+    number, failure = failed.get_first_failure()
+    if failure.exitcode < 0:
+        return Ended(128 - failure.exitcode, _KILLED)
+    if Path(failure.error_file).is_file():
+        return Ended(failure.exitcode, failure.message)
+    for unheard in folder.glob(f"*/*/{number}/stderr.log"):  # a fault of the code, with its traceback
+        sys.stderr.write(unheard.read_text(encoding="utf-8", errors="replace"))
+    return Ended(failure.exitcode)

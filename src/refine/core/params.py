@@ -13,19 +13,20 @@ from pydantic_core import PydanticCustomError
 from refine.core.errors import UserError
 from refine.core.yaml12 import cut, load, shown
 
-SECTIONS = (
-    "download",
-    "sources",
-    "poison_dataset",
-    "attacks",
-    "train_backdoor",
-    "train_refine",
-    "defenses",
-    "defense_data",
-    "defense_settings",
-    "evaluate",
-)
-
+SECTIONS = {
+    "download": "refine.download.params:DownloadParams",
+    "sources": "refine.sources",
+    "poison_dataset": "refine.poisoning.params:PoisonDatasetParams",
+    "attacks": "refine.attacks",
+    "train_backdoor": "refine.backdoor.params:TrainBackdoorParams",
+    "train_refine": "refine.defenses.refine.training.params:TrainRefineParams",
+    "defenses": "refine.defending.params:further",
+    "defense_data": "refine.defending.params:DefenseDataParams",
+    "defense_settings": "refine.defenses",
+    "evaluate": "refine.evaluation.params:EvaluateParams",
+}
+"""What a whole file holds: where the model of each section is, the function that reads it, or the room whose components
+it has settings of. These are names alone: a stage imports its own model and no other."""
 
 _NUMERIC = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _LARGEST = 1e6

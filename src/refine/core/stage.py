@@ -6,7 +6,6 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any, NoReturn
 from refine.core import launch, outside
 from refine.core.errors import UserError, one_line
 from refine.core.files import sha256_of, write_json
+from refine.core.launch import Work
 from refine.core.machine import machine
 
-RECORDS = Path("metrics/runtime")
 _PACKAGES = {
     "torch": "torch",
     "torchvision": "torchvision",
@@ -28,56 +27,58 @@ _PACKAGES = {
 }
 
 
-def run(
-    name: str, work: Callable[[], dict[str, Any] | None], result: Path | None = None, parallel: bool = False
-) -> NoReturn:
+def run(name: str, work: Work, records: Path, result: Path | None = None, parallel: bool = False) -> NoReturn:
     """Runs the work of the stage called `name` and ends the process.
 
-    A `parallel` stage runs in as many processes as REFINE_PROCESSES says; under torchrun it is one of them.
+    The work is given the settings of the machine. A `parallel` stage runs in as many processes as they say; under
+    torchrun it is one of them.
 
-    Exit status 0 means that every output is whole. What the work returns (device, threads, speeds) goes with
-    times and versions into `metrics/runtime/NAME.json`, which nothing depends on; so do path and sha256 of `result`,
+    Exit status 0 means that every output is whole. What the work returns (device, threads, speeds) goes with times
+    and versions into NAME.json in the folder `records`, which nothing depends on; so do path and sha256 of `result`,
     an output by which this run is known from others whose outputs may take its place later. `earlier_seconds` among
     them, those of an interrupted run that was gone on from, count as this one's.
     """
     level = logging.WARNING if launch.rank() else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    sys.exit(_guarded(name, partial(launch.together, work) if parallel else work, result))
+    sys.exit(_guarded(name, partial(launch.together, work) if parallel else work, records, result))
 
 
-def _guarded(name: str, work: Callable[[], dict[str, Any] | None], result: Path | None) -> int:
+def _guarded(name: str, work: Work, records: Path, result: Path | None) -> int:
     started = time.time()
     try:
-        machine()
-        facts = work() or {}
+        facts = work(machine()) or {}
         if launch.rank() == 0:
             by = {} if result is None else {"result": {"path": result.as_posix(), "sha256": sha256_of(result)}}
-            _record(name, started, {**facts, **by})
+            write_json(records / f"{name}.json", _record(name, started, {**facts, **by}))
     except UserError as error:
-        return _say(f"{name}: {error}")
+        return _fail(name, str(error))
     except launch.Ended as ended:
-        return _say(f"{name}: {ended}", ended.status) if str(ended) else ended.status
+        return _say(name, str(ended), ended.status) if str(ended) else ended.status
     except KeyboardInterrupt as interrupt:
         told = str(interrupt) or "interrupted, nothing more was recorded; `dvc repro` runs this stage again"
-        return _say(f"{name}: {told}", status=130)
+        return _say(name, told, status=130)
     except Exception as error:
         sentence = outside.told(error)
         if sentence is None:
             raise
-        return _say(f"{name}: {sentence}")
+        return _fail(name, sentence)
     return 0
 
 
-def _say(sentence: str, status: int = 1) -> int:
+def _fail(name: str, sentence: str) -> int:
+    return 1 if launch.handed_up(sentence) else _say(name, sentence)
+
+
+def _say(name: str, sentence: str, status: int = 1) -> int:
     sys.stdout.flush()
-    print(one_line(sentence), file=sys.stderr, flush=True)  # noqa: T201
+    print(one_line(f"{name}: {sentence}"), file=sys.stderr, flush=True)  # noqa: T201
     return status
 
 
-def _record(name: str, started: float, facts: dict[str, Any]) -> None:
+def _record(name: str, started: float, facts: dict[str, Any]) -> dict[str, Any]:
     earlier = facts.pop("earlier_seconds", 0.0)
     versions = {name: version(name) for module, name in _PACKAGES.items() if module in sys.modules}
-    record = {
+    return {
         "stage": name,
         "started_unix": round(started, 1),
         "seconds": round(earlier + time.time() - started, 2),
@@ -86,4 +87,3 @@ def _record(name: str, started: float, facts: dict[str, Any]) -> None:
         "versions": versions,
         **facts,
     }
-    write_json(RECORDS / f"{name}.json", record)

@@ -62,14 +62,3 @@ def settings(file: ParamsFile, name: str) -> Section:
     module = component(DEFENSES, name, f"{file.path}: defense_settings")
     model: type[Section] = module.Params
     return file.component("defense_settings", name, model)
-
-
-def check(file: ParamsFile) -> None:
-    """Everything that concerns further defenses, also settings of those that are not chosen.
-
-    Raises:
-        UserError: the first thing that is wrong.
-    """
-    file.section("defense_data", DefenseDataParams)
-    for name in sorted({*further(file), *file.names_in("defense_settings")}):
-        settings(file, name)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from refine.core.machine import Machine
 from refine.evaluation.evaluate import Models, Outputs, evaluate
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.table import render
@@ -15,14 +16,14 @@ from refine.shards.reading.reader import read_split
 
 
 def measure_all(
-    params: EvaluateParams, clean: Path, triggered: Path, models: Models, outputs: Outputs
+    params: EvaluateParams, clean: Path, triggered: Path, models: Models, outputs: Outputs, machine: Machine
 ) -> dict[str, Any]:
     """Evaluates a defense on folders of shards and prints the table.
 
     Returns:
         How it was computed, for the runtime record.
     """
-    resolved = compute()
+    resolved = compute(machine)
     tests = TestSets(read_split(clean), read_split(triggered))
     measured = evaluate(params, tests, models, resolved, outputs)
     sys.stdout.write(render(measured.figures, measured.diagnostics, measured.titles) + "\n")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.core.machine import machine
+from refine.core.machine import DEFAULTS, Machine
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,14 @@ class Compute:
         threads: CPU threads for arithmetic.
         rank: of this process in a distributed training.
         world: number of processes.
+        machine: settings, of which training sets take workers and memory.
     """
 
     device: torch.device
     threads: int
     rank: int = 0
     world: int = 1
+    machine: Machine = DEFAULTS
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -69,13 +71,12 @@ def to_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def compute() -> Compute:
-    """Resolves `REFINE_DEVICE` and `REFINE_THREADS`, and logs the result.
+def compute(settings: Machine) -> Compute:
+    """Resolves device and threads of the settings, and logs the result.
 
     Raises:
         UserError: the requested CUDA device cannot be used.
     """
-    settings = machine()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     wanted = settings.device
@@ -87,7 +88,7 @@ def compute() -> Compute:
             "set REFINE_DEVICE=cpu or check the driver with nvidia-smi"
         )
     device = torch.device(wanted)
-    resolved = Compute(device, torch.get_num_threads())
+    resolved = Compute(device, torch.get_num_threads(), machine=settings)
     log.info("device %s (REFINE_DEVICE=%s), %d CPU threads", device, settings.device, resolved.threads)
     return resolved
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.core.bounds import Label
 from refine.core.errors import UserError
+from refine.core.machine import DEFAULTS, Machine
 from refine.core.params import Section, Share
 
 if TYPE_CHECKING:
@@ -49,12 +50,14 @@ class Setting:
         own_files: folder for the user's own files, tracked by DVC; an attack reads no other file of the project.
             None if a saved attack is applied again.
         name: of the attack, for error messages; `*` for any.
+        machine: settings, for attacks that train a network or apply one.
     """
 
     num_classes: int
     side: int
     own_files: Path | None = None
     name: str = "*"
+    machine: Machine = DEFAULTS
 
     @property
     def section(self) -> str:

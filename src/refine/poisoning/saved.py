@@ -11,6 +11,7 @@ from torch import Tensor
 from refine.core.bounds import MOST_CLASSES, Side
 from refine.core.documents import read_document, validated
 from refine.core.files import write_json
+from refine.core.machine import DEFAULTS, Machine
 from refine.core.registry import ATTACKS, component
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
 from refine.shards.reading.tensors import load_tensors, save_tensors
@@ -77,8 +78,8 @@ def save(folder: Path, name: str, attack: AnyAttack, chosen: Chosen, seed: int, 
     return saved
 
 
-def load(folder: Path) -> AnyAttack:
-    """Loads a saved attack, ready to be applied again.
+def load(folder: Path, machine: Machine = DEFAULTS) -> AnyAttack:
+    """Loads a saved attack, ready to be applied again, on the device of this machine if it uses one.
 
     Raises:
         UserError: the folder is missing or damaged.
@@ -87,6 +88,7 @@ def load(folder: Path) -> AnyAttack:
     saved = read_document(path, SavedAttack, _REMEDY)
     module = component(ATTACKS, saved.attack, f"{path}: attack")
     params = validated(path, saved.settings, module.Params, _REMEDY)
-    attack: AnyAttack = module.Attack(params, Setting(saved.num_classes, saved.side, name=saved.attack))
+    setting = Setting(saved.num_classes, saved.side, name=saved.attack, machine=machine)
+    attack: AnyAttack = module.Attack(params, setting)
     attack.tensors = load_tensors(folder / "tensors.safetensors", saved.tensors_sha256, _REMEDY)
     return attack

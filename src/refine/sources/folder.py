@@ -9,14 +9,10 @@ that images have changed.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-from PIL import Image, ImageOps
 from pydantic import Field
 
 from refine.core.bounds import LARGEST_SIDE, MOST_CLASSES
@@ -24,11 +20,8 @@ from refine.core.errors import UserError
 from refine.core.files import inside, is_name
 from refine.core.params import Section
 from refine.download.source import Source, Splits
-from refine.shards.format.foreign import opened
-from refine.shards.format.png import Pixels
+from refine.shards.format.foreign import read
 from refine.shards.writer import Sample
-
-log = logging.getLogger(__name__)
 
 
 class Params(Section):
@@ -119,17 +112,5 @@ def _samples(root: Path, classes: dict[str, list[Path]], side: int) -> Iterator[
     key = 0
     for label, files in enumerate(classes.values()):
         for path in files:
-            yield Sample(key, _read(path, side), label, {"source_index": key, "file": str(path.relative_to(root))})
+            yield Sample(key, read(path, side), label, {"source_index": key, "file": str(path.relative_to(root))})
             key += 1
-
-
-def _read(path: Path, side: int) -> Pixels:
-    try:
-        with warnings.catch_warnings(record=True) as remarks, opened(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            pixels = np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); replace it or remove it") from None
-    for remark in remarks:
-        log.warning("%s can only be read in part: %s", path, remark.message)
-    return pixels

@@ -1,7 +1,7 @@
 """Checkpoints of a training run: written after each epoch, found again by the same run only, gone on success.
 
-They live in `.scratch`, which neither git nor DVC looks at, because DVC deletes a stage's outputs before it runs.
-The key of a run is the hash of all that its result depends on, so that no other run picks its checkpoints up.
+They lie outside of all outputs, because DVC deletes a stage's outputs before it runs. The key of a run is the hash of
+all that its result depends on, so that no other run picks its checkpoints up.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import io
 import json
 import logging
 import os
-import re
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-import yaml
 
 from refine.core.errors import UserError
 from refine.core.files import sha256_of, write_durably
+from refine.core.registry import ARCHITECTURES, names
 from refine.models.device import Compute
 
 log = logging.getLogger(__name__)
 
-FOLDER = ".scratch"
 LOCK = "lock"
 KEPT = 2
 _DIGEST = 64
@@ -38,25 +38,29 @@ _EPOCHS = "epoch-*.ckpt"
 State = dict[str, Any]
 
 
-def run_key(stage: str, params: dict[str, Any], facts: dict[str, Any], project: Path = Path()) -> str:
-    """Hash of a run: contents of the stage's dependencies in `dvc.yaml`, its parameters, and facts of the machine.
-
-    Where a dependency is a choice (`${...}`) all that could be chosen counts.
+def run_key(params: dict[str, Any], facts: dict[str, Any], inputs: Mapping[str, Path]) -> str:
+    """Hash of a run: its parameters, facts of the machine, and the contents of what it reads.
 
     Args:
-        stage: its name in `dvc.yaml`.
         params: all of its parameters.
         facts: what else decides the bytes of the result, such as precision and device type.
-        project: folder of `dvc.yaml`.
+        inputs: files and folders, of code and of data, by names that are the same wherever they lie.
     """
-    digest = hashlib.sha256(json.dumps([stage, params, facts, torch.__version__], sort_keys=True).encode())
-    pipeline = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
-    for dependency in pipeline["stages"][stage]["deps"]:
-        for path in sorted(project.glob(re.sub(r"\$\{[^}]*\}", "*", dependency))):
-            for file in [path, *sorted(path.rglob("*"))]:
-                if file.is_file() and file.suffix != ".pyc":
-                    digest.update(f"{file.relative_to(project)} {sha256_of(file)}\n".encode())
+    digest = hashlib.sha256(json.dumps([params, facts, torch.__version__], sort_keys=True).encode())
+    for name, path in sorted(inputs.items()):
+        for file in [path, *sorted(path.rglob("*"))]:
+            if file.is_file():
+                digest.update(f"{name} {file.relative_to(path)} {sha256_of(file)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _code() -> dict[str, Path]:
+    """Files of this package that the process has loaded, and all architectures, since a model card may name any."""
+    package = __name__.partition(".")[0]
+    loaded = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    own = {name: Path(file) for name, file in loaded.items() if file and name.partition(".")[0] == package}
+    choices = {name: find_spec(f"{ARCHITECTURES}.{name}") for name in names(ARCHITECTURES)}
+    return own | {f"{ARCHITECTURES}.{name}": Path(str(spec and spec.origin)) for name, spec in choices.items()}
 
 
 class Clock:
@@ -202,18 +206,20 @@ def _begun(folder: Path) -> IO[str]:
 
 
 @contextmanager
-def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Compute) -> Iterator[Checkpoints | None]:
+def checkpoints(
+    home: Path, name: str, params: dict[str, Any], precision: str, inputs: Sequence[Path], compute: Compute
+) -> Iterator[Checkpoints | None]:
     """Takes hold of a run's checkpoints, and removes them when the block ends without an error.
 
     They stay where the process that started this one is gone: nobody will record the outputs, and DVC, which then
     deletes them, gets them again without training.
 
-    `DVC_ROOT` names the repository even for runs that DVC makes in a temporary copy of it.
-
     Args:
-        stage: its name in `dvc.yaml`.
+        home: folder for the checkpoints of all runs.
+        name: of the training.
         params: all of its parameters.
         precision: resolved.
+        inputs: files and folders that it reads; the code that is loaded by now counts without being named.
         compute: of this process; of several that train together the first alone has checkpoints.
 
     Raises:
@@ -222,10 +228,9 @@ def checkpoints(stage: str, params: dict[str, Any], precision: str, compute: Com
     if compute.rank:
         yield None
         return
-    deciding = {"precision": precision, "device": compute.device.type, "processes": compute.world}
-    key = run_key(stage, params, deciding)
-    root = Path(os.environ.get("DVC_ROOT", "")) / FOLDER
-    run = Checkpoints(root / f"{stage}-{key}")
+    facts = {"precision": precision, "device": compute.device.type, "processes": compute.world}
+    key = run_key(params, facts, {**_code(), **{str(place): path for place, path in enumerate(inputs)}})
+    run = Checkpoints(home / f"{name}-{key}")
     with _begun(run.folder) as lock:
         lock.seek(0)
         lock.truncate()

@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from refine.core.errors import UserError
-from refine.core.launch import MEETING, rank
+from refine.core.machine import Machine
 from refine.models.device import Compute, compute
 
 T = TypeVar("T")
@@ -28,13 +28,13 @@ _LEFT_ALONE = 20.0
 
 
 @contextmanager
-def joined() -> Iterator[Compute]:
+def joined(settings: Machine) -> Iterator[Compute]:
     """This process among those that train together, as torchrun's environment tells of them; alone without it.
 
     Raises:
         UserError: there is no GPU for each of them.
     """
-    alone = compute()
+    alone = compute(settings)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield alone
@@ -43,8 +43,7 @@ def joined() -> Iterator[Compute]:
     if device.type == "cuda":
         device = _own_gpu(device, int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    backend, meeting = "nccl" if device.type == "cuda" else "gloo", os.environ.get(MEETING, "env://")
-    distributed.init_process_group(backend, meeting, world_size=world, rank=rank())
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield replace(alone, device=device, rank=distributed.get_rank(), world=world)
         distributed.barrier()

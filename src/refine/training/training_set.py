@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from refine.core.errors import UserError
-from refine.core.machine import machine
+from refine.models.device import Compute
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.pixels import at_rest
 from refine.shards.reading.reader import Shards, Split, flags, loaded, read_split
@@ -34,12 +34,12 @@ class TrainingSet(Protocol):
     Attributes:
         side: height and width of the images.
         sizes: samples of each shard.
-        streamed: whether it is read again in every epoch.
+        memory: bytes that a shuffle buffer may take where the set is streamed, which it shares; None sets no bound.
     """
 
     side: int
     sizes: list[int]
-    streamed: bool
+    memory: int | None
 
     def subset(self, selected: Tensor) -> TrainingSet:
         """The samples where bool [N] is true, N counting all samples in the order of the shards."""
@@ -61,7 +61,7 @@ class Resident:
         device: where they are kept.
     """
 
-    streamed = False
+    memory: int | None = None
 
     def __init__(
         self, images: Tensor, facts: Columns, device: torch.device | str = "cpu", sizes: list[int] | None = None
@@ -96,15 +96,22 @@ class Streamed:
         shards: to read.
         facts: names; `label`, `key`, or a flag in the JSON of the samples.
         workers: processes that decode.
+        memory: bytes that a shuffle buffer may take; None sets no bound.
         selected: bool [N], the samples to give; all where this is None.
     """
 
-    streamed = True
-
-    def __init__(self, shards: Shards, facts: tuple[str, ...], workers: int, selected: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        facts: tuple[str, ...],
+        workers: int,
+        memory: int | None = None,
+        selected: Tensor | None = None,
+    ) -> None:
         manifest = shards.manifest
         everything = torch.ones(manifest.samples, dtype=torch.bool) if selected is None else selected
         self.side = manifest.side
+        self.memory = memory
         self._selected = torch.split(everything, [shard.samples for shard in manifest.shards])
         self.sizes = [int(part.sum()) for part in self._selected]
         self._shards = shards
@@ -114,7 +121,7 @@ class Streamed:
     def subset(self, selected: Tensor) -> Streamed:
         every = torch.cat(self._selected)
         every[every.clone()] = selected
-        return Streamed(self._shards, self._facts, self._workers, every)
+        return Streamed(self._shards, self._facts, self._workers, self.memory, every)
 
     def blocks(self, parts: list[Part]) -> Iterator[Columns]:
         self._shards.order = [part.number for part in parts]
@@ -142,24 +149,25 @@ class _Columns(IterableDataset[Columns]):
             yield chunk.images.permute(0, 2, 1, 3), *_facts(chunk, self._facts)
 
 
-def open_training_set(folder: Path, facts: tuple[str, ...], device: torch.device) -> tuple[TrainingSet, Manifest]:
+def open_training_set(folder: Path, facts: tuple[str, ...], compute: Compute) -> tuple[TrainingSet, Manifest]:
     """A folder of shards, kept on the device where the machine's memory budget allows it, streamed elsewhere.
 
     Args:
         folder: of the shards.
         facts: `label`, `key` and flags to give with each image; with none of them nothing but images is read.
-        device: of the training.
+        compute: of the training: its device, and the machine's memory and workers.
 
     Raises:
         UserError: the folder is damaged.
     """
-    settings = machine()
+    device, settings = compute.device, compute.machine
+    memory = settings.memory << 20
     shards = Shards(folder, only_images=not facts)
     manifest = shards.manifest
     size = manifest.samples * 3 * manifest.side**2
-    if size > settings.memory:
+    if size > memory:
         log.info("%d images, %s: streamed (REFINE_MEMORY)", manifest.samples, _told(size))
-        return Streamed(shards, facts, settings.workers), manifest
+        return Streamed(shards, facts, settings.workers, memory), manifest
     split = read_split(folder, only_images=not facts)
     log.info("%d images, %s: kept on %s", manifest.samples, _told(size), device)
     sizes = [shard.samples for shard in manifest.shards]
@@ -183,7 +191,7 @@ def refuse_large_buffer(training_set: TrainingSet, buffer: int) -> None:
     """
     buffer = min(buffer, sum(training_set.sizes))
     size = buffer * 3 * training_set.side**2
-    if training_set.streamed and size > machine().memory:
+    if training_set.memory is not None and size > training_set.memory:
         raise UserError(
             f"a shuffle buffer of {buffer:,} images takes {_told(size)}, more than REFINE_MEMORY; "
             "raise that, or lower shuffle_buffer"

@@ -1,7 +1,4 @@
-"""Lists what stopped processes left behind, and removes it on demand.
-
-    python -m refine.upkeep.leftovers            lists it with its size
-    python -m refine.upkeep.leftovers --remove   removes what no process is using
+"""What stopped processes left behind: where it lies, how large it is, and its removal.
 
 That is: checkpoints of trainings that did not end, outputs that were only begun, and copies of the project in which
 `dvc exp run --temp` was killed.
@@ -9,9 +6,7 @@ That is: checkpoints of trainings that did not end, outputs that were only begun
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,12 +16,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from refine.core.errors import UserError, command
+from refine.core.errors import UserError
 from refine.core.files import PARTIALS, remove
-from refine.training.checkpoint import FOLDER, Checkpoints, hold
+from refine.training.checkpoint import Checkpoints, hold
 from refine.upkeep.copies import copies, forget, in_use
-from refine.upkeep.processes import here, working
+from refine.upkeep.processes import working
 
+SCRATCH = ".scratch"
+"""Where the stages put checkpoints; neither git nor DVC looks there."""
 _OWN = Path("data/own")
 """What lies there is the user's, whatever its name."""
 
@@ -55,7 +52,7 @@ class Leftover:
 
 def leftovers(project: Path) -> Iterator[Leftover]:
     """All that there is; what a training could go on from is given while nobody can take hold of it."""
-    yield from _checkpoints(project / FOLDER)
+    yield from _checkpoints(project / SCRATCH)
     for path in sorted(_begun(project)):
         yield Leftover(path, any(process.stands_in(project) for process in working()), partial(remove, path))
     for path in copies(project):
@@ -97,25 +94,6 @@ def _begun(project: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".") and place / name != project / _OWN]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m refine.upkeep.leftovers",
-        description="Lists checkpoints, begun outputs and copies of the project that stopped processes left behind.",
-    )
-    parser.add_argument("--remove", action="store_true", help="remove those that no process is using")
-    wanted = parser.parse_args(arguments).remove
-    project, rows = here(), []
-    for left in leftovers(project):
-        rows.append(left.row(project))
-        if wanted and not left.used:
-            left.remove()
-    told = pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format) if rows else "nothing is left over"
-    sys.stdout.write(f"{told}\n")
-    if wanted and rows:
-        used = sum(bool(row["in use"]) for row in rows)
-        sys.stdout.write(f"{len(rows) - used} removed, {used} in use\n")
-
-
-if __name__ == "__main__":
-    command(main)
+def table(rows: list[dict[str, object]]) -> str:
+    """What was found, for a person."""
+    return pd.DataFrame(rows).to_string(index=False, float_format="{:.1f}".format) if rows else "nothing is left over"

@@ -12,7 +12,7 @@ import psutil
 from refine.core.errors import UserError
 
 _DVC = re.compile(r"(^|/)dvc(/__main__\.py)?$")
-_OURS = re.compile(r"(^|/)stages/\w+\.py$|^(refine|benchmarks)\.")
+_OURS = re.compile(r"(^|/)stages/\w+\.py$|(^|/)refine$|^(refine|benchmarks)\.")
 _PROGRAM = 5
 """Words of a command line among which its program stands, after Python's options."""
 

@@ -1,7 +1,5 @@
 """Removes lock files of DVC that a kill or a full disk has left broken, unless a process may be using them.
 
-    python -m refine.upkeep.rwlock
-
 DVC 3 writes `.dvc/tmp/rwlock`, where each of its processes notes which files it uses, in place: a process that dies
 within that moment leaves it cut or empty, and from then on every command of DVC fails. While a stage runs, nothing
 but a note in this file and the process itself tells that it does, so both are looked at.
@@ -9,17 +7,18 @@ but a note in this file and the process itself tells that it does, so both are l
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
-from refine.core.errors import UserError, command
-from refine.upkeep.processes import here, lived, working
+from refine.core.errors import UserError
+from refine.upkeep.processes import lived, working
 
 FILES = (".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock")
 """Of DVC, and of its experiments."""
+
+REMOVED = "was damaged, as by a kill or a full disk, and no process was using it: removed"
+"""What is told of a file that was."""
 
 _LOCK = ".dvc/tmp/lock"
 _PID = re.compile(r'"pid": (\d+)\b')
@@ -82,17 +81,3 @@ def _user(path: Path, project: Path) -> str | None:
     named = _PID.findall(path.read_text(encoding="utf-8", errors="replace"))
     written = path.stat().st_mtime
     return next((f"process {pid}, which it names," for pid in named if lived(int(pid), written)), None)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command."""
-    argparse.ArgumentParser(
-        prog="python -m refine.upkeep.rwlock",
-        description="Removes lock files of DVC that a kill or a full disk has left broken, where no process uses them.",
-    ).parse_args(arguments)
-    for path in mend(here()):
-        sys.stderr.write(f"{path} was damaged, as by a kill or a full disk, and no process was using it: removed\n")
-
-
-if __name__ == "__main__":
-    command(main)

@@ -108,7 +108,7 @@ def test_true_labels_leave_no_trace(classifier: Path, tmp_path: Path, changes: d
     trained = []
     for name, given in (("true", labels), ("false", labels.roll(5)), ("one", torch.zeros_like(labels))):
         write_split(tmp_path / name, images, given)
-        seen, _ = open_training_set(tmp_path / name, (), CPU.device)
+        seen, _ = open_training_set(tmp_path / name, (), CPU)
         params = refine_params({"augment": ALL_CHANGES}, **changes)
         train_refine(params, seen, classifier, CPU, tmp_path / f"for-{name}")
         trained.append(files_of(tmp_path / f"for-{name}"))
@@ -120,7 +120,7 @@ def test_images_that_are_streamed_train_to_the_same_bytes(
     classifier: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     write_split(tmp_path / "images", *synthetic(48))
-    kept, _ = open_training_set(tmp_path / "images", (), CPU.device)
+    kept, _ = open_training_set(tmp_path / "images", (), CPU)
     params = refine_params({"augment": ALL_CHANGES, "shuffle_buffer": 20}, unlabeled_fraction=0.9, **changes)
     for name, of in (("kept", kept), ("streamed", Streamed(Shards(tmp_path / "images", only_images=True), (), 2))):
         train_refine(params, of, classifier, CPU, tmp_path / name)
@@ -272,7 +272,7 @@ def test_the_share_of_images_that_the_defender_has_can_be_chosen(
 def _values(of: TrainingSet) -> list[int]:
     """The images of a set, told apart by their color, in their order."""
     parts = [Part(number, 0, size) for number, size in enumerate(of.sizes)]
-    images = [of.delivered(block, CPU.device)[0] for block in of.blocks(parts)]
+    images = [of.delivered(block, CPU)[0] for block in of.blocks(parts)]
     return torch.cat(images)[:, 0, 0, 0].tolist()
 
 

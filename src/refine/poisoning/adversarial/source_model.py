@@ -42,7 +42,7 @@ def source_model(
     """
     if params.source.folder is None:
         return _trained(params, images, labels, setting, generator)
-    return _given(params.source.folder, setting).to(compute().device)
+    return _given(params.source.folder, setting).to(compute(setting.machine).device)
 
 
 def _given(name: str, setting: Setting) -> Classifier:
@@ -62,7 +62,8 @@ def _given(name: str, setting: Setting) -> Classifier:
 def _trained(
     params: CleanLabelParams, images: Tensor, labels: Tensor, setting: Setting, generator: Generator
 ) -> Classifier:
-    source, recipe, resolved = params.source, params.source.recipe.within(setting.section), compute()
+    source, recipe = params.source, params.source.recipe.within(setting.section)
+    resolved = compute(setting.machine)
     seed = int(torch.randint(2**31, (), generator=generator))
     torch.manual_seed(seed)
     architecture = Architecture(name=source.network.name, width=source.network.width)

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from refine.models.device import Compute, compute, to_float32
+from refine.models.device import Compute, to_float32
 from refine.poisoning.steganography.networks import Pair
 from refine.training.augment import augment
 from refine.training.batches import Batch
@@ -89,6 +89,7 @@ def trained_pair(
     weights: tuple[float, float],
     recipe: Recipe,
     generator: Generator,
+    compute: Compute,
 ) -> Pair:
     """Trains encoder and decoder; returns them in eval mode on the CPU.
 
@@ -100,13 +101,13 @@ def trained_pair(
         weights: of visibility and likeness in the loss.
         recipe: of the training.
         generator: on the CPU.
+        compute: device and threads.
     """
-    resolved = compute()
     seed = int(torch.randint(2**31, (), generator=generator))
     torch.manual_seed(seed)
-    pair = Pair(bits, width, strength).to(resolved.device).to(memory_format=torch.channels_last)
-    precision = resolved.precision(recipe.precision)
-    batches = batches_of(Resident(images, (), resolved.device), recipe, resolved)
-    task = HidingTask(pair, batches, bits, *weights, recipe, resolved, precision)
-    Run(task, recipe, "the attack's encoder", seed, resolved, None).train()
+    pair = Pair(bits, width, strength).to(compute.device).to(memory_format=torch.channels_last)
+    precision = compute.precision(recipe.precision)
+    batches = batches_of(Resident(images, (), compute.device), recipe, compute)
+    task = HidingTask(pair, batches, bits, *weights, recipe, compute, precision)
+    Run(task, recipe, "the attack's encoder", seed, compute, None).train()
     return pair.cpu()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from refine.core.errors import UserError
+
+if TYPE_CHECKING:
+    from refine.shards.format.png import Pixels
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats whose bit depth is known before decoding, and for which Pillow starts no other program."""
@@ -47,6 +58,23 @@ def opened(file: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[I
         Image.DecompressionBombError,
     ) as error:  # fmt: skip (what Pillow raises for damaged files)
         raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def read(path: Path, side: int) -> Pixels:
+    """An image file as a square in RGB, uint8 [side, side, 3]: upright, resized bilinearly, its aspect not kept.
+
+    Raises:
+        UserError: it cannot be read as an image.
+    """
+    try:
+        with warnings.catch_warnings(record=True) as remarks, opened(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            pixels = np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as an image ({error}); replace it or remove it") from None
+    for remark in remarks:
+        log.warning("%s is read although not all of it can be: %s", path, remark.message)
+    return pixels
 
 
 def _content(path: Path) -> bytes:

@@ -23,7 +23,7 @@ class Labeled:
     def __init__(self, images: TrainingSet, labels: Tensor) -> None:
         self.side = images.side
         self.sizes = images.sizes
-        self.streamed = images.streamed
+        self.memory = images.memory
         self._images = images
         self._labels = labels
         self._starts = [0, *accumulate(images.sizes)]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from refine.core.errors import UserError, command
+from commands import PROGRAM, Ended, refine
+from refine.command.parameters import check
+from refine.core.errors import UserError
 from refine.core.registry import DEFENSES, component, names
-from refine.params import check as checking
-from refine.params.check import check
 from support import PROJECT, TINY_PARAMS, WATCHDOG, environment, is_one_sentence
 
 Content = dict[str, Any]
@@ -168,11 +168,12 @@ def test_every_section_is_needed(tmp_path: Path, content: Content, section: str)
     assert "missing" in refusal(tmp_path, content)
 
 
-def test_the_command_says_one_sentence_and_ends_with_status_1(tmp_path: Path, content: Content) -> None:
+def test_the_command_says_one_sentence_and_ends_with_status_1(
+    tmp_path: Path, content: Content, capsys: pytest.CaptureFixture[str]
+) -> None:
     content["evaluate"]["batch"] = 1
-    arguments = [str(written(tmp_path, content))]
-    with pytest.raises(SystemExit, match=r"^error: .*evaluate: 'batch' is not known, did you mean 'batch_size'\?$"):
-        command(lambda: checking.main(arguments))
+    ended = refine(capsys, "check", written(tmp_path, content))
+    assert ended.is_one_sentence("evaluate: 'batch' is not known, did you mean 'batch_size'?")
 
 
 def test_the_command_is_silent_about_a_right_file_which_is_params_yaml_unless_named(
@@ -180,14 +181,14 @@ def test_the_command_is_silent_about_a_right_file_which_is_params_yaml_unless_na
 ) -> None:
     written(tmp_path, content)
     monkeypatch.chdir(tmp_path)
-    command(lambda: checking.main([]))
-    assert capsys.readouterr() == ("", "")
+    assert refine(capsys, "check") == Ended(0, "", "")
 
 
-def test_the_command_finds_a_wrong_setting_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_finds_a_wrong_setting_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("REFINE_DEVICE", "gpu")
-    with pytest.raises(SystemExit, match=r"^error: REFINE_DEVICE=gpu is not understood"):
-        command(lambda: checking.main([]))
+    assert refine(capsys, "check").is_one_sentence("REFINE_DEVICE=gpu is not understood")
 
 
 WITHOUT_TORCH = """
@@ -196,15 +197,15 @@ from pathlib import Path
 from importlib import import_module
 from refine.core.registry import names
 
-rooms = ("refine.params", "refine.attacks", "refine.sources", "refine.shards.format", "refine.core")
+rooms = ("refine.attacks", "refine.sources", "refine.shards.format", "refine.core")
 for room in rooms:
     for name in names(room):
         import_module(f"{room}.{name}")
 import_module("refine.download.download")
-import_module("refine.defending.params")
+sys.argv.append("shrinkpad")  # the defense of the stages that are there once for each
 for stage in sorted(Path("stages").glob("*.py")):
     runpy.run_path(str(stage), run_name="not_main")
-from refine.params.check import check
+from refine.command.parameters import check
 check(Path("params.yaml"))
 heavy = sorted({"torch", "torchvision", "webdataset", "safetensors"} & set(sys.modules))
 sys.exit(f"imported: {heavy}" if heavy else 0)
@@ -227,7 +228,7 @@ def test_neither_the_check_nor_the_download_nor_the_start_of_a_stage_imports_tor
 def test_a_wrong_file_stops_the_command_as_a_process_with_one_sentence(tmp_path: Path, content: Content) -> None:
     content["train_backdoor"]["recipe"]["epoch"] = 1
     result = subprocess.run(
-        [sys.executable, "-m", "refine.params.check", str(written(tmp_path, content))],
+        [sys.executable, "-c", PROGRAM, "check", str(written(tmp_path, content))],
         cwd=tmp_path,
         env=environment(PYTHONPATH=str(PROJECT / "src"), PYTHONDONTWRITEBYTECODE="1"),
         capture_output=True,

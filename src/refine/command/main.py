@@ -1,0 +1,56 @@
+"""The command `refine`: a click group that is thin over the library."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from refine.command.check import check
+from refine.command.defend import defend
+from refine.command.dvc import dvc
+from refine.command.leftovers import leftovers
+from refine.command.predict import predict
+from refine.command.unlock import unlock
+from refine.core.errors import command
+
+GROUP = "refine.commands"
+
+
+class Commands(click.Group):
+    """The commands of this package, and those that installed packages offer as entry points of `GROUP`.
+
+    An entry point names a click command. `refine --help` loads them all, so what one needs is imported when it runs.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *entry_points(group=GROUP).names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        offered = [] if own else list(entry_points(group=GROUP, name=cmd_name))
+        found: click.Command | None = offered[0].load() if offered else own
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return command(lambda: super(Commands, self).invoke(ctx))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="refine", message="%(package)s %(version)s")
+def refine() -> None:
+    """Backdoor attacks on image classifiers, the defense REFINE, and the proof in numbers.
+
+    The experiment in params.yaml is a pipeline of DVC: `refine dvc repro` runs what of it is out of date. A classifier
+    and photos of your own need no pipeline: see `refine defend` and `refine predict`.
+    """
+
+
+for each in (check, defend, dvc, leftovers, predict, unlock):
+    refine.add_command(each)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command and ends the process; what a person can mend comes as one sentence, with exit status 1."""
+    command(lambda: refine(arguments, prog_name="refine"))

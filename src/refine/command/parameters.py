@@ -1,0 +1,50 @@
+"""The check of a whole parameters file, so that a slip in the last section is found before the first stage runs."""
+
+from __future__ import annotations
+
+from functools import reduce
+from pathlib import Path
+from pkgutil import resolve_name
+from types import ModuleType
+from typing import Any
+
+from refine.core.errors import UserError
+from refine.core.params import SECTIONS, ParamsFile, unknown
+from refine.core.registry import ARCHITECTURES, ATTACKS, DEFENSES, SOURCES, component, names
+
+CHOICES = {
+    "download.source": SOURCES,
+    "poison_dataset.attack.name": ATTACKS,
+    "train_backdoor.network.name": ARCHITECTURES,
+}
+"""Parameters that name a component, and the room that it is chosen from."""
+
+
+def check(path: Path) -> None:
+    """Checks every section, also the settings of components that are not chosen.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    file = ParamsFile(path)
+    places = {section: resolve_name(place) for section, place in SECTIONS.items()}
+    rooms = {section: place.__name__ for section, place in places.items() if isinstance(place, ModuleType)}
+    read = {section: _read(file, section, place) for section, place in places.items() if section not in rooms}
+    chosen: dict[str, list[str]] = {DEFENSES: read["defenses"]}
+    for parameter, room in CHOICES.items():
+        section, *rest = parameter.split(".")
+        name: str = reduce(getattr, rest, read[section])
+        if name not in names(room):
+            raise UserError(f"{path}: {parameter}: {unknown(name, names(room))} (known are {', '.join(names(room))})")
+        chosen[room] = [name]
+    for section, room in rooms.items():
+        for name in sorted({*file.names_in(section), *chosen[room]}):
+            module = component(room, name, f"{path}: {section}")
+            if not hasattr(module, "Params"):
+                raise UserError(f"{path}: {section}: {name} has a section of its own for its settings; move them there")
+            file.component(section, name, module.Params)
+
+
+def _read(file: ParamsFile, section: str, place: Any) -> Any:
+    """What a section holds, by its model or by the function that reads it."""
+    return file.section(section, place) if isinstance(place, type) else place(file)
