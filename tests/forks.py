@@ -20,6 +20,8 @@ _FORKED = Path(__file__).parent / "forked"
 @cache
 def _place() -> Path:
     """A folder with a `python` for the front of PATH and, once the server listens, its socket."""
+    if "TEST_FORKS" in os.environ:  # tests that another test runs
+        return Path(os.environ["TEST_FORKS"]).parent
     folder = tempfile.TemporaryDirectory(prefix="forks-")
     place = Path(folder.name)
     front = place / "python"
@@ -42,11 +44,11 @@ def with_forks(environment: dict[str, str]) -> dict[str, str]:
     """An environment in which `python stages/...` is a fork; until the server listens it is a process as ever."""
     place = _place()
     path = os.pathsep.join([str(place), environment["PATH"]])
-    return {**environment, "PATH": path, "TEST_PYTHON": sys.executable, "TEST_FORKS": str(place / "socket")}
+    return {**environment, "PATH": path, "TEST_FORKS": str(place / "socket")}
 
 
 def without_forks(environment: dict[str, str]) -> dict[str, str]:
     """The same without."""
-    return {name: value for name, value in environment.items() if name not in ("TEST_PYTHON", "TEST_FORKS")} | {
+    return {name: value for name, value in environment.items() if name != "TEST_FORKS"} | {
         "PATH": environment["PATH"].removeprefix(f"{_place()}{os.pathsep}")
     }

@@ -45,7 +45,7 @@ def _called(checkout: Path, *arguments: str, fails: str = "nothing") -> tuple[in
 
 
 def test_without_a_word_it_runs_the_experiment_and_tells_what_differs(checkout: Path) -> None:
-    assert _called(checkout) == (0, ["refine dvc repro", "python -m refine.reports.difference"])
+    assert _called(checkout) == (0, ["refine dvc repro", "refine difference"])
 
 
 def test_nothing_is_compared_where_the_experiment_did_not_end_well(checkout: Path) -> None:

@@ -104,7 +104,7 @@ def test_photos_of_another_size_and_kind_are_resized_as_the_data_source_does(
 
 @pytest.mark.parametrize(
     ("content", "mentions"),
-    [(b"no image at all", "no image in one of the formats"), (b"", "no image in one of the formats")],
+    [(b"no image at all", "not an image in one of the formats"), (b"", "not an image in one of the formats")],
 )
 def test_a_damaged_image_is_one_sentence_and_nothing_is_printed(
     models: tuple[Path, Path],

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from refine.core.errors import UserError
+from refine.core.machine import machine
 from refine.evaluation import evaluate as stage
 from refine.evaluation.evaluate import Outputs
 from refine.evaluation.params import EvaluateParams
@@ -126,13 +127,12 @@ def test_where_a_picture_cannot_be_drawn_no_figure_is_written(
 
 @pytest.mark.usefixtures("no_pictures")
 def test_the_stages_read_folders_and_print_the_table(
-    data: Poisoned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Poisoned, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("REFINE_DEVICE", "cpu")
     of = system("pixel", tmp_path / "models", CLASSES)
     outputs = Outputs(tmp_path, tmp_path / "diagnostics.json", tmp_path / "plots", bare=True)
     clean, triggered = data.outputs.train.parents[1] / "raw/test", data.outputs.test
-    record = measure_all(EvaluateParams(), clean, triggered, of.models, outputs)
+    record = measure_all(EvaluateParams(), clean, triggered, of.models, outputs, machine({"REFINE_DEVICE": "cpu"}))
     assert (record["device"], record["threads"]) == ("cpu", torch.get_num_threads())
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["no", "defense", "REFINE"]

@@ -5,9 +5,8 @@ import os
 import socket
 import sys
 
-REAL = os.environ["TEST_PYTHON"]
+REAL = sys.executable
 PLACE = os.environ.get("TEST_FORKS", "")
-OWN = {"TEST_PYTHON", "TEST_FORKS"}
 
 
 def plain() -> bool:
@@ -24,7 +23,7 @@ def plain() -> bool:
 
 if not plain():
     os.execv(REAL, [REAL, *sys.argv[1:]])
-environment = {name: value for name, value in os.environ.items() if name not in OWN}
+environment = {name: value for name, value in os.environ.items() if name != "TEST_FORKS"}
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect(PLACE)
     content = {"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": environment}  # noqa: PTH109

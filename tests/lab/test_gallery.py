@@ -21,8 +21,8 @@ from support import PROJECT
 COMPONENTS = [(room, name) for room in (ATTACKS, DEFENSES) for name in names(room)]
 CANDIDATES = {
     "every class": "whole training set",
-    "other classes": "images of other classes",
-    "the target class": "share of the target class",
+    "other classes": "images of all classes except the target",
+    "the target class": "fraction of the target class",
 }
 
 
@@ -58,7 +58,7 @@ def test_there_is_a_section_for_each_component_those_of_the_list_first(sections:
 def test_variants_stand_between_the_picture_and_the_settings(tmp_path: Path) -> None:
     (tmp_path / "preview.png").touch()
     page = section(ATTACKS, "adaptive_patch", "a caption", tmp_path / "preview.png", tmp_path / "docs/page.md")
-    before, _, after = page.partition("for VGG, DenseNet and ViT: `rate: 0.03, cover_rate: 0.06`.")
+    before, _, after = page.partition("(VGG, DenseNet, ViT: rate 0.03, cover rate 0.06).")
     assert "![a caption: adaptive_patch](../preview.png)" in before
     assert "| `cover_rate`" in after
 

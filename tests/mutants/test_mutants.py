@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from forks import with_forks
 from mutants import MUTANTS, Mutant
 from support import PROJECT, environment
 
@@ -36,7 +37,7 @@ def copy(tmp_path: Path) -> Path:
 def guards() -> Iterator[Guards]:
     """Runs tests in copies; a test then takes as long as it takes, and not as long as importing torch does."""
     command = (sys.executable, str(Path(__file__).with_name("guards.py")))
-    environ = environment(OMP_NUM_THREADS="1")
+    environ = with_forks(environment(OMP_NUM_THREADS="1"))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ) as process:
 
         def failed(copy: Path, *tests: str) -> bool:

@@ -41,5 +41,5 @@ def test_a_class_behind_a_link_is_refused_since_dvc_would_miss_its_changes(repo:
     (repo / CLASS).rename(folder)
     (repo / CLASS).symlink_to(folder)
     result = run(repo, "dvc", "repro", "download", env=environment())
-    assert is_one_sentence(result, f"{CLASS} is a link to a folder", "copy it there"), result.stderr
+    assert is_one_sentence(result, f"{CLASS} is a link to a folder", "copy the folder there"), result.stderr
     assert not (repo / "data/raw").exists()

@@ -450,10 +450,10 @@ def test_a_shard_that_changes_while_it_is_streamed_is_noticed(folder: Path) -> N
 def _adjusted(folder: Path, content: bytes) -> None:
     """Puts other bytes in the place of a shard, and makes the manifest agree."""
     shard = folder / "shard-000001.tar"
-    content = json.loads((folder / manifest.NAME).read_text())
     shard.write_bytes(content)
-    content["shards"][1]["sha256"] = sha256_of(shard)
-    (folder / manifest.NAME).write_text(json.dumps(content))
+    changed = json.loads((folder / manifest.NAME).read_text())
+    changed["shards"][1]["sha256"] = sha256_of(shard)
+    (folder / manifest.NAME).write_text(json.dumps(changed))
 
 
 @pytest.mark.parametrize("content", ["cut", b"no tar at all" * 4000, b"\xff" * 32768])

@@ -73,7 +73,7 @@ def read(path: Path, side: int) -> Pixels:
     except ValueError as error:
         raise UserError(f"{path} cannot be read as an image ({error}); replace it or remove it") from None
     for remark in remarks:
-        log.warning("%s is read although not all of it can be: %s", path, remark.message)
+        log.warning("%s can only be read in part: %s", path, remark.message)
     return pixels
 
 
