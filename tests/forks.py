@@ -29,7 +29,8 @@ def _place() -> Path:
     front.write_text(f"#!{sys.executable} -IS\n{code}", encoding="utf-8")
     front.chmod(0o755)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen([sys.executable, str(_FORKED / "server.py"), str(place / "socket")], env=environment)
+    command = [sys.executable, str(_FORKED / "server.py"), str(place / "socket"), str(os.getpid())]
+    server = subprocess.Popen(command, env=environment)
 
     def end() -> None:
         server.kill()

@@ -1,6 +1,6 @@
 """Starts stage scripts as forks of a process that has imported torch already, which takes most of a tiny stage's time.
 
-python server.py SOCKET: for each connection, what `front.py` sends is run in a process of its own.
+python server.py SOCKET PARENT: for each connection, what `front.py` sends is run in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOADED = (matplotlib, pandas, scipy, sklearn, torch, torchvision, webdataset)
 
 def main() -> None:
     """Serves until it is killed, or until whoever started it has ended."""
-    place, starter = sys.argv[1], os.getppid()
+    place, starter = sys.argv[1], int(sys.argv[2])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children need nobody to wait for them
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)

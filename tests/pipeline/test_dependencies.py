@@ -143,7 +143,7 @@ def _nested(params: dict[str, Any]) -> dict[str, Any]:
 
 def _inside(project: Path, paths: list[str]) -> set[str]:
     root = project.resolve()
-    resolved = (Path(path).resolve() for path in paths if not path.startswith("__editable__"))  # of the installation
+    resolved = (Path(path).resolve() for path in paths if "__editable__" not in path)  # of the installation
     return {path.relative_to(root).as_posix() for path in resolved if path.is_relative_to(root)}
 
 
