@@ -27,7 +27,7 @@ class Compute:
         threads: CPU threads for arithmetic.
         rank: of this process in a distributed training.
         world: number of processes.
-        machine: settings, of which training sets take workers and memory.
+        machine: settings of the machine; training sets use its workers and memory.
     """
 
     device: torch.device

@@ -50,7 +50,7 @@ class Setting:
         own_files: folder for the user's own files, tracked by DVC; an attack reads no other file of the project.
             None if a saved attack is applied again.
         name: of the attack, for error messages; `*` for any.
-        machine: settings, for attacks that train a network or apply one.
+        machine: settings of the machine, for attacks that train or apply a network.
     """
 
     num_classes: int

@@ -61,10 +61,10 @@ def opened(file: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[I
 
 
 def read(path: Path, side: int) -> Pixels:
-    """An image file as a square in RGB, uint8 [side, side, 3]: upright, resized bilinearly, its aspect not kept.
+    """Reads an image file as RGB, uint8 [side, side, 3]: EXIF orientation is applied, and it is resized bilinearly.
 
     Raises:
-        UserError: it cannot be read as an image.
+        UserError: the file cannot be read as an image.
     """
     try:
         with warnings.catch_warnings(record=True) as remarks, opened(path) as image:
