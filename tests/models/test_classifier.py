@@ -323,3 +323,14 @@ def test_nothing_is_unpickled_but_by_the_class_that_knows_arrays_alone() -> None
             if isinstance(node, ast.keyword):
                 assert node.arg != "allow_pickle"
     assert {name: modules for name, modules in importing.items() if modules} == {"cifar.py": ["pickle"]}
+
+
+def test_a_card_of_the_first_release_is_read(tmp_path: Path) -> None:
+    made = classifier_folder(tmp_path / "classifier")
+    path = tmp_path / "classifier/card.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["normalisation"] = content.pop("normalization")
+    path.write_text(json.dumps(content), encoding="utf-8")
+    loaded, card = classifiers.load(tmp_path / "classifier")
+    assert torch.equal(loaded.mean, made.mean)
+    assert "normalization" in card.model_dump()

@@ -17,7 +17,8 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
 from refine.shards.format import png
-from refine.shards.format.png import Pixels, as_pixels, encode
+from refine.shards.format.foreign import Pixels
+from refine.shards.format.png import as_pixels, encode
 from support import png_of
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))

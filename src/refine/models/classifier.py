@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol, cast, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
@@ -24,6 +24,8 @@ from refine.models.probe import probe, refuse_unusable
 from refine.shards.reading.tensors import save_tensors
 
 _ROUNDING = 1e-3
+_NORMALIZATION = AliasChoices("normalization", "normalisation")
+"""The second is how cards of version 0.1.0 spell it."""
 
 
 class _Part(BaseModel):
@@ -59,7 +61,7 @@ class ClassifierCard(Card):
     kind: Literal["classifier"] = "classifier"
     architecture: Architecture
     classes: Annotated[list[str], Field(min_length=2, max_length=MOST_CLASSES)]
-    normalization: Normalization
+    normalization: Annotated[Normalization, Field(validation_alias=_NORMALIZATION)]
     channel_order: Literal["RGB"] = "RGB"
     input_side: Side
     input_range: list[float] = Field(default=[0.0, 1.0], min_length=2, max_length=2)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from refine.pictures.figure import DPI, fitted, same_everywhere, save
-from refine.shards.format.png import Pixels
+from refine.shards.format.foreign import Pixels
 
 _CELL = 96
 _GAP = 4

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refine.shards.format.foreign import Pixels
 from refine.shards.format.manifest import Description, Manifest, Shard
-from refine.shards.format.png import Pixels, encode
+from refine.shards.format.png import encode
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from refine.core.errors import UserError
 
-if TYPE_CHECKING:
-    from refine.shards.format.png import Pixels
+Pixels = NDArray[np.uint8]
+"""An image, [height, width, 3], RGB."""
 
 log = logging.getLogger(__name__)
 

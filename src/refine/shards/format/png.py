@@ -12,11 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from refine.shards.format.foreign import opened
-
-Pixels = NDArray[np.uint8]
+from refine.shards.format.foreign import Pixels, opened
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _STORED_BLOCK = 65535
