@@ -158,7 +158,7 @@ def test_settings_of_a_defense_that_is_not_chosen_are_checked_too(tmp_path: Path
 
 def test_settings_of_the_defense_with_a_section_of_its_own_are_sent_there(tmp_path: Path, content: Content) -> None:
     content["defense_settings"]["refine"] = {}
-    told = "defense_settings: refine has a section of its own for its settings; move them there"
+    told = "defense_settings: the settings of refine are those of train_refine; remove it"
     assert refusal(tmp_path, content) == told
 
 

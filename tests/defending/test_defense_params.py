@@ -51,8 +51,6 @@ def test_settings_are_checked_also_where_the_defense_is_not_listed(tmp_path: Pat
         check(_file(tmp_path, defense_settings={"shrinkpad": {"padd": 4}}).path)
     with pytest.raises(UserError, match="defense_settings: 'shrink' is not known"):
         check(_file(tmp_path, defense_settings={"shrink": {}}).path)
-    with pytest.raises(UserError, match="defense_settings: refine has a section of its own for its settings"):
-        check(_file(tmp_path, defense_settings={"refine": {}}).path)
 
 
 @pytest.mark.parametrize("data", [{"seed": 1, "labeled": 0}, {"seed": 1, "unlabeled": 1.5}, {"labeled": 0.1}])

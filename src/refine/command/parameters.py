@@ -10,7 +10,7 @@ from typing import Any
 
 from refine.core.errors import UserError
 from refine.core.params import SECTIONS, ParamsFile, unknown
-from refine.core.registry import ARCHITECTURES, ATTACKS, DEFENSES, SOURCES, component, names
+from refine.core.registry import ARCHITECTURES, ATTACKS, SOURCES, component, names
 
 CHOICES = {
     "download.source": SOURCES,
@@ -30,19 +30,16 @@ def check(path: Path) -> None:
     places = {section: resolve_name(place) for section, place in SECTIONS.items()}
     rooms = {section: place.__name__ for section, place in places.items() if isinstance(place, ModuleType)}
     read = {section: _read(file, section, place) for section, place in places.items() if section not in rooms}
-    chosen: dict[str, list[str]] = {DEFENSES: read["defenses"]}
+    chosen: dict[str, str] = {}
     for parameter, room in CHOICES.items():
         section, *rest = parameter.split(".")
         name: str = reduce(getattr, rest, read[section])
         if name not in names(room):
             raise UserError(f"{path}: {parameter}: {unknown(name, names(room))} (known are {', '.join(names(room))})")
-        chosen[room] = [name]
+        chosen[room] = name
     for section, room in rooms.items():
-        for name in sorted({*file.names_in(section), *chosen[room]}):
-            module = component(room, name, f"{path}: {section}")
-            if not hasattr(module, "Params"):
-                raise UserError(f"{path}: {section}: {name} has a section of its own for its settings; move them there")
-            file.component(section, name, module.Params)
+        for name in sorted({*file.names_in(section), chosen[room]}):
+            file.component(section, name, component(room, name, f"{path}: {section}").Params)
 
 
 def _read(file: ParamsFile, section: str, place: Any) -> Any:

@@ -22,7 +22,7 @@ SECTIONS = {
     "train_refine": "refine.defenses.refine.training.params:TrainRefineParams",
     "defenses": "refine.defending.params:further",
     "defense_data": "refine.defending.params:DefenseDataParams",
-    "defense_settings": "refine.defenses",
+    "defense_settings": "refine.defending.params:all_settings",
     "evaluate": "refine.evaluation.params:EvaluateParams",
 }
 """What a whole file holds: where the model of each section is, the function that reads it, or the room whose components

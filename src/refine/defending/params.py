@@ -62,3 +62,12 @@ def settings(file: ParamsFile, name: str) -> Section:
     module = component(DEFENSES, name, f"{file.path}: defense_settings")
     model: type[Section] = module.Params
     return file.component("defense_settings", name, model)
+
+
+def all_settings(file: ParamsFile) -> dict[str, Section]:
+    """The settings of all defenses that are chosen or have any, by their names.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    return {name: settings(file, name) for name in sorted({*further(file), *file.names_in("defense_settings")})}
