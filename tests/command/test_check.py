@@ -202,7 +202,7 @@ for room in rooms:
     for name in names(room):
         import_module(f"{room}.{name}")
 import_module("refine.download.download")
-sys.argv.append("shrinkpad")  # the defense of the stages that are there once for each
+import_module("refine.defending.params")
 for stage in sorted(Path("stages").glob("*.py")):
     runpy.run_path(str(stage), run_name="not_main")
 from refine.command.parameters import check

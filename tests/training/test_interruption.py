@@ -26,7 +26,6 @@ from tiny import files_of
 EPOCHS = 4
 KILLS = 10
 TRAININGS = {"train-backdoor": EPOCHS, "train-refine-encoder": 2, "train-refine": EPOCHS}
-MODULES = {"train_backdoor": "refine.backdoor.train", "train_refine": "refine.defenses.refine.training.train"}
 OUTPUTS = {"train_backdoor": "models/backdoor", "train_refine": "models/refine"}
 MODULES = {"train_backdoor": "refine.backdoor.train", "train_refine": "refine.defenses.refine.training.train"}
 PRELOADED = [*MODULES.values(), "refine.architectures.resnet18"]
