@@ -82,7 +82,7 @@ def _refused(capsys: pytest.CaptureFixture[str], *mentions: str, out: str = "out
 
 
 def test_what_is_there_already_stays(capsys: pytest.CaptureFixture[str]) -> None:
-    _refused(capsys, "photos is there already; give --out another place", out="photos")
+    _refused(capsys, "photos already exists; give another folder", out="photos")
 
 
 def test_a_damaged_photo_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

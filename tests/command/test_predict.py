@@ -134,8 +134,8 @@ def test_what_is_not_there_is_one_sentence(
     (tmp_path / "linked/circle").symlink_to(tmp_path, target_is_directory=True)
     nothing = tmp_path / "nothing"
     for wrong, mention in (
-        ((models[0], nothing), "nothing is missing; name an image or a folder of images"),
-        ((models[0], tmp_path / "empty"), "empty holds no images"),
+        ((models[0], nothing), "nothing is missing; give an image or a folder of images"),
+        ((models[0], tmp_path / "empty"), "empty contains no images"),
         ((models[0], tmp_path / "linked"), "circle is a link to a folder, which is not followed"),
         ((nothing, tmp_path / "linked"), "circle is a link"),
         ((nothing, models[0] / "card.json"), "nothing/card.json is missing"),

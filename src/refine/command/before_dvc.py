@@ -1,4 +1,4 @@
-"""What is looked at before DVC runs, where DVC itself would say little or nothing that helps."""
+"""Checks before DVC runs, for errors that DVC itself reports in a way that helps little."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from refine.upkeep.processes import root
 from refine.upkeep.rwlock import REMOVED, mend
 
 PARAMS = "params.yaml"
-"""The file that DVC takes for parameters, and changes by -S, unless another one is named."""
+"""DVC's default parameters file, which -S changes unless it names another one."""
 
 
 def look(arguments: Sequence[str], folder: Path, say: Callable[[str], None]) -> None:
-    """Looks at what a command of DVC will need.
+    """Checks what a DVC command needs.
 
     Args:
         arguments: of the command.
-        folder: in which it is typed.
-        say: takes sentences that need not keep DVC from running.
+        folder: the working folder.
+        say: gets messages that do not keep DVC from running.
 
     Raises:
-        UserError: the command would run stages, and a parameter or a setting of the machine is wrong, or a lock file
-            broken and in use.
+        UserError: the command would run stages, but a parameter or a setting of the machine is wrong, or a lock file
+            is broken and in use.
     """
     given = _understood(arguments)
     project = root((folder / given.cd).resolve() if given else folder)
     if project is None:
         return
-    runs = given is not None and issubclass(given.func, CmdRepro)  # `exp run` is one, too
+    runs = given is not None and issubclass(given.func, CmdRepro)  # includes `exp run`
     if runs:
         machine()
     try:
@@ -60,14 +60,14 @@ def look(arguments: Sequence[str], folder: Path, say: Callable[[str], None]) -> 
         if runs:
             raise
         say(one_line(str(error)))
-    if given and runs and not getattr(given, "run_all", False):  # queued experiments were looked at when they came
+    if given and runs and not getattr(given, "run_all", False):  # experiments are checked when they are queued
         check_with(project / PARAMS, getattr(given, "set_param", []))
 
 
 def _understood(arguments: Sequence[str]) -> Namespace | None:
-    """The arguments as DVC takes them; None where it will refuse them, or only tell its use."""
+    """The arguments as DVC parses them; None if it refuses them or prints its help."""
     given: Namespace | None = None
-    logging.disable()  # DVC logs what it refuses, and will do so again
+    logging.disable()  # the parser logs errors, which DVC will print when it runs
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()), suppress(DvcParserError, SystemExit):
         given = parse_args(list(arguments))
     logging.disable(logging.NOTSET)
@@ -75,14 +75,14 @@ def _understood(arguments: Sequence[str]) -> Namespace | None:
 
 
 def check_with(path: Path, set_param: Sequence[str]) -> None:
-    """Checks a parameters file as DVC would change it before it runs.
+    """Checks a parameters file with the changes that DVC would make to it.
 
     Args:
-        path: of the file, which stays as it is.
-        set_param: changes in Hydra's grammar; several experiments may come of them, which are all checked.
+        path: of the file, which is not changed.
+        set_param: changes in Hydra's grammar; if they describe several experiments, all are checked.
 
     Raises:
-        UserError: it would be wrong.
+        UserError: the changed file has an error.
     """
     shown = Path(relpath(path))
     overrides = to_path_overrides(set_param).get(PARAMS)
@@ -90,7 +90,7 @@ def check_with(path: Path, set_param: Sequence[str]) -> None:
         check(shown)
         return
     ParamsFile(shown)
-    with suppress(DvcException, HydraException):  # which DVC will tell of
+    with suppress(DvcException, HydraException):  # reported by DVC when it runs
         for changes in get_hydra_sweeps({PARAMS: overrides}):
             _check_changed(shown, changes[PARAMS])
 
@@ -101,7 +101,7 @@ def _check_changed(path: Path, overrides: list[str]) -> None:
         shutil.copy(path, copy)
         try:
             apply_overrides(copy, overrides)
-        except DvcException:  # a name that the file does not hold; where it should not, the check says what is meant
+        except DvcException:  # a name that the file does not contain; if it is misspelled, the check suggests one
             apply_overrides(copy, [change if change.startswith(("+", "~")) else f"++{change}" for change in overrides])
         try:
             check(copy)

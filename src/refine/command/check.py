@@ -12,7 +12,7 @@ import click
 def check(file: Path) -> None:
     """Check a whole parameters file, and the settings of the machine.
 
-    FILE is params.yaml unless it is named. Nothing is said where all is right.
+    FILE is params.yaml by default. There is no output if everything is right.
     """
     from refine.command import parameters
     from refine.core.machine import machine

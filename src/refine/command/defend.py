@@ -19,21 +19,21 @@ SAMPLES_PER_SHARD = 1000
 @click.command()
 @click.argument("classifier", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder, which takes the defense.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the defense.")
 @click.option(
     "--params",
     "file",
     type=click.Path(path_type=Path),
     default=Path("params.yaml"),
     show_default=True,
-    help="Parameters file whose section train_refine is taken.",
+    help="Parameters file with the section train_refine.",
 )
 def defend(classifier: Path, images: Path, out: Path, file: Path) -> None:
-    """Train REFINE for the classifier in the folder CLASSIFIER, from a folder of photos, IMAGES.
+    """Train a REFINE defense for the classifier in the folder CLASSIFIER.
 
-    The photos need no labels and may lie in folders within it. They should be such as the classifier is made for, and
-    nobody should have been able to put a trigger into them. They are resized to the square that the classifier takes.
-    The training runs in one process.
+    IMAGES is a folder of clean images without triggers, of the kind that the classifier is made for. They need no
+    labels, and may be in subfolders. Each is resized to the input size of the classifier. The training runs in one
+    process.
     """
     import logging
     import sys
@@ -46,7 +46,7 @@ def defend(classifier: Path, images: Path, out: Path, file: Path) -> None:
 
     params = ParamsFile(file).section("train_refine", TrainRefineParams)
     if out.exists():
-        raise UserError(f"{out} is there already; give --out another place, or remove it")
+        raise UserError(f"{out} already exists; give another folder, or remove it")
 
     from refine.defenses.refine.training.train import train_refine
     from refine.models.card import read_card
@@ -67,10 +67,10 @@ def defend(classifier: Path, images: Path, out: Path, file: Path) -> None:
 
 
 def write(images: Path, card: ClassifierCard, folder: Path) -> None:
-    """Writes the images in and below a folder as shards of unlabeled images for a classifier.
+    """Writes the images of a folder and its subfolders as shards, in the input size of a classifier.
 
     Raises:
-        UserError: one cannot be read.
+        UserError: an image cannot be read.
     """
     from refine.command.images import listed
     from refine.core.progress import progress
@@ -80,7 +80,7 @@ def write(images: Path, card: ClassifierCard, folder: Path) -> None:
 
     files = listed([images])
     description = Description(
-        source="photos",
+        source="images",
         classes=card.classes,
         side=card.input_side,
         mean=card.normalization.mean,
@@ -89,7 +89,7 @@ def write(images: Path, card: ClassifierCard, folder: Path) -> None:
     )
 
     def samples() -> Iterator[Sample]:
-        for key, file in enumerate(progress(files, "read the photos", len(files), "image")):
+        for key, file in enumerate(progress(files, "read images", len(files), "image")):
             yield Sample(key, read(file, card.input_side), 0, {})
 
     write_shards(folder, samples(), description)

@@ -13,15 +13,15 @@ import click
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND ...")
 def dvc(arguments: tuple[str, ...]) -> None:
-    """Run a command of DVC, such as `refine dvc repro`, with a look at what DVC says little about.
+    """Run a DVC command, such as `refine dvc repro`, after checks with clear error messages.
 
     \b
-    Any command          Broken lock files are removed, as by `refine unlock`.
-    repro, exp run       The parameters that DVC would use are checked, as by `refine check`. Those given by -S
-                         count: they are put into a copy of params.yaml, by DVC's own code.
-    plots show, diff     Files that plots are drawn from and that are missing are named.
+    any command        removes broken lock files, like `refine unlock`
+    repro, exp run     check the parameters that DVC would use, like `refine check`; changes by -S
+                       are applied to a copy of params.yaml first
+    plots show, diff   name the missing files that plots are drawn from
 
-    Then DVC runs, with the arguments as they are.
+    Then DVC runs with the same arguments.
     """
     from refine.command.before_dvc import look
 

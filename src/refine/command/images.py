@@ -1,4 +1,4 @@
-"""Image files that a person names, singly or by the folder."""
+"""Image files on the command line, given as files or folders."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from refine.core.errors import UserError
 
 
 def listed(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those in and below the folders named, each folder's sorted; hidden ones are passed over.
+    """Lists the files, and all files in the folders and their subfolders, sorted per folder, without hidden ones.
 
     Raises:
-        UserError: there is nothing of that name, a folder holds no file, or a link to a folder, which may be a circle.
+        UserError: a path does not exist, or a folder has no files or contains a link to a folder.
     """
     found = []
     for path in paths:
         if not path.exists():
-            raise UserError(f"{path} is missing; name an image or a folder of images")
+            raise UserError(f"{path} is missing; give an image or a folder of images")
         found += _below(path) if path.is_dir() else [path]
     return found
 
@@ -29,9 +29,9 @@ def _below(folder: Path) -> list[Path]:
             continue
         if path.is_dir():
             if path.is_symlink():
-                raise UserError(f"{path} is a link to a folder, which is not followed; name that folder itself")
+                raise UserError(f"{path} is a link to a folder, which is not followed; give that folder itself")
         else:
             files.append(path)
     if not files:
-        raise UserError(f"{folder} holds no images; name another folder")
+        raise UserError(f"{folder} contains no images; give another folder")
     return files

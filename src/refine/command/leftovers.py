@@ -6,11 +6,11 @@ import click
 
 
 @click.command()
-@click.option("--remove", is_flag=True, help="Remove what no process is using.")
+@click.option("--remove", is_flag=True, help="Remove those that no process is using.")
 def leftovers(remove: bool) -> None:
-    """List what stopped processes left behind in this project, with its size.
+    """List the leftovers of stopped processes in this project, with their sizes.
 
-    That is: checkpoints of trainings that did not end, outputs that were only begun, and copies of the project in which
+    These are checkpoints of unfinished trainings, partly written outputs, and copies of the project in which
     `dvc exp run --temp` was killed.
     """
     from refine.upkeep.leftovers import leftovers, table

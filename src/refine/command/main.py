@@ -1,4 +1,4 @@
-"""The command `refine`: a click group that is thin over the library."""
+"""The command `refine`, a click group."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ GROUP = "refine.commands"
 
 
 class Commands(click.Group):
-    """The commands of this package, and those that installed packages offer as entry points of `GROUP`.
+    """The commands of this package, and those that installed packages offer as entry points of the group `GROUP`.
 
-    An entry point names a click command. `refine --help` loads them all, so what one needs is imported when it runs.
+    An entry point names a click command. `refine --help` loads all of them, so a command should import what it needs
+    when it runs.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -40,10 +41,10 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="refine", message="%(package)s %(version)s")
 def refine() -> None:
-    """Backdoor attacks on image classifiers, the defense REFINE, and the proof in numbers.
+    """Backdoor attacks on image classifiers, and the REFINE defense.
 
-    The experiment in params.yaml is a pipeline of DVC: `refine dvc repro` runs what of it is out of date. A classifier
-    and photos of your own need no pipeline: see `refine defend` and `refine predict`.
+    The experiment in params.yaml is a DVC pipeline: `refine dvc repro` runs the stages that are out of date. For a
+    classifier and images of your own, see `refine defend` and `refine predict`.
     """
 
 
@@ -52,5 +53,5 @@ for each in (check, defend, dvc, leftovers, predict, unlock):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command and ends the process; what a person can mend comes as one sentence, with exit status 1."""
+    """Runs a command and ends the process; errors that the user can fix are printed in one sentence, exit status 1."""
     command(lambda: refine(arguments, prog_name="refine"))

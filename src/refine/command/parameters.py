@@ -1,4 +1,4 @@
-"""The check of a whole parameters file, so that a slip in the last section is found before the first stage runs."""
+"""Checks a whole parameters file, so that an error in the last section is found before the first stage runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CHOICES = {
     "poison_dataset.attack.name": ATTACKS,
     "train_backdoor.network.name": ARCHITECTURES,
 }
-"""Parameters that name a component, and the room that it is chosen from."""
+"""Parameters that name a component, and the package that it is chosen from."""
 
 
 def check(path: Path) -> None:
-    """Checks every section, also the settings of components that are not chosen.
+    """Checks all sections, including the settings of components that are not chosen.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: names the first error.
     """
     file = ParamsFile(path)
     places = {section: resolve_name(place) for section, place in SECTIONS.items()}
@@ -43,5 +43,5 @@ def check(path: Path) -> None:
 
 
 def _read(file: ParamsFile, section: str, place: Any) -> Any:
-    """What a section holds, by its model or by the function that reads it."""
+    """Reads a section with its model or with its function."""
     return file.section(section, place) if isinstance(place, type) else place(file)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BATCH = 64
 
 Row = tuple[str, str, float]
-"""File, name of the class, its probability."""
+"""File, class name, probability."""
 
 
 @click.command()
@@ -26,10 +26,10 @@ Row = tuple[str, str, float]
 @click.option("--defense", type=click.Path(path_type=Path), help="Folder of a defense for the classifier.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for other programs.")
 def predict(classifier: Path, images: tuple[Path, ...], defense: Path | None, as_csv: bool) -> None:
-    """Classify IMAGES, files or folders of them, by the classifier in the folder CLASSIFIER.
+    """Classify images with the classifier in the folder CLASSIFIER.
 
-    Images are resized to the square that the classifier takes. Of each, the table tells the most probable class and its
-    probability.
+    IMAGES are files or folders. Each image is resized to the input size of the classifier. The table shows its most
+    probable class, and the probability.
     """
     import pandas as pd
 

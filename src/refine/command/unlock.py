@@ -7,9 +7,9 @@ import click
 
 @click.command()
 def unlock() -> None:
-    """Remove lock files of DVC that a kill or a full disk has left broken.
+    """Remove broken lock files of DVC, as a kill or a full disk leaves them.
 
-    Until then every command of DVC fails. A file that a process may be using stays.
+    With such a file, every DVC command fails. A file that a process may be using is kept.
     """
     from refine.upkeep.processes import here
     from refine.upkeep.rwlock import REMOVED, mend

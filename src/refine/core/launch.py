@@ -1,7 +1,7 @@
 """Several processes for one stage: on this machine by REFINE_PROCESSES, anywhere by torchrun.
 
-Both are torch's elastic launcher. torchrun adds its own reports and tracebacks to what a stage says; here the
-processes hand up what they have to say, and the one that started them says it, in one sentence.
+Both use torch's elastic launcher. torchrun also prints reports and tracebacks of its own; here a process that fails
+passes its error message to the launcher, which prints it as one sentence.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 _RUN = "processes-of-a-stage"
-"""The name of the run, by which a process knows that it was started here and not by torchrun."""
+"""Run id, by which a process knows that it was started by this module and not by torchrun."""
 _GONE = "the process that started this stage is gone; `dvc repro` runs it again, from its last checkpoint"
 _KILLED = "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)"
 
 Work = Callable[[Machine], dict[str, Any] | None]
-"""What a stage does with the settings of the machine, and what it tells for its record."""
+"""The work of a stage: takes the settings of the machine, returns facts for the runtime record."""
 
 
 class Ended(Exception):  # noqa: N818 (it may have ended well)
-    """The processes of a stage ended with this status, and have recorded all that there is.
+    """The processes of a stage ended with this exit status, and the runtime record is written.
 
-    The text is what is still to be said, if anything is.
+    The message is what still has to be printed; it may be empty.
     """
 
     def __init__(self, status: int, sentence: str = "") -> None:
@@ -44,15 +44,15 @@ class Ended(Exception):  # noqa: N818 (it may have ended well)
 
 
 def rank() -> int:
-    """Number of this process among those that run the stage, 0 when it is alone."""
+    """Rank of this process among those of the stage; 0 if there is only one."""
     return int(os.environ.get("RANK", "0"))
 
 
 def together(work: Work, machine: Machine) -> dict[str, Any] | None:
-    """Does the work here, or has it done by several processes that run this very command.
+    """Does the work in this process, or starts several processes that run the same command.
 
     Raises:
-        Ended: several processes did it, or one of them failed.
+        Ended: several processes did the work, or one of them failed.
     """
     parent = os.getppid()
     if _started_here():
@@ -65,7 +65,7 @@ def together(work: Work, machine: Machine) -> dict[str, Any] | None:
 
 
 def handed_up(sentence: str) -> bool:
-    """Hands up why this process fails, for the one that started it to say; False where that would not hear it."""
+    """Passes an error message to the launcher; False if there is no launcher that prints it."""
     if not _started_here():
         return False
     content = json.dumps({"message": sentence, "timestamp": int(time.time())})
@@ -85,7 +85,7 @@ def _launch(count: int, parent: int, folder: Path) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.disable(logging.CRITICAL)  # the first process tells how the work goes, and torch's reports are not wanted
+    logging.disable(logging.CRITICAL)  # of the launcher: rank 0 logs the progress
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     config = LaunchConfig(
         min_nodes=1,
@@ -110,9 +110,9 @@ def _launch(count: int, parent: int, folder: Path) -> None:
 
 
 def _orphaned(parent: int, number: int) -> None:
-    """Sends this process a signal once its parent is gone: nobody would record what it makes.
+    """Sends this process a signal once its parent has ended, since DVC would not record the outputs.
 
-    At its end it would remove the checkpoints from which the stage can go on.
+    If it ran to its end, it would remove the checkpoints from which the stage can be resumed.
     """
     while os.getppid() == parent:
         time.sleep(0.1)
@@ -120,12 +120,12 @@ def _orphaned(parent: int, number: int) -> None:
 
 
 def _failure(failed: ChildFailedError, folder: Path) -> Ended:
-    """How the first process that failed ended, and what is still to be said of it."""
+    """Exit status and error message of the first process that failed."""
     number, failure = failed.get_first_failure()
     if failure.exitcode < 0:
         return Ended(128 - failure.exitcode, _KILLED)
     if Path(failure.error_file).is_file():
         return Ended(failure.exitcode, failure.message)
-    for unheard in folder.glob(f"*/*/{number}/stderr.log"):  # a fault of the code, with its traceback
-        sys.stderr.write(unheard.read_text(encoding="utf-8", errors="replace"))
+    for log in folder.glob(f"*/*/{number}/stderr.log"):  # the traceback of a bug
+        sys.stderr.write(log.read_text(encoding="utf-8", errors="replace"))
     return Ended(failure.exitcode)

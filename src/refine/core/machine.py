@@ -14,7 +14,7 @@ from refine.core.errors import UserError
 
 
 def _whole(value: Any) -> Any:
-    """Digits to their number; whatever else is a string stays one, and is refused."""
+    """Converts a string of digits; other strings are left as they are, and refused by the validation."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
@@ -22,7 +22,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class Machine(BaseModel):
-    """What the person at this machine asked for; `machine` reads it, once for a process, and all others are given it.
+    """Settings of the machine; `machine` reads them once in a process, and everything else gets them as an argument.
 
     Attributes:
         device: `auto`, `cpu`, or a CUDA device such as `cuda` or `cuda:1`.
@@ -31,7 +31,7 @@ class Machine(BaseModel):
         memory: MiB that the training images may take on the device; a larger data set is streamed.
         processes: number of processes that train together.
         mirror: folder or URL that holds downloaded data sets; None means their official address.
-        root: the project's folder, which DVC names even where it runs a stage in a temporary copy.
+        root: the project's folder, from DVC, also if a stage runs in a temporary copy of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -47,13 +47,13 @@ class Machine(BaseModel):
 
 
 DEFAULTS = Machine()
-"""Where nothing is asked for."""
+"""The settings if no variable is set."""
 PREFIX = "REFINE_"
 NAMES = {f"{PREFIX}{name.upper()}": told for name, field in Machine.model_fields.items() if (told := field.description)}
 
 
 def machine(environment: Mapping[str, str] = os.environ) -> Machine:
-    """Reads and checks the settings; an empty one counts as not set.
+    """Reads and checks the settings; an empty variable counts as not set.
 
     Raises:
         UserError: an unknown `REFINE_*` variable, or a value that its variable does not take.

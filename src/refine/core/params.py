@@ -25,8 +25,8 @@ SECTIONS = {
     "defense_settings": "refine.defending.params:all_settings",
     "evaluate": "refine.evaluation.params:EvaluateParams",
 }
-"""What a whole file holds: where the model of each section is, the function that reads it, or the room whose components
-it has settings of. These are names alone: a stage imports its own model and no other."""
+"""All sections of a file: the model of each, the function that reads it, or the package whose components it configures.
+They are given by name, so that a stage imports only its own model."""
 
 _NUMERIC = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _LARGEST = 1e6

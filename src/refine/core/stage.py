@@ -30,8 +30,8 @@ _PACKAGES = {
 def run(name: str, work: Work, records: Path, result: Path | None = None, parallel: bool = False) -> NoReturn:
     """Runs the work of the stage called `name` and ends the process.
 
-    The work is given the settings of the machine. A `parallel` stage runs in as many processes as they say; under
-    torchrun it is one of them.
+    The work gets the settings of the machine. A `parallel` stage runs in REFINE_PROCESSES processes; under torchrun,
+    it is one of the processes.
 
     Exit status 0 means that every output is whole. What the work returns (device, threads, speeds) goes with times
     and versions into NAME.json in the folder `records`, which nothing depends on; so do path and sha256 of `result`,

@@ -65,7 +65,7 @@ def settings(file: ParamsFile, name: str) -> Section:
 
 
 def all_settings(file: ParamsFile) -> dict[str, Section]:
-    """The settings of all defenses that are chosen or have any, by their names.
+    """Settings by name, of all defenses that are chosen or configured.
 
     Raises:
         UserError: the first thing that is wrong.

@@ -1,7 +1,7 @@
 """Checkpoints of a training run: written after each epoch, found again by the same run only, gone on success.
 
-They lie outside of all outputs, because DVC deletes a stage's outputs before it runs. The key of a run is the hash of
-all that its result depends on, so that no other run picks its checkpoints up.
+They are kept outside of the outputs, because DVC deletes a stage's outputs before it runs. The key of a run is a hash
+of everything that its result depends on, so that no other run takes its checkpoints.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ State = dict[str, Any]
 
 
 def run_key(params: dict[str, Any], facts: dict[str, Any], inputs: Mapping[str, Path]) -> str:
-    """Hash of a run: its parameters, facts of the machine, and the contents of what it reads.
+    """Hash of a run: its parameters, facts of the machine, and the contents of its inputs.
 
     Args:
         params: all of its parameters.
         facts: what else decides the bytes of the result, such as precision and device type.
-        inputs: files and folders, of code and of data, by names that are the same wherever they lie.
+        inputs: files and folders of code and data, by names that do not depend on where they are.
     """
     digest = hashlib.sha256(json.dumps([params, facts, torch.__version__], sort_keys=True).encode())
     for name, path in sorted(inputs.items()):
@@ -55,7 +55,7 @@ def run_key(params: dict[str, Any], facts: dict[str, Any], inputs: Mapping[str, 
 
 
 def _code() -> dict[str, Path]:
-    """Files of this package that the process has loaded, and all architectures, since a model card may name any."""
+    """The loaded modules of this package, and all architectures, since a model card may name any of them."""
     package = __name__.partition(".")[0]
     loaded = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
     own = {name: Path(file) for name, file in loaded.items() if file and name.partition(".")[0] == package}
@@ -219,7 +219,7 @@ def checkpoints(
         name: of the training.
         params: all of its parameters.
         precision: resolved.
-        inputs: files and folders that it reads; the code that is loaded by now counts without being named.
+        inputs: files and folders that it reads; the code that is loaded by now is added to them.
         compute: of this process; of several that train together the first alone has checkpoints.
 
     Raises:

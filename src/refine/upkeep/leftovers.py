@@ -23,7 +23,7 @@ from refine.upkeep.copies import copies, forget, in_use
 from refine.upkeep.processes import working
 
 SCRATCH = ".scratch"
-"""Where the stages put checkpoints; neither git nor DVC looks there."""
+"""The stages' folder for checkpoints, ignored by git and DVC."""
 _OWN = Path("data/own")
 """What lies there is the user's, whatever its name."""
 

@@ -1,4 +1,4 @@
-"""Files that plots of DVC are drawn from: where one is missing, DVC writes no page at all and hardly says why."""
+"""The files that DVC draws plots from. If one is missing, DVC writes no page, and does not name the file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from refine.core.errors import UserError
 
 
 def missing(project: Path) -> list[str]:
-    """Files that plots are drawn from, as `dvc.yaml` names them, and that are not there."""
+    """Files that `dvc.yaml` names for plots and that do not exist."""
     plots = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8")).get("plots", [])
     named = [[plot] if isinstance(plot, str) else next(iter(plot.values()))["y"] for plot in plots]
     return [path for path in dict.fromkeys(chain(*named)) if not (project / path).is_file()]
 
 
 def refuse_missing(project: Path) -> None:
-    """Refuses a checkout whose plots cannot be drawn.
+    """Refuses a checkout in which DVC cannot draw the plots.
 
     Raises:
         UserError: files are missing.

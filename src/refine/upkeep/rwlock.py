@@ -18,7 +18,7 @@ FILES = (".dvc/tmp/rwlock", ".dvc/tmp/exps/rwlock")
 """Of DVC, and of its experiments."""
 
 REMOVED = "was damaged, as by a kill or a full disk, and no process was using it: removed"
-"""What is told of a file that was."""
+"""The message about such a file, after its path."""
 
 _LOCK = ".dvc/tmp/lock"
 _PID = re.compile(r'"pid": (\d+)\b')
