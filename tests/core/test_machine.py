@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from refine.core.errors import UserError
 from refine.core.machine import NAMES, Machine, machine
+from support import PROJECT
 
 
 def test_nothing_set_gives_the_defaults() -> None:
@@ -86,3 +88,11 @@ def test_a_number_must_be_whole_and_large_enough(name: str, value: str) -> None:
 
 def test_no_worker_is_a_right_number_of_workers() -> None:
     assert machine({"REFINE_WORKERS": "0"}).workers == 0
+
+
+def test_only_stages_commands_and_what_torchrun_starts_read_the_environment() -> None:
+    source = PROJECT / "src/refine"
+    reads = re.compile(r"os\.environ|getenv|(?<!platform\.)\bmachine\(\)")
+    found = {path.relative_to(source) for path in source.rglob("*.py") if reads.search(path.read_text("utf-8"))}
+    edge = {"core/machine.py", "core/stage.py", "core/launch.py", "training/processes.py"}
+    assert {path.as_posix() for path in found if path.parts[0] != "command"} == edge
