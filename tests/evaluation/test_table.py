@@ -82,7 +82,9 @@ def test_images_that_the_defense_misreads_are_told_with_what_they_are_taken_for(
     misread = {"refine": [{"as": "bird", "share": 0.12}, {"as": "cat", "share": 0.0677}]}
     diagnostics = {**DIAGNOSTICS, "misread": misread}
     assert "bird" not in render(systems, diagnostics, TITLES)
-    systems["refine"] |= {"robust_accuracy": 0.8}
+    systems["refine"] |= {"robust_accuracy": 0.07, "attack_success_rate": 0.93}
+    assert "neither" not in render(systems, diagnostics, TITLES), "what the attacker wants is no misreading"
+    systems["refine"] |= {"robust_accuracy": 0.8, "attack_success_rate": 0.0123}
     assert render(systems, diagnostics, TITLES).splitlines()[-1] == (
         "with REFINE, 18.77 % of the triggered images are taken for neither their class nor the target: "
         "bird (12.00 %), cat (6.77 %)"

@@ -17,7 +17,7 @@ _NAMES = {
 """What each figure is called, in the order of the rows."""
 
 _READABLE = 0.05
-"""How far the robust accuracy behind the defense may be under its benign accuracy without a word about it."""
+"""How much larger the share of misread images may be with the trigger than without it before the table mentions it."""
 
 
 def render(systems: Mapping[str, Mapping[str, Any]], diagnostics: Mapping[str, Any], titles: Mapping[str, str]) -> str:
@@ -49,11 +49,12 @@ def _cell(name: str, figures: Mapping[str, Any]) -> str:
 
 
 def _misread(after: Mapping[str, Any], diagnostics: Mapping[str, Any], defense: str, title: str) -> list[str]:
-    if after.get("robust_accuracy", 1.0) >= after["benign_accuracy"] - _READABLE:
+    misread = 1 - after.get("robust_accuracy", 1.0) - after.get("attack_success_rate", 0.0)
+    if misread <= 1 - after["benign_accuracy"] + _READABLE:
         return []
     most = ", ".join(f"{each['as']} ({_percent(each['share'])})" for each in diagnostics["misread"][defense])
-    wrong = _percent(1 - after["robust_accuracy"] - after["attack_success_rate"])
-    return [f"with {title}, {wrong} of the triggered images are taken for neither their class nor the target: {most}"]
+    share = _percent(misread)
+    return [f"with {title}, {share} of the triggered images are taken for neither their class nor the target: {most}"]
 
 
 def _warning(before: Mapping[str, Any], diagnostics: Mapping[str, Any], title: str) -> list[str]:
