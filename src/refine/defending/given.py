@@ -64,7 +64,7 @@ def _write_images(folder: Path, source: Path, regime: Regime, data: DefenseDataP
 
 
 def _samples(source: Path, chosen: torch.Tensor, labels: bool) -> Iterator[Sample]:
-    """The chosen images of a folder of shards, without anything that was noted about them."""
+    """The chosen images of a folder of shards without their `infos`, and with label 0 unless `labels` are kept."""
     row = 0
     for chunk in progress(Shards(source), "give images to the defender", unit="shard"):
         for key, image, label in zip(

@@ -12,7 +12,7 @@ from refine.core.registry import DEFENSES, component, names
 from refine.core.yaml12 import shown
 
 STAGE_OF_ITS_OWN = "refine"
-"""The defense that is no further one: the stages train-refine and evaluate are its own."""
+"""The defense that the stages train-refine and evaluate train and measure; it is not listed in `defenses`."""
 
 Fraction = Annotated[Number, Field(gt=0, le=1)]
 

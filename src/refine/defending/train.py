@@ -79,4 +79,4 @@ def train_defense(name: str, given_folder: Path, classifier_folder: Path, comput
             training={"seed": given.seed, "images": given.images, "regime": given.regime},
         )
         write_card(part, made)
-        module.load(part, classifier_folder)
+        module.load(part, classifier_folder)  # refuses what cannot be used before the folder takes its place

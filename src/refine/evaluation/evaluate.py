@@ -53,7 +53,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found.
+    """Results of an evaluation.
 
     Attributes:
         figures: the content of each system's metrics file by its name, the bare classifier first.

@@ -9,7 +9,7 @@ from refine.core.documents import validated
 from refine.core.errors import UserError
 from refine.core.params import Section
 from refine.models import classifier as classifiers
-from refine.models.card import REMEDY, Card, Sha256, read_card
+from refine.models.card import NAME, REMEDY, Card, Sha256, read_card
 from refine.models.classifier import Classifier, ClassifierCard
 
 
@@ -34,7 +34,7 @@ def settings_of(folder: Path, card: DefenseCard, params: type[Section]) -> Any:
     Raises:
         UserError: they do not fit.
     """
-    return validated(folder / "card.json", card.settings, params, REMEDY)
+    return validated(folder / NAME, card.settings, params, REMEDY)
 
 
 def read_defense_card(folder: Path, name: str) -> DefenseCard:
