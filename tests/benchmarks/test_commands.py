@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import convolution, idle, input_path, memory, step
+from benchmarks import idle, input_path, memory, step
 from benchmarks.common import Timing, interleaved, number, table
 from benchmarks.images import SYNTHETIC
 from tiny import CPU
@@ -144,17 +144,3 @@ def test_rounds_take_turns_and_every_second_one_goes_backwards() -> None:
 def test_tables_are_lined_up_and_figures_have_three_digits() -> None:
     assert table(["a", "bc"], [["long", "1"]]) == "a     bc\nlong   1"
     assert [number(value) for value in (12345.6, 1.2345, 0.00123, 0.0, None)] == ["12,346", "1.23", "0.00123", "0", "-"]
-
-
-def test_convolution(tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "LAYERS", [(2, 3, 4), (3, 2, 1)])
-    out = tmp_path / "convolution.json"
-    convolution.main(f"--repetitions 2 --seconds 0 --batch 2 --out {out}".split())
-    content = _told(out, capsys, "convolution")
-    assert [told["layer"] for told in content["results"]] == ["2 to 3, 4 x 4", "3 to 2, 1 x 1"]
-    for told in content["results"]:
-        assert set(told["ways"]) == {"forward", "to maps", "weights, torch", "weights, ours"}
-        for way in told["ways"].values():
-            _timed(way, "flops")
-        rates = [told["ways"][f"weights, {whose}"]["flops_per_second"] for whose in ("ours", "torch")]
-        assert told["ours_to_torch"] == pytest.approx(rates[0] / rates[1])

@@ -112,11 +112,6 @@ MUTANTS = (
         "tests/shards/test_shards.py::test_an_image_that_another_program_wrote_is_read_as_well",
     ),
     Mutant(
-        "shifts of the wrong axis in a convolution's gradient",
-        (("src/refine/training/convolution.py", ".permute(0, 1, 2, 4, 5, 3)", ".permute(0, 1, 2, 5, 4, 3)"),),
-        "tests/training/test_convolution.py::test_weight_gradient_in_float64_to_the_last_digits",
-    ),
-    Mutant(
         "batch statistics left out of the moving average",
         (("src/refine/training/average.py", "use_buffers=True", "use_buffers=False"),),
         "tests/training/test_loop.py::test_the_moving_average_of_weights_and_statistics_is_what_counts",

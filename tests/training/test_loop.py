@@ -19,7 +19,6 @@ from refine.core.errors import UserError
 from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
-from refine.training.convolution import Convolution
 from refine.training.loop import Guard, Row, Run, Step, Weights, write_history
 from tiny import CPU, same_tensors
 
@@ -237,50 +236,6 @@ def _interrupt(task: Line, at: int) -> None:
         finished(epoch, weights)
 
     task.after_epoch = after_epoch  # type: ignore[method-assign]
-
-
-class Wide(Line):
-    """A convolution that is wide enough for the quick way, and what it was at each step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1))
-        self.module = self.network  # type: ignore[assignment]
-        self.kinds: list[type] = []
-
-    def epoch(self, seed: int) -> Iterator[Batch]:
-        draws = torch.Generator().manual_seed(seed)
-        for _ in range(2):
-            yield Batch(torch.rand(8, 64, 32, 32, generator=draws), ())
-
-    def step(self, batch: Batch) -> Step:
-        self.kinds.append(type(self.network[0]))
-        loss = self.network(batch.pixels).square().mean()
-        return Step(loss, {"loss": loss.detach()})
-
-
-@pytest.mark.parametrize(("compiles", "kind"), [(False, Convolution), (True, nn.Conv2d)])
-def test_wide_convolutions_learn_the_quick_way_unless_a_compiler_writes_them(compiles: bool, kind: type) -> None:
-    task = Wide()
-    train(task, _recipe(compile=compiles, epochs=1), "test")
-    assert task.kinds == [kind] * 2
-    assert type(task.network[0]) is nn.Conv2d
-
-
-def test_the_quick_way_gives_the_same_bytes_after_an_interruption(tmp_path: Path) -> None:
-    recipe = _recipe(epochs=3)
-    whole, first, second = Wide(), Wide(), Wide()
-    train(whole, recipe, "test")
-    kept = Checkpoints(tmp_path)
-    interrupted = Run(first, recipe, "test", 1, CPU, kept)
-
-    _interrupt(first, 3)
-    with pytest.raises(KeyboardInterrupt, match="interrupted after 2 of 3 epochs"):
-        interrupted.train()
-    Run(second, recipe, "test", 1, CPU, kept).train()
-    assert len(second.kinds) == 2
-    assert torch.equal(second.network[0].weight, whole.network[0].weight)  # type: ignore[arg-type]
 
 
 def test_what_a_run_kept_is_still_there_after_an_interruption(tmp_path: Path) -> None:

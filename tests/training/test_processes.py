@@ -28,7 +28,6 @@ from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.train import RefineTask
 from refine.training import processes
 from refine.training.batches import Batch
-from refine.training.convolution import Convolution, quickened
 from refine.training.loop import Run
 from refine.training.optimizer import build
 from refine.training.processes import Processes
@@ -216,29 +215,6 @@ def test_gathered_rows_are_those_of_all_and_gradients_stay_with_their_owner(tmp_
     for rank, (seen, gradient) in enumerate(_together(_gathered_of, "", 5, tmp_path)):
         assert torch.equal(seen, rows.detach())
         torch.testing.assert_close(gradient, rows.grad[_part(rank, WORLD, 5)[0]])
-
-
-def _wide_of(_: str, rank: int, count: int) -> dict[str, Tensor]:
-    """Gradients of a wide convolution for the sum of what it gives, which is the mean over the processes."""
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1)).to(memory_format=torch.channels_last)
-    maps = torch.randn(count, 64, 32, 32)[_part(rank, WORLD, count)[0]]
-    together = Processes(replace(CPU, rank=rank, world=WORLD)).data_parallel(network)
-    with quickened(network):
-        assert type(network[0]) is Convolution
-        together(maps.contiguous(memory_format=torch.channels_last)).square().sum().backward()
-    return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
-
-
-def test_gradients_of_wide_convolutions_are_shared_too(tmp_path: Path) -> None:
-    first, second = _together(_wide_of, "", 17, tmp_path)  # of 8 and 9 images
-    torch.manual_seed(0)
-    plain = nn.Conv2d(64, 64, 3, padding=1)
-    plain(torch.randn(17, 64, 32, 32)).square().sum().backward()
-    for name, parameter in plain.named_parameters():
-        assert parameter.grad is not None
-        torch.testing.assert_close(first[f"0.{name}"], parameter.grad / WORLD, rtol=1e-4, atol=1e-2)
-        assert torch.equal(first[f"0.{name}"], second[f"0.{name}"])
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import csv
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +19,6 @@ from refine.models.device import Compute
 from refine.training.average import Average
 from refine.training.batches import Batch, Batches
 from refine.training.checkpoint import Checkpoints
-from refine.training.convolution import quickened
 from refine.training.optimizer import build
 from refine.training.processes import Processes
 from refine.training.recipe import Recipe
@@ -123,14 +121,12 @@ class Run:
             UserError: the loss or the weights are no longer finite.
         """
         self._go_on()
-        ways = nullcontext() if self._recipe.compile else quickened(self._task.module)  # a compiler has its own
         try:
-            with ways:
-                for epoch in range(len(self._history) + 1, self._recipe.epochs + 1):
-                    self._history.append(self._epoch(epoch))
-                    self._task.after_epoch(epoch, self._average.weights())
-                    self._save(epoch)
-                    self._tell(epoch)
+            for epoch in range(len(self._history) + 1, self._recipe.epochs + 1):
+                self._history.append(self._epoch(epoch))
+                self._task.after_epoch(epoch, self._average.weights())
+                self._save(epoch)
+                self._tell(epoch)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"interrupted after {self._checkpoints.epochs} of {self._recipe.epochs} epochs of {self._name}; "
