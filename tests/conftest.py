@@ -10,11 +10,18 @@ import pytest
 import torch
 from hypothesis import settings
 
+from forks import share
 from repositories import finished_in, ok
 from support import tiny_project
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All workers have one server of forks, which starts before they do."""
+    if config.getoption("numprocesses", None):
+        share()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
-"""Tiny stages in a fraction of their time: their processes are forks of one that has imported torch (`tests/forked`).
+"""Tiny stages, and `dvc`, in a fraction of their time: forks of a process that has imported torch and DVC.
 
-They are real processes with their own memory, files and exit status, started by the real `dvc`. What concerns signals,
-hooks or several processes that train together is not started in this way.
+They are real processes with their own memory, files and exit status (`tests/forked`). What a test sends signals to is
+not started in this way.
 """
 
 from __future__ import annotations
@@ -13,24 +13,33 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from time import sleep
 
 _FORKED = Path(__file__).parent / "forked"
 
 
+def share() -> None:
+    """Lets the processes that this one starts have the same server."""
+    os.environ["TEST_FORKS"] = str(_place() / "socket")
+
+
 @cache
 def _place() -> Path:
-    """A folder with a `python` for the front of PATH and, once the server listens, its socket."""
-    if "TEST_FORKS" in os.environ:  # tests that another test runs
+    """A folder with `python` and `dvc` for the front of PATH, and the socket of the server."""
+    if "TEST_FORKS" in os.environ:
         return Path(os.environ["TEST_FORKS"]).parent
     folder = tempfile.TemporaryDirectory(prefix="forks-")
     place = Path(folder.name)
-    front = place / "python"
     code = (_FORKED / "front.py").read_text(encoding="utf-8")
-    front.write_text(f"#!{sys.executable} -IS\n{code}", encoding="utf-8")
-    front.chmod(0o755)
+    for name in ("python", "dvc"):
+        (place / name).write_text(f"#!{sys.executable} -IS\n{code}", encoding="utf-8")
+        (place / name).chmod(0o755)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(_FORKED / "server.py"), str(place / "socket"), str(os.getpid())]
     server = subprocess.Popen(command, env=environment)
+    while not (place / "socket").exists():
+        assert server.poll() is None, "the server of forks ended"
+        sleep(0.01)
 
     def end() -> None:
         server.kill()
@@ -42,7 +51,7 @@ def _place() -> Path:
 
 
 def with_forks(environment: dict[str, str]) -> dict[str, str]:
-    """An environment in which `python stages/...` is a fork; until the server listens it is a process as ever."""
+    """An environment in which stages and `dvc` are forks."""
     place = _place()
     path = os.pathsep.join([str(place), environment["PATH"]])
     return {**environment, "PATH": path, "TEST_FORKS": str(place / "socket")}

@@ -151,7 +151,7 @@ def test_two_repros_at_once_are_refused_in_a_sentence(repo: Path, tmp_path: Path
     _edit(repo, train_refine={"seed": 11})
     hook_into(repo)
     gate = Gate(tmp_path, r"/train-refine-\w+/epoch-000001\.ckpt")
-    with group(repo, "dvc", "repro", env=environment(**gate.variables)) as first:
+    with group(repo, "dvc", "repro", env=environment(**gate.variables), forks=True) as first:
         with gate.reached(first):
             second = run(repo, "dvc", "repro")
         first.communicate()

@@ -247,7 +247,7 @@ class TestStage:
     def test_torchrun_does_the_same(self, project: Path, by_setting: dict[str, str]) -> None:
         shutil.rmtree(project / "models/refine")
         command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "stages/train_refine.py")
-        result = run(project, sys.executable, *command, env=environment(PYTHONPATH="src"))
+        result = run(project, sys.executable, *command, env=environment(PYTHONPATH="src", PYTHON_EXEC="python"))
         assert result.returncode == 0, result.stderr
         assert files_of(project / "models/refine") == by_setting
 
