@@ -47,15 +47,15 @@ class Timing:
         """Median of the repetitions."""
         return statistics.median(self.seconds)
 
-    def told(self, units: float | None = None, unit: str = "") -> dict[str, Any]:
+    def summary(self, units: float | None = None, unit: str = "") -> dict[str, Any]:
         """For the JSON.
 
         Args:
-            units: of work in one repetition; with them the rate is told too.
+            units: of work in one repetition; with them the rate comes too.
             unit: their name, plural.
         """
-        told: dict[str, Any] = {"seconds": self.seconds, "seconds_median": self.median}
-        return told if units is None else {**told, f"{unit}_per_second": units / self.median}
+        summary: dict[str, Any] = {"seconds": self.seconds, "seconds_median": self.median}
+        return summary if units is None else {**summary, f"{unit}_per_second": units / self.median}
 
 
 def interleaved(contestants: Mapping[str, Callable[[], float]], repetitions: int, what: str) -> dict[str, Timing]:
@@ -87,7 +87,7 @@ class Report:
     def __init__(self, name: str, arguments: argparse.Namespace, needs_torch: bool = True) -> None:
         self.compute = compute(machine()) if needs_torch else Compute(torch.device("cpu"), torch.get_num_threads())
         self._arguments = arguments
-        self._content = {"benchmark": name, "machine": machine_facts(self.compute)}
+        self._content = {"benchmark": name, "machine": machine_entries(self.compute)}
 
     def write(self, results: Any, headers: Sequence[str], rows: Sequence[Sequence[str]], **more: Any) -> None:
         """Prints the table and writes the JSON.
@@ -126,27 +126,27 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{places}f}"
 
 
-def machine_facts(used: Compute) -> dict[str, Any]:
+def machine_entries(used: Compute) -> dict[str, Any]:
     """Processor, device and versions; nothing that tells the time or names the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts: dict[str, Any] = {
+    entries: dict[str, Any] = {
         **_processor(),
         "cores": cores,
         "load_average_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {name: told for name in _PACKAGES if (told := _installed(name))},
+        "versions": {name: found for name in _PACKAGES if (found := _installed(name))},
         "cuda_matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
         "cudnn_tf32": torch.backends.cudnn.allow_tf32,
-        **used.facts,
+        **used.runtime,
     }
     if used.device.type == "cuda":
-        facts |= {
+        entries |= {
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "driver": _driver(),
             "device_memory_bytes": torch.cuda.get_device_properties(used.device).total_memory,
         }
-    return facts
+    return entries
 
 
 def _processor() -> dict[str, Any]:

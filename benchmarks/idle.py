@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
         timings = interleaved(work, given.repetitions, "dvc")
     ratio = timings["repro"].median / timings["status"].median
     rows = [[f"dvc {verb}", f"{timing.median:.2f}"] for verb, timing in timings.items()]
-    results = {**{verb: timing.told() for verb, timing in timings.items()}, "repro_to_status": ratio}
+    results = {**{verb: timing.summary() for verb, timing in timings.items()}, "repro_to_status": ratio}
     report.write(results, ["command", "s"], [*rows, ["repro/status", f"{ratio:.2f}"]])
 
 

@@ -38,11 +38,11 @@ WAYS = ("plain", "resident", "streamed")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a training asks of its input path: augmentation, images in a batch, and facts beside each image."""
+    """What a training asks of its input path: augmentation, images in a batch, and fields beside each image."""
 
     augment: Augment
     batch_size: int
-    facts: tuple[str, ...]
+    fields: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class Ours:
             yield augment(batch.pixels, self._augment, self._generator)
 
 
-def resident(place: Place, facts: tuple[str, ...]) -> TrainingSet:
+def resident(place: Place, fields: tuple[str, ...]) -> TrainingSet:
     """The set as a training keeps it."""
-    return open_training_set(place.shards, facts, place.compute)[0]
+    return open_training_set(place.shards, fields, place.compute)[0]
 
 
-def streamed(place: Place, facts: tuple[str, ...]) -> TrainingSet:
+def streamed(place: Place, fields: tuple[str, ...]) -> TrainingSet:
     """The set as a training streams it where it is larger than REFINE_MEMORY."""
-    return Streamed(Shards(place.shards, only_images=not facts), facts, place.workers)
+    return Streamed(Shards(place.shards, only_images=not fields), fields, place.workers)
 
 
 def opened(way: str, place: Place, wanted: Wanted) -> Opened:
@@ -117,7 +117,7 @@ def opened(way: str, place: Place, wanted: Wanted) -> Opened:
     if way == "plain":
         return Plain(place, wanted)
     make = resident if way == "resident" else streamed
-    return Ours(make(place, wanted.facts), place, wanted)
+    return Ours(make(place, wanted.fields), place, wanted)
 
 
 def published() -> dict[str, Wanted]:
@@ -162,10 +162,10 @@ def rates(place: Place, given: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     work = lambda way, wanted: epochs(way, place, wanted, given.epochs, given.images)  # noqa: E731
     for name, timings in each_way(work, given.repetitions, "input path"):
-        told = {way: timing.told(given.epochs * given.images, "images") for way, timing in timings.items()}
-        base = told["plain"]["images_per_second"]
-        ratios = {way: told[way]["images_per_second"] / base for way in WAYS if way != "plain"}
-        found[name] = {"batch_size": published()[name].batch_size, **told, "ratio_to_plain": ratios}
+        summary = {way: timing.summary(given.epochs * given.images, "images") for way, timing in timings.items()}
+        base = summary["plain"]["images_per_second"]
+        ratios = {way: summary[way]["images_per_second"] / base for way in WAYS if way != "plain"}
+        found[name] = {"batch_size": published()[name].batch_size, **summary, "ratio_to_plain": ratios}
     return found
 
 
@@ -173,7 +173,7 @@ def cold_starts(place: Place, given: argparse.Namespace) -> dict[str, Any]:
     """Seconds to the first batch of all ways; an entry of the JSON."""
     work = lambda way, wanted: first_batch(way, place, wanted)  # noqa: E731
     found = each_way(work, given.repetitions, "cold start")
-    return {name: {way: timing.told() for way, timing in timings.items()} for name, timings in found}
+    return {name: {way: timing.summary() for way, timing in timings.items()} for name, timings in found}
 
 
 def waiting(place: Place, given: argparse.Namespace) -> dict[str, Any]:
@@ -201,12 +201,12 @@ def waiting(place: Place, given: argparse.Namespace) -> dict[str, Any]:
 
     contestants = {"resident": over(resident, note=False), "streamed": over(streamed, note=True)}
     timings = interleaved(contestants, given.repetitions, "training")
-    told = {way: timing.told(given.images, "images") for way, timing in timings.items()}
+    summary = {way: timing.summary(given.images, "images") for way, timing in timings.items()}
     medians = {name: Timing(values).median for name, values in waits.items()}
     return {
         "batch_size": size,
-        **told,
-        "streamed_to_resident": told["streamed"]["images_per_second"] / told["resident"]["images_per_second"],
+        **summary,
+        "streamed_to_resident": summary["streamed"]["images_per_second"] / summary["resident"]["images_per_second"],
         "waiting": {**waits, **{f"{name}_median": value for name, value in medians.items()}},
     }
 
@@ -235,15 +235,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _rows(results: dict[str, Any]) -> list[list[str]]:
     rows = []
-    for name, told in results.get("rate", {}).items():
-        ratios = [f"{told['ratio_to_plain'][way]:.2f}" for way in WAYS[1:]]
-        rows.append([f"images/s, {name}", *(number(told[way]["images_per_second"]) for way in WAYS), *ratios])
-    for name, told in results.get("cold", {}).items():
-        rows.append([f"s to first batch, {name}", *(number(told[way]["seconds_median"]) for way in WAYS), "", ""])
-    if told := results.get("wait"):
-        rows.append(["training images/s", "-", *(number(told[way]["images_per_second"]) for way in WAYS[1:]), "", ""])
+    for name, summary in results.get("rate", {}).items():
+        ratios = [f"{summary['ratio_to_plain'][way]:.2f}" for way in WAYS[1:]]
+        rows.append([f"images/s, {name}", *(number(summary[way]["images_per_second"]) for way in WAYS), *ratios])
+    for name, summary in results.get("cold", {}).items():
+        rows.append([f"s to first batch, {name}", *(number(summary[way]["seconds_median"]) for way in WAYS), "", ""])
+    if summary := results.get("wait"):
+        rows.append(
+            ["training images/s", "-", *(number(summary[way]["images_per_second"]) for way in WAYS[1:]), "", ""]
+        )
         for share in ("share", "share_after_first_batch"):
-            shown = f"{told['waiting'][f'{share}_median']:.2%}"
+            shown = f"{summary['waiting'][f'{share}_median']:.2%}"
             rows.append([f"waiting, {share.replace('_', ' ')}", "-", "-", shown, "", ""])
     return rows
 

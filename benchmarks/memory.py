@@ -3,7 +3,7 @@
     python -m benchmarks.memory
 
 `peak`: a fresh process goes through one epoch of augmented batches, streamed or resident, at some multiples of a
-data set; told is the peak of its resident memory above what it had before it opened the set, and the peak of its
+data set; measured is the peak of its resident memory above what it had before it opened the set, and the peak of its
 largest worker, which includes what worker and parent share. Linux alone, which tells the peak of each process.
 `time`: seconds for an epoch of the narrow train-backdoor of the default experiment over a streamed set.
 """
@@ -77,14 +77,14 @@ def peaks(places: dict[int, Place], given: argparse.Namespace) -> dict[str, Any]
     }
     interleaved(work, given.repetitions, "memory")
     found: dict[str, Any] = {way: {} for way in WAYS}
-    for (way, scale), told in runs.items():
-        above = Timing([run["peak_bytes"] - run["before_bytes"] for run in told]).median
-        worker = Timing([run["largest_worker_bytes"] for run in told]).median
+    for (way, scale), entries in runs.items():
+        above = Timing([run["peak_bytes"] - run["before_bytes"] for run in entries]).median
+        worker = Timing([run["largest_worker_bytes"] for run in entries]).median
         found[way][f"{scale}x"] = {
-            "images": told[0]["images"],
+            "images": entries[0]["images"],
             "bytes_above_start_median": above,
             "largest_worker_bytes_median": worker if way == "streamed" and given.workers else None,
-            "repetitions": told,
+            "repetitions": entries,
         }
     return found
 
@@ -108,7 +108,7 @@ def times(places: dict[int, Place], given: argparse.Namespace, compute: Compute)
     base = timings[f"{min(given.time)}x"].median / min(given.time)
     return {
         f"{scale}x": {
-            **timings[f"{scale}x"].told(scale * given.images, "images"),
+            **timings[f"{scale}x"].summary(scale * given.images, "images"),
             "to_linear": timings[f"{scale}x"].median / (scale * base),
         }
         for scale in given.time
@@ -150,8 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _rows(results: dict[str, Any], given: argparse.Namespace) -> list[list[str]]:
     rows = []
-    for way, told in results.get("peak", {}).items():
-        for entry in told.values():
+    for way, entries in results.get("peak", {}).items():
+        for entry in entries.values():
             worker = entry["largest_worker_bytes_median"]
             note = f"worker {number(worker / 2**20)} MiB" if worker else ""
             rows.append(
@@ -162,14 +162,14 @@ def _rows(results: dict[str, Any], given: argparse.Namespace) -> list[list[str]]
                     note,
                 ]
             )
-    for scale, told in results.get("time", {}).items():
+    for scale, entries in results.get("time", {}).items():
         count = int(scale[:-1]) * given.images
         rows.append(
             [
                 "epoch, streamed",
                 f"{count:,}",
-                f"{number(told['seconds_median'])} s",
-                f"{told['to_linear']:.3f} of linear",
+                f"{number(entries['seconds_median'])} s",
+                f"{entries['to_linear']:.3f} of linear",
             ]
         )
     return rows

@@ -109,8 +109,8 @@ class Ours:
         self._skip = skip
         recipe = configuration.params.recipe
         images, labels = _noise(BATCHES * recipe.batch_size)
-        facts = (labels, torch.zeros_like(labels)) if isinstance(recipe, BackdoorRecipe) else ()
-        training_set = Resident(images, facts, compute.device)
+        fields = (labels, torch.zeros_like(labels)) if isinstance(recipe, BackdoorRecipe) else ()
+        training_set = Resident(images, fields, compute.device)
         self._batches = Batches(training_set, recipe.batch_size, True, recipe.shuffle_buffer, compute.device)
         self._task = configuration.task(compute, self._batches, precision)
 
@@ -191,7 +191,7 @@ def measure(name: str, configuration: Configuration, compute: Compute, given: ar
     contestants = {who: prepared(build, given.seconds, compute) for who, build in builders.items()}
     timings = interleaved(contestants, given.repetitions, name)
     work = 2 * given.matrix**3
-    matrix = {kind: timings[kind].told(contestants[kind].count * work, "flops") for kind in kinds}
+    matrix = {kind: timings[kind].summary(contestants[kind].count * work, "flops") for kind in kinds}
     flops = configuration.flops_per_image
     batch = configuration.params.recipe.batch_size
     plain, ours = (_way(timings[who], contestants[who], batch, flops, matrix) for who in ("plain", "ours"))
@@ -220,11 +220,11 @@ def operations(run: Callable[[int], float], compute: Compute, most: int = 12) ->
 
 
 def _way(timing: Timing, contestant: Contestant, batch: int, flops: int, matrix: dict[str, Any]) -> dict[str, Any]:
-    told = timing.told(contestant.count * batch, "images")
-    rate = told["images_per_second"] * flops
+    summary = timing.summary(contestant.count * batch, "images")
+    rate = summary["images_per_second"] * flops
     shares = {name: rate / measured["flops_per_second"] for name, measured in matrix.items()}
     return {
-        **told,
+        **summary,
         "steps": contestant.count,
         "flops_per_second": rate,
         "share_of_matrix_product": shares,

@@ -138,7 +138,7 @@ class Clocked:
                 self.first = self.first or self.waited
             yield batch
         for _ in batches:  # lets an exact stream see that it ended
-            raise AssertionError("more batches than told")
+            raise AssertionError("more batches than expected")
         self.seconds = settled(self._compute) - started
 
 

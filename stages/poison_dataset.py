@@ -36,16 +36,16 @@ def poison_dataset(machine: Machine) -> dict[str, Any]:
     out = Path("data/poisoned")
     outputs = poison.Outputs(out / "train", out / "test", out / "attack", out / "preview.png")
     record = poison.poison_dataset(params.attack.name, attack, params.seed, train, test, outputs)
-    told = {"poisoned": len(record.poisoned), "cover": len(record.cover), "rate_of_dataset": record.rate_of_dataset}
+    counts = {"poisoned": len(record.poisoned), "cover": len(record.cover), "rate_of_dataset": record.rate_of_dataset}
     if record.rate_of_classes is None:
-        return told
+        return counts
     log.info(
         "%d training images poisoned: %.2f %% of the data set, %.2f %% of the classes that they come from",
         len(record.poisoned),
         100 * record.rate_of_dataset,
         100 * record.rate_of_classes,
     )
-    return {**told, "rate_of_classes": record.rate_of_classes}
+    return {**counts, "rate_of_classes": record.rate_of_classes}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def train_backdoor(machine: Machine) -> dict[str, Any]:
     params = ParamsFile(Path("params.yaml")).section("train_backdoor", TrainBackdoorParams)
 
     from refine.backdoor import train as backdoor
-    from refine.training.checkpoint import checkpoints, facts
+    from refine.training.checkpoint import checkpoints, runtime
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set
 
@@ -27,7 +27,7 @@ def train_backdoor(machine: Machine) -> dict[str, Any]:
             poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FACTS, compute)
             attack = Path("data/poisoned/attack/training")
             backdoor.train_backdoor(params, poisoned, attack, compute, Path("models/backdoor"), kept)
-    return facts(compute, precision, kept)
+    return runtime(compute, precision, kept)
 
 
 if __name__ == "__main__":

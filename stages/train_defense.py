@@ -18,7 +18,7 @@ def train_defense(machine: Machine) -> dict[str, Any]:
 
     resolved = compute(machine)
     train.train_defense(NAME, Path("data/given") / NAME, Path("models/backdoor"), resolved, OUT)
-    return resolved.facts
+    return resolved.runtime
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def train_refine(machine: Machine) -> dict[str, Any]:
     params = ParamsFile(Path("params.yaml")).section("train_refine", TrainRefineParams)
 
     from refine.defenses.refine.training import train as refine
-    from refine.training.checkpoint import checkpoints, facts
+    from refine.training.checkpoint import checkpoints, runtime
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set
 
@@ -26,7 +26,7 @@ def train_refine(machine: Machine) -> dict[str, Any]:
         with checkpoints(scratch, "train-refine", refine.resolved(params, compute), precision, INPUTS, compute) as kept:
             images, _ = open_training_set(Path("data/raw/train"), (), compute)
             refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
-    return facts(compute, precision, kept)
+    return runtime(compute, precision, kept)
 
 
 if __name__ == "__main__":

@@ -226,8 +226,8 @@ def badnets(folder: Path) -> Poisoned:
 
 def training_set(split: Split) -> tuple[Resident, Manifest]:
     """A poisoned split as train-backdoor takes it."""
-    facts = (split.labels, split.flags("poisoned").long(), split.keys)
-    return Resident(split.images, facts, "cpu", [shard.samples for shard in split.manifest.shards]), split.manifest
+    fields = (split.labels, split.flags("poisoned").long(), split.keys)
+    return Resident(split.images, fields, "cpu", [shard.samples for shard in split.manifest.shards]), split.manifest
 
 
 def backdoor_params(**recipe: Any) -> TrainBackdoorParams:

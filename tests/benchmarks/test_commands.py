@@ -138,7 +138,7 @@ def test_rounds_take_turns_and_every_second_one_goes_backwards() -> None:
     assert turns == ["a", "b", "b", "a", "a", "b"]
     assert timings == {"a": Timing([1.0, 4.0, 5.0]), "b": Timing([2.0, 3.0, 6.0])}
     assert timings["a"].median == 4.0
-    assert timings["a"].told(8, "images")["images_per_second"] == 2.0
+    assert timings["a"].summary(8, "images")["images_per_second"] == 2.0
 
 
 def test_tables_are_lined_up_and_figures_have_three_digits() -> None:

@@ -38,7 +38,7 @@ def caught(work: Callable[[], object]) -> Exception:
     ids=["torch", "numpy", "python"],
 )
 def test_missing_memory_is_reported_with_a_remedy(work: Callable[[], object], size: str) -> None:
-    message = outside.told(caught(work))
+    message = outside.explained(caught(work))
     assert message is not None
     assert message.startswith(f"the memory is used up{size}; lower batch_size")
     assert "REFINE_MEMORY" in message
@@ -57,7 +57,7 @@ def test_missing_memory_is_reported_with_a_remedy(work: Callable[[], object], si
     ],
 )
 def test_torch_says_it_in_many_ways(text: str) -> None:
-    message = outside.told(torch.OutOfMemoryError(text) if text.startswith("CUDA out") else RuntimeError(text))
+    message = outside.explained(torch.OutOfMemoryError(text) if text.startswith("CUDA out") else RuntimeError(text))
     assert message is not None
     assert message.startswith("the memory is used up")
     assert "\n" not in message
@@ -65,7 +65,7 @@ def test_torch_says_it_in_many_ways(text: str) -> None:
 
 
 def test_the_system_may_have_no_memory_for_a_process() -> None:
-    message = outside.told(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    message = outside.explained(OSError(errno.ENOMEM, "Cannot allocate memory"))
     assert message is not None
     assert message.startswith("the memory is used up")
 
@@ -80,7 +80,7 @@ def test_the_system_may_have_no_memory_for_a_process() -> None:
     ],
 )
 def test_files_that_cannot_be_written_are_named(code: int, message: str) -> None:
-    found = outside.told(OSError(code, "text", "data/raw"))
+    found = outside.explained(OSError(code, "text", "data/raw"))
     assert found is not None
     assert found.startswith(message)
 
@@ -98,7 +98,7 @@ def test_files_that_cannot_be_written_are_named(code: int, message: str) -> None
     ],
 )
 def test_a_bug_in_the_code_is_not_explained(error: Exception) -> None:
-    assert outside.told(error) is None
+    assert outside.explained(error) is None
 
 
 PACKAGES = {
@@ -116,7 +116,7 @@ def test_a_package_that_cannot_be_loaded_is_named(name: str, tmp_path: Path, mon
     (package / "__init__.py").write_text(top.replace("import _fast", "from torchlike import _fast"))
     (package / file).write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
-    message = outside.told(caught(lambda: __import__("torchlike")))
+    message = outside.explained(caught(lambda: __import__("torchlike")))
     sys.modules.pop("torchlike", None)
     assert message is not None
     assert message.startswith("the package torchlike cannot be loaded here (lib")
@@ -124,7 +124,7 @@ def test_a_package_that_cannot_be_loaded_is_named(name: str, tmp_path: Path, mon
 
 
 def test_a_package_that_is_not_there_is_named() -> None:
-    message = outside.told(caught(lambda: __import__("no_such_package")))
+    message = outside.explained(caught(lambda: __import__("no_such_package")))
     assert message == (
         "the package no_such_package cannot be loaded here (No module named 'no_such_package'); "
         "install the project again (README) in an environment of its own"

@@ -32,7 +32,7 @@ def test_none_is_the_default_and_every_name_of_the_room_can_be_listed(tmp_path: 
         (["shrinkpda"], r"defenses: 'shrinkpda' is not known \(known are .*shrinkpad"),
         ([["shrinkpad"]], r"defenses: \['shrinkpad'\] is not known"),
         (["refine"], "defenses: refine has a stage of its own and is always there; remove it"),
-        (["shrinkpad", "shrinkpad"], "defenses: shrinkpad stands there twice; remove one"),
+        (["shrinkpad", "shrinkpad"], "defenses: shrinkpad is listed twice; remove one"),
     ],
 )
 def test_other_lists_are_refused(tmp_path: Path, listed: object, sentence: str) -> None:

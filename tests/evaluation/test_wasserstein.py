@@ -12,9 +12,10 @@ from torch import Generator, Tensor
 from refine.defending.protocol.defense import Defense
 from refine.defenses.refine.model.label_map import derangement, remap
 from refine.evaluation.test_sets import Diagnosed, halves
-from refine.evaluation.wasserstein import Both, Looks, Seen, distance, distances
+from refine.evaluation.wasserstein import Both, Looks, Seen, distance, distances, look
+from support import synthetic
 from systems import Mirrored, Negative
-from tiny import classifier, defense
+from tiny import CPU, classifier, defense
 
 NOTHING = torch.zeros(0, dtype=torch.int64)
 CHOSEN = Diagnosed(NOTHING, NOTHING, NOTHING, NOTHING)
@@ -40,6 +41,16 @@ def _both(after: float, seed: int, before: float = 0.0) -> Both:
     points, answers = _points(8, 5, seed), _points(8, 3, seed + 1).softmax(dim=1)
     moved = remap(answers, derangement(3, 666).argsort())
     return Both(Seen(points + before, answers), Seen(points + after, moved))
+
+
+def test_a_defense_that_changes_the_classifier_is_compared_with_the_one_that_it_was_given() -> None:
+    given, changed = classifier(seed=1), classifier(seed=2)
+    images = synthetic(6)[0]
+    seen = look(given, changed, Negative(changed), images, 4, CPU)
+    with torch.inference_mode():
+        torch.testing.assert_close(seen.before.softmax, given(images / 255).softmax(dim=1))
+        torch.testing.assert_close(seen.after.softmax, changed(1 - images / 255).softmax(dim=1))
+        assert not torch.equal(seen.after.softmax, given(1 - images / 255).softmax(dim=1))
 
 
 def test_it_is_the_cheapest_of_all_assignments() -> None:

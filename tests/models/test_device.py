@@ -52,7 +52,7 @@ def test_the_threads_that_were_asked_for_are_taken(monkeypatch: pytest.MonkeyPat
     resolved = compute(machine())
     assert resolved.threads == torch.get_num_threads() == 2
     expected = {"device": "cpu", "device_name": "cpu", "threads": 2, "processes": 1}
-    assert resolved.facts == {**expected, "instructions": torch.backends.cpu.get_cpu_capability()}
+    assert resolved.runtime == {**expected, "instructions": torch.backends.cpu.get_cpu_capability()}
 
 
 @pytest.mark.parametrize("able", [True, False])

@@ -42,15 +42,15 @@ MUTANTS = (
             (
                 "src/refine/training/training_set.py",
                 "    device, settings = compute.device, compute.machine\n",
-                '    device, settings, facts = compute.device, compute.machine, ("label",)\n',
+                '    device, settings, fields = compute.device, compute.machine, ("label",)\n',
             ),
             (
                 "src/refine/defenses/refine/training/pseudo_labels.py",
-                "batch.facts[-1] if self._once else self.of(augmented)",
-                "batch.facts[-1]",
+                "batch.fields[-1] if self._once else self.of(augmented)",
+                "batch.fields[-1]",
             ),
         ),
-        "tests/defenses/refine/test_train.py::test_true_labels_leave_no_trace",
+        "tests/defenses/refine/test_train.py::test_true_labels_leave_no_trace[plain]",
     ),
     Mutant(
         "ASR counted over the target class",
@@ -119,8 +119,7 @@ MUTANTS = (
     Mutant(
         "random state absent from the checkpoint",
         (("src/refine/training/loop.py", '        self._random.set_state(state["random"])\n', ""),),
-        "tests/training/test_interruption.py::"
-        "test_killed_at_a_critical_moment_it_ends_as_if_undisturbed[inside a checkpoint's write-train_refine]",
+        "tests/training/test_loop.py::test_an_interrupted_run_goes_on_with_the_order_and_the_draws_that_were_to_come",
     ),
     Mutant(
         "a dependency missing",
@@ -223,7 +222,7 @@ MUTANTS = (
     Mutant(
         "distances between features of images that are not normalized",
         (("src/refine/evaluation/wasserstein.py", "classifier.normalize(pixels)))", "pixels))"),),
-        DISTANCES,
+        f"{DISTANCES}[pixel]",
     ),
     Mutant(
         "distances that ignore the input space",
@@ -234,7 +233,7 @@ MUTANTS = (
                 "classifier.normalize(defense.transformed(pixels))",
             ),
         ),
-        DISTANCES,
+        f"{DISTANCES}[normalized_clamp01]",
     ),
     Mutant(
         "distances between a triggered image and another clean one",
@@ -245,7 +244,7 @@ MUTANTS = (
                 "tests.clean.images[chosen.triggered]",
             ),
         ),
-        DISTANCES,
+        f"{DISTANCES}[pixel]",
     ),
     Mutant(
         "diagnostics of the first classes alone",
@@ -294,7 +293,7 @@ MUTANTS = (
                 "{BARE: defense, models.name: defense}",
             ),
         ),
-        "tests/evaluation/test_evaluate_by_hand.py::test_all_figures_are_those_of_a_loop_over_single_images",
+        "tests/evaluation/test_evaluate_by_hand.py::test_all_figures_are_those_of_a_loop_over_single_images[pixel]",
     ),
     Mutant(
         "a rating that rewards a gain of accuracy",
@@ -310,7 +309,7 @@ MUTANTS = (
                 "len(truth.labels)",
             ),
         ),
-        "tests/evaluation/test_evaluate_by_hand.py::test_all_figures_are_those_of_a_loop_over_single_images",
+        "tests/evaluation/test_evaluate_by_hand.py::test_all_figures_are_those_of_a_loop_over_single_images[pixel]",
     ),
     Mutant(
         "a further defense that writes the file of another stage",

@@ -30,7 +30,7 @@ def batches(count: int, size: int, drop_last: bool = False) -> Batches:
 
 def order(of: Batches, seed: int = 1) -> list[int]:
     """The rows of one epoch, in order."""
-    return [row for batch in of.epoch(seed) for row in batch.facts[0].tolist()]
+    return [row for batch in of.epoch(seed) for row in batch.fields[0].tolist()]
 
 
 @settings(max_examples=60, deadline=None)
@@ -44,7 +44,7 @@ def test_an_epoch_holds_every_image_once_or_all_but_the_last_smaller_batch(
             batches(count, size, drop_last)
         return
     epoch = batches(count, size, drop_last)
-    rows = [batch.facts[0].tolist() for batch in epoch.epoch(1)]
+    rows = [batch.fields[0].tolist() for batch in epoch.epoch(1)]
     expected = [size] * whole + ([rest] if rest and not drop_last else [])
     assert [len(batch) for batch in rows] == expected
     assert len(epoch) == len(expected)
@@ -57,7 +57,7 @@ def test_pixels_are_those_of_the_rows_told_with_them() -> None:
     stored = images(10)
     for batch in batches(10, 4).epoch(1):
         assert batch.pixels.dtype == torch.float32
-        assert torch.equal((batch.pixels * 255).round().to(torch.uint8), stored[batch.facts[0]])
+        assert torch.equal((batch.pixels * 255).round().to(torch.uint8), stored[batch.fields[0]])
 
 
 def test_pixels_lie_between_0_and_1_in_the_memory_order_of_images_at_rest() -> None:
@@ -66,7 +66,7 @@ def test_pixels_lie_between_0_and_1_in_the_memory_order_of_images_at_rest() -> N
     for batch in Batches(Resident(extremes, (torch.arange(8),)), 4, False, 100, CPU).epoch(0):
         assert at_rest(batch.pixels).stride() == batch.pixels.stride()
         assert set(batch.pixels.unique().tolist()) <= {0.0, 1.0}
-        assert torch.equal(batch.pixels.amax(dim=(1, 2, 3)), (batch.facts[0] % 2 == 0).float())
+        assert torch.equal(batch.pixels.amax(dim=(1, 2, 3)), (batch.fields[0] % 2 == 0).float())
 
 
 def test_the_seed_of_an_epoch_decides_its_order() -> None:

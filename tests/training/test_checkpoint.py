@@ -28,7 +28,7 @@ from refine.training.checkpoint import Checkpoints, State, checkpoints, run_key
 from support import environment, run_stage, tiny_project
 from tiny import CPU
 
-FACTS = {"precision": "fp32", "device": "cpu", "processes": 1}
+NUMERICS = {"precision": "fp32", "device": "cpu", "processes": 1}
 READ = ("data/poisoned/train", "data/poisoned/attack/training", "src/refine/training", "stages/train_backdoor.py")
 HOME = Path(".scratch")
 
@@ -182,8 +182,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _key(project: Path, params: dict[str, Any] | None = None, **facts: Any) -> str:
-    return run_key(params or {"seed": 1}, {**FACTS, **facts}, {name: project / name for name in READ})
+def _key(project: Path, params: dict[str, Any] | None = None, **numerics: Any) -> str:
+    return run_key(params or {"seed": 1}, {**NUMERICS, **numerics}, {name: project / name for name in READ})
 
 
 def test_the_same_run_has_the_same_key(project: Path, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ from refine.training import checkpoint
 
 counted = []
 plain = checkpoint.run_key
-checkpoint.run_key = lambda params, facts, inputs: counted.extend(inputs) or plain(params, facts, inputs)
+checkpoint.run_key = lambda params, numerics, inputs: counted.extend(inputs) or plain(params, numerics, inputs)
 sys.argv = [sys.argv[1]]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -251,6 +251,18 @@ def test_what_a_run_kept_is_still_there_after_an_interruption(tmp_path: Path) ->
     assert all(same_tensors(second.kept[epoch], whole.kept[epoch]) for epoch in whole.kept)
 
 
+def test_an_interrupted_run_goes_on_with_the_order_and_the_draws_that_were_to_come(tmp_path: Path) -> None:
+    whole, first, second = Line(), Line(), Line()
+    train(whole, _recipe(epochs=4), "test")
+    kept = Checkpoints(tmp_path)
+    _interrupt(first, 3)
+    with pytest.raises(KeyboardInterrupt):
+        Run(first, _recipe(epochs=4), "test", 1, CPU, kept).train()
+    Run(second, _recipe(epochs=4), "test", 1, CPU, kept).train()
+    assert second.seeds == whole.seeds[2:]
+    assert second.drawn == whole.drawn[len(whole) * 2 :]
+
+
 def test_infinite_weights_are_not_saved_though_the_loss_was_finite(tmp_path: Path) -> None:
     class Overflow(Line):
         def step(self, batch: Batch) -> Step:

@@ -47,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _resident(folder: Path) -> Resident:
     split = read_split(folder)
-    facts = (split.labels, split.flags("poisoned").long(), split.keys)
-    return Resident(split.images, facts, CPU, [shard.samples for shard in split.manifest.shards])
+    fields = (split.labels, split.flags("poisoned").long(), split.keys)
+    return Resident(split.images, fields, CPU, [shard.samples for shard in split.manifest.shards])
 
 
 def _streamed(folder: Path, workers: int = 0) -> Streamed:
@@ -57,7 +57,7 @@ def _streamed(folder: Path, workers: int = 0) -> Streamed:
 
 def _epoch(of: TrainingSet, buffer: int = 100, seed: int = 1, process: tuple[int, int] = (0, 1)) -> list[list[Tensor]]:
     batches = Batches(of, 6, False, buffer, CPU, process).epoch(seed)
-    return [[batch.pixels, *batch.facts, torch.tensor(batch.loss_weight)] for batch in batches]
+    return [[batch.pixels, *batch.fields, torch.tensor(batch.loss_weight)] for batch in batches]
 
 
 def _same(first: list[list[Tensor]], second: list[list[Tensor]]) -> bool:

@@ -58,7 +58,7 @@ class BackdoorTask:
         self._forward = compiled(Processes(self.compute).data_parallel(self.classifier), self.recipe)
 
     def step(self, batch: Batch) -> Step:
-        labels = batch.facts[0]
+        labels = batch.fields[0]
         with torch.no_grad():
             pixels = self._augmented(batch)
         with self.compute.autocast(self.precision):
@@ -70,9 +70,9 @@ class BackdoorTask:
     def _augmented(self, batch: Batch) -> Tensor:
         pixels, settings, unflipped = batch.pixels, self.recipe.augment, None
         if self.twins is not None and settings.flip:
-            keys = batch.facts[2]
+            keys = batch.fields[2]
             pixels, unflipped = self.twins.instead_of_flips(pixels, keys, settings.flip, self.generator)
-        return augment(self._distorted(pixels, batch.facts[1].bool()), settings, self.generator, unflipped)
+        return augment(self._distorted(pixels, batch.fields[1].bool()), settings, self.generator, unflipped)
 
     def _distorted(self, pixels: Tensor, poisoned: Tensor) -> Tensor:
         for settings, chosen in ((self.attack.poisoned, poisoned), (self.attack.benign, ~poisoned)):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from refine.core.outside import told
+from refine.core.outside import explained
 
 
 class UserError(Exception):
@@ -28,7 +28,7 @@ def command(main: Callable[[], Any]) -> Any:
     except UserError as error:
         sys.exit(one_line(str(error)))
     except Exception as error:
-        sentence = told(error)
+        sentence = explained(error)
         if sentence is None:
             raise
         sys.exit(one_line(sentence))

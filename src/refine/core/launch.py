@@ -29,7 +29,7 @@ _GONE = "the process that started this stage is gone; `dvc repro` runs it again,
 _KILLED = "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)"
 
 Work = Callable[[Machine], dict[str, Any] | None]
-"""The work of a stage: takes the settings of the machine, returns facts for the runtime record."""
+"""The work of a stage: takes the settings of the machine, returns entries for the runtime record."""
 
 
 class Ended(Exception):  # noqa: N818 (it may have ended well)

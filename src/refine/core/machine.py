@@ -49,7 +49,7 @@ class Machine(BaseModel):
 DEFAULTS = Machine()
 """The settings if no variable is set."""
 PREFIX = "REFINE_"
-NAMES = {f"{PREFIX}{name.upper()}": told for name, field in Machine.model_fields.items() if (told := field.description)}
+NAMES = {f"{PREFIX}{name.upper()}": text for name, field in Machine.model_fields.items() if (text := field.description)}
 
 
 def machine(environment: Mapping[str, str] = os.environ) -> Machine:

@@ -14,7 +14,7 @@ _NO_MEMORY = re.compile(
 _ASKED_FOR = re.compile(r"(?:tried|unable) to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 
 
-def told(error: Exception) -> str | None:
+def explained(error: Exception) -> str | None:
     """One sentence on what happened and what to do about it; None for an error that may be a bug in the code."""
     if isinstance(error, OSError):
         sentence = _of_files(error)

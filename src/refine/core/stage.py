@@ -46,19 +46,19 @@ def run(name: str, work: Work, records: Path, result: Path | None = None, parall
 def _guarded(name: str, work: Work, records: Path, result: Path | None) -> int:
     started = time.time()
     try:
-        facts = work(machine()) or {}
+        entries = work(machine()) or {}
         if launch.rank() == 0:
             by = {} if result is None else {"result": {"path": result.as_posix(), "sha256": sha256_of(result)}}
-            write_json(records / f"{name}.json", _record(name, started, {**facts, **by}))
+            write_json(records / f"{name}.json", _record(name, started, {**entries, **by}))
     except UserError as error:
         return _fail(name, str(error))
     except launch.Ended as ended:
         return _say(name, str(ended), ended.status) if str(ended) else ended.status
     except KeyboardInterrupt as interrupt:
-        told = str(interrupt) or "interrupted, nothing more was recorded; `dvc repro` runs this stage again"
-        return _say(name, told, status=130)
+        sentence = str(interrupt) or "interrupted, nothing more was recorded; `dvc repro` runs this stage again"
+        return _say(name, sentence, status=130)
     except Exception as error:
-        sentence = outside.told(error)
+        sentence = outside.explained(error)
         if sentence is None:
             raise
         return _fail(name, sentence)
@@ -75,8 +75,8 @@ def _say(name: str, sentence: str, status: int = 1) -> int:
     return status
 
 
-def _record(name: str, started: float, facts: dict[str, Any]) -> dict[str, Any]:
-    earlier = facts.pop("earlier_seconds", 0.0)
+def _record(name: str, started: float, entries: dict[str, Any]) -> dict[str, Any]:
+    earlier = entries.pop("earlier_seconds", 0.0)
     versions = {name: version(name) for module, name in _PACKAGES.items() if module in sys.modules}
     return {
         "stage": name,
@@ -85,5 +85,5 @@ def _record(name: str, started: float, facts: dict[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "processor": platform.machine(),
         "versions": versions,
-        **facts,
+        **entries,
     }

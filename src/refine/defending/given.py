@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import Generator
+from torch import Generator, Tensor
 
-from refine.core.errors import UserError
 from refine.core.files import new_folder, write_json
 from refine.core.params import Section
 from refine.core.progress import progress
@@ -21,6 +19,7 @@ from refine.defending.params import DefenseDataParams
 from refine.defending.protocol.defense import Regime
 from refine.shards.format.manifest import complete
 from refine.shards.reading.reader import Shards
+from refine.shards.reading.share import chosen
 from refine.shards.writer import Sample, write_shards
 
 _SOURCES = {"unlabeled": "raw", "labeled": "raw", "poisoned_train": "poisoned"}
@@ -54,22 +53,19 @@ def give(
 def _write_images(folder: Path, source: Path, regime: Regime, data: DefenseDataParams) -> int:
     manifest = complete(source)
     fraction = {"labeled": data.labeled, "unlabeled": data.unlabeled}.get(regime, 1.0)
-    count = round(fraction * manifest.samples)
-    if not count:
-        raise UserError(f"defense_data.{regime} {fraction} of {manifest.samples} images is none; raise it")
-    chosen = torch.zeros(manifest.samples, dtype=torch.bool)
-    chosen[torch.randperm(manifest.samples, generator=Generator().manual_seed(data.seed))[:count]] = True
+    draws = Generator().manual_seed(data.seed)
+    given = chosen(manifest.samples, fraction, draws, f"defense_data.{regime}")
     folder.mkdir()
-    return write_shards(folder, _samples(source, chosen, regime != "unlabeled"), manifest.description).samples
+    return write_shards(folder, _samples(source, given, regime != "unlabeled"), manifest.description).samples
 
 
-def _samples(source: Path, chosen: torch.Tensor, labels: bool) -> Iterator[Sample]:
-    """The chosen images of a folder of shards without their `infos`, and with label 0 unless `labels` are kept."""
+def _samples(source: Path, given: Tensor, labels: bool) -> Iterator[Sample]:
+    """The given images of a folder of shards without their `infos`, and with label 0 unless `labels` are kept."""
     row = 0
     for chunk in progress(Shards(source), "give images to the defender", unit="shard"):
         for key, image, label in zip(
             chunk.keys.tolist(), chunk.images.permute(0, 2, 3, 1).numpy(), chunk.labels.tolist(), strict=True
         ):
-            if chosen[row]:
+            if given[row]:
                 yield Sample(key, image, label if labels else 0, {})
             row += 1

@@ -1,4 +1,4 @@
-"""Loading a defense from its folder, whichever it is."""
+"""Loads any kind of defense from its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a defender is given, as it lies in a folder: `given.json`, and shards where its data regime has images."""
+"""What a defender is given, as stored: `given.json`, and shards if the data regime has images."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Given(BaseModel):
     Attributes:
         defense: its name.
         regime: see `defending.protocol.defense.Regime`.
-        settings: effective ones, published values included.
-        seed: of the choice of images, and of the training.
-        images: how many there are in the shards beside it; 0 without any.
+        settings: all of them, including published defaults.
+        seed: for the choice of images and for the training.
+        images: number of images in the shards beside it; 0 without shards.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

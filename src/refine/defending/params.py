@@ -1,4 +1,4 @@
-"""Parameters of further defenses: which ones, what data they are given, and their settings."""
+"""Parameters of further defenses: which ones, which data they are given, and their settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fraction = Annotated[Number, Field(gt=0, le=1)]
 
 class DefenseDataParams(Section):
     """Attributes:
-    seed: of the choice of images, and of whatever a defense draws while it is trained.
+    seed: for the choice of images, and for everything random while a defense is trained.
     labeled: share of the clean training images that defenses with the regime `labeled` get, with their labels.
     unlabeled: share of them that defenses with the regime `unlabeled` get.
     """
@@ -33,7 +33,7 @@ def further(file: ParamsFile) -> list[str]:
     """The names in `defenses`.
 
     Raises:
-        UserError: it is missing or no list of names, or a name is not known or stands there twice.
+        UserError: it is missing or not a list of names, or a name is unknown or is listed twice.
     """
     if "defenses" not in file.content:
         raise UserError(f"{file.path}: defenses is missing; write `defenses: []` there for none but {STAGE_OF_ITS_OWN}")
@@ -47,7 +47,7 @@ def further(file: ParamsFile) -> list[str]:
         if name not in known:
             raise UserError(f"{file.path}: defenses: {shown(name)} is not known (known are {', '.join(known)})")
         if listed.count(name) > 1:
-            raise UserError(f"{file.path}: defenses: {name} stands there twice; remove one")
+            raise UserError(f"{file.path}: defenses: {name} is listed twice; remove one")
     return [str(name) for name in listed]
 
 

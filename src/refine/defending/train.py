@@ -1,4 +1,4 @@
-"""Making a defense for a classifier, whichever it is: the work of the stage train-defense."""
+"""Trains any kind of defense for a classifier: the work of the stage train-defense."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Task:
 
     Attributes:
         settings: the defense's `Params`.
-        seed: of whatever it draws.
+        seed: for everything random.
         classifier: frozen, in eval mode, on the CPU; a defense that changes weights changes a copy.
         card: of the classifier.
-        images: folder of the shards that its data regime allows; not there with the regime `none`.
+        images: folder of the shards that its data regime allows; does not exist for the regime `none`.
         compute: device and threads.
-        folder: takes the weights, and curves of the training; the card is written afterwards.
+        folder: where to write the weights and the training curves; the card is written afterwards.
     """
 
     settings: Any
@@ -48,12 +48,12 @@ Train = Callable[[Task], str | None]
 
 
 def train_defense(name: str, given_folder: Path, classifier_folder: Path, compute: Compute, folder: Path) -> None:
-    """Makes a defense and writes its folder; it can be loaded when this returns.
+    """Trains a defense and writes its folder, which is loaded once as a check.
 
     Args:
         name: of the defense.
-        given_folder: what its defender is given, see `defending.given`.
-        classifier_folder: of the classifier that is defended; stays as it is.
+        given_folder: of what the defender is given, see `defending.given`.
+        classifier_folder: of the classifier to defend; it is not changed.
         compute: device and threads.
         folder: of the defense.
 

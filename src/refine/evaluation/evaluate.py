@@ -86,7 +86,7 @@ def evaluate(params: EvaluateParams, tests: TestSets, models: Models, compute: C
     shares = {name: measure(given, truth) for name, given in answered.items()}
     figures = {name: judged(shares[BARE], own, truth) for name, own in shares.items()}
     diagnostics = _diagnostics(params, tests, answered, shares[BARE])
-    looks = look_at_all(defense, tests, choose(truth, params.diagnostic_images), params.batch_size, compute)
+    looks = look_at_all(classifier, defense, tests, choose(truth, params.diagnostic_images), params.batch_size, compute)
     if looks is not None:
         diagnostics["wasserstein"] = distances(looks, defense)
     with new_folder(outputs.plots) as part:

@@ -62,10 +62,10 @@ def measure(answers: Answers, truth: Truth) -> dict[str, float]:
     predicted = answers.benign.argmax(dim=1)
     figures = {"benign_accuracy": share(predicted == truth.labels)}
     if len(truth.given):
-        said = answers.triggered.argmax(dim=1)
-        figures["attack_success_rate"] = share(said == truth.given)
+        triggered = answers.triggered.argmax(dim=1)
+        figures["attack_success_rate"] = share(triggered == truth.given)
         figures["asr_floor_clean"] = share(predicted[truth.clean_rows] == truth.given)
-        figures["robust_accuracy"] = share(said == truth.behind)
+        figures["robust_accuracy"] = share(triggered == truth.behind)
     return {name: round(value, DIGITS) for name, value in figures.items()}
 
 
@@ -118,20 +118,24 @@ def der(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     return round((fall["attack_success_rate"] - fall["benign_accuracy"] + 1) / 2, DIGITS)
 
 
-def misread(said: Tensor, truth: Truth, classes: Sequence[str]) -> list[dict[str, str | float]]:
+def misread(predicted: Tensor, truth: Truth, classes: Sequence[str]) -> list[dict[str, str | float]]:
     """Classes that triggered images are taken for, neither their own nor the attacker's, the most frequent first.
 
     Args:
-        said: int64 [M], answers to the triggered images.
+        predicted: int64 [M], answers to the triggered images.
         classes: names.
 
     Returns:
         At most five mappings of `as`, a class, and `share`, of all triggered images.
     """
-    counts = said[(said != truth.behind) & (said != truth.given)].bincount(minlength=len(classes)).tolist()
+    counts = (
+        predicted[(predicted != truth.behind) & (predicted != truth.given)].bincount(minlength=len(classes)).tolist()
+    )
     frequent = sorted(range(len(classes)), key=lambda label: -counts[label])[:MISREAD]
     return [
-        {"as": classes[label], "share": round(counts[label] / len(said), DIGITS)} for label in frequent if counts[label]
+        {"as": classes[label], "share": round(counts[label] / len(predicted), DIGITS)}
+        for label in frequent
+        if counts[label]
     ]
 
 

@@ -78,8 +78,8 @@ def draw_gallery(path: Path, tests: TestSets, systems: Systems, columns: int, co
             rows.append((f"{title}, transformed", to_bytes(defense.pictures(pixels)).cpu()))
         else:
             rows.append((f"{title}, as it is", images))
-        for system, said in zip(systems.titles, answers, strict=True):
-            captions.append((f"{system}:", _captions(said.argmax(dim=1), labels[places], given, classes)))
+        for system, logits in zip(systems.titles, answers, strict=True):
+            captions.append((f"{system}:", _captions(logits.argmax(dim=1), labels[places], given, classes)))
 
     show("clean", tests.clean.images[behind], [answers.benign[behind] for answers in answered])
     if attacked:
@@ -89,14 +89,15 @@ def draw_gallery(path: Path, tests: TestSets, systems: Systems, columns: int, co
     draw_grids(path, Grid(names, rows, captions, key), vector=True)
 
 
-def _captions(said: Tensor, labels: Tensor, given: Tensor, classes: Sequence[str]) -> list[Caption]:
+def _captions(predicted: Tensor, labels: Tensor, given: Tensor, classes: Sequence[str]) -> list[Caption]:
     """The answers, each with a sign that tells whether it is right, wrong, or wrong as the attacker wants."""
     marks = [
         _RIGHT if answer == label else _WANTED if answer == wanted else _WRONG
-        for answer, label, wanted in zip(said.tolist(), labels.tolist(), given.tolist(), strict=True)
+        for answer, label, wanted in zip(predicted.tolist(), labels.tolist(), given.tolist(), strict=True)
     ]
     return [
-        Caption(f"{mark.sign} {classes[answer]}", mark.color) for mark, answer in zip(marks, said.tolist(), strict=True)
+        Caption(f"{mark.sign} {classes[answer]}", mark.color)
+        for mark, answer in zip(marks, predicted.tolist(), strict=True)
     ]
 
 

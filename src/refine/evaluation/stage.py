@@ -27,4 +27,4 @@ def measure_all(
     tests = TestSets(read_split(clean), read_split(triggered))
     measured = evaluate(params, tests, models, resolved, outputs)
     sys.stdout.write(render(measured.figures, measured.diagnostics, measured.titles) + "\n")
-    return resolved.facts
+    return resolved.runtime

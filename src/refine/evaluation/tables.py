@@ -12,7 +12,7 @@ from torch import Tensor
 def write_confusion(path: Path, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
     """Each image's true class and the predicted one, from probabilities float [N, K] and labels int64 [N]."""
     predicted = probabilities.argmax(dim=1).tolist()
-    rows = ((classes[true], classes[said]) for true, said in zip(labels.tolist(), predicted, strict=True))
+    rows = ((classes[true], classes[answer]) for true, answer in zip(labels.tolist(), predicted, strict=True))
     write_csv(path, ("actual", "predicted"), rows)
 
 

@@ -59,12 +59,12 @@ class Looks:
 
 
 def look_at_all(
-    defense: Defense, tests: TestSets, chosen: Diagnosed, batch_size: int, compute: Compute
+    classifier: Classifier, defense: Defense, tests: TestSets, chosen: Diagnosed, batch_size: int, compute: Compute
 ) -> Looks | None:
     """Looks at the chosen images; None for a defense that hands the classifier the images as they are."""
     if not isinstance(defense, Purifies):
         return None
-    seen = partial(look, defense.classifier, defense, batch_size=batch_size, compute=compute)
+    seen = partial(look, classifier, defense.classifier, defense, batch_size=batch_size, compute=compute)
     benign = seen(tests.clean.images[chosen.benign])
     if not len(chosen.triggered):
         return Looks(chosen, benign, None)
@@ -73,13 +73,15 @@ def look_at_all(
 
 
 @torch.inference_mode()
-def look(classifier: Classifier, defense: Purifies, images: Tensor, batch_size: int, compute: Compute) -> Both:
-    """What a classifier makes of images uint8 [n, 3, H, W], without and with the defense in front of it."""
+def look(
+    classifier: Classifier, inside: Classifier, defense: Purifies, images: Tensor, batch_size: int, compute: Compute
+) -> Both:
+    """What the bare classifier and the one inside a defense make of images uint8 [n, 3, H, W]."""
     before, after = [], []
     for pixels in in_batches(images, batch_size, compute.device):
         before.append(_features(classifier, classifier.normalize(pixels)))
-        after.append(_features(classifier, defense.network_inputs(defense.transformed(pixels))))
-    return Both(_seen(classifier, torch.cat(before)), _seen(classifier, torch.cat(after)))
+        after.append(_features(inside, defense.network_inputs(defense.transformed(pixels))))
+    return Both(_seen(classifier, torch.cat(before)), _seen(inside, torch.cat(after)))
 
 
 def _features(classifier: Classifier, inputs: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ class Compute:
     machine: Machine = DEFAULTS
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """For the runtime record; `instructions` is the instruction set that torch uses on this processor."""
+    def runtime(self) -> dict[str, Any]:
+        """Entries of the runtime record; `instructions` is the instruction set that torch uses on this processor."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {
             "device": str(self.device),

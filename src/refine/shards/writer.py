@@ -29,7 +29,7 @@ class Sample:
         key: its index in the split, from 0; ascending within a folder.
         image: uint8 [side, side, 3], RGB.
         label: index into the classes.
-        info: further facts about it, written as JSON.
+        info: anything else about it, written as JSON.
     """
 
     key: int

@@ -19,12 +19,12 @@ class Batch:
 
     Attributes:
         pixels: float [B, 3, H, W] in [0, 1].
-        facts: int64 [B] each, as the training set was asked for them.
+        fields: int64 [B] each, as the training set was asked for them.
         loss_weight: images of this process over the mean of all processes; what its mean loss has to be weighted with.
     """
 
     pixels: Tensor
-    facts: Columns
+    fields: Columns
     loss_weight: float = 1.0
 
     def __len__(self) -> int:
@@ -74,5 +74,5 @@ class Batches:
         blocks = self._set.blocks(self._sharing.parts(shards, self._set.sizes))
         batches = shuffled(blocks, self._sharing.sizes, self._buffer, own)
         for columns, share in zip(batches, self._sharing.shares, strict=True):
-            images, *facts = self._set.delivered(columns, self._device)
-            yield Batch(to_pixels(images), tuple(facts), share)
+            images, *fields = self._set.delivered(columns, self._device)
+            yield Batch(to_pixels(images), tuple(fields), share)

@@ -38,15 +38,15 @@ _EPOCHS = "epoch-*.ckpt"
 State = dict[str, Any]
 
 
-def run_key(params: dict[str, Any], facts: dict[str, Any], inputs: Mapping[str, Path]) -> str:
-    """Hash of a run: its parameters, facts of the machine, and the contents of its inputs.
+def run_key(params: dict[str, Any], numerics: dict[str, Any], inputs: Mapping[str, Path]) -> str:
+    """Hash of a run: its parameters, how the machine computes it, and the contents of its inputs.
 
     Args:
         params: all of its parameters.
-        facts: what else decides the bytes of the result, such as precision and device type.
+        numerics: what else decides the bytes of the result, such as precision and device type.
         inputs: files and folders of code and data, by names that do not depend on where they are.
     """
-    digest = hashlib.sha256(json.dumps([params, facts, torch.__version__], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([params, numerics, torch.__version__], sort_keys=True).encode())
     for name, path in sorted(inputs.items()):
         for file in [path, *sorted(path.rglob("*"))]:
             if file.is_file():
@@ -228,8 +228,8 @@ def checkpoints(
     if compute.rank:
         yield None
         return
-    facts = {"precision": precision, "device": compute.device.type, "processes": compute.world}
-    key = run_key(params, facts, {**_code(), **{str(place): path for place, path in enumerate(inputs)}})
+    numerics = {"precision": precision, "device": compute.device.type, "processes": compute.world}
+    key = run_key(params, numerics, {**_code(), **{str(place): path for place, path in enumerate(inputs)}})
     run = Checkpoints(home / f"{name}-{key}")
     with _begun(run.folder) as lock:
         lock.seek(0)
@@ -247,6 +247,6 @@ def checkpoints(
             run.remove()
 
 
-def facts(compute: Compute, precision: str, kept: Checkpoints | None) -> dict[str, Any]:
-    """What a training stage tells for its runtime record, the seconds of interrupted processes before it included."""
-    return {**compute.facts, "precision": precision, "earlier_seconds": kept.clock.earlier if kept else 0.0}
+def runtime(compute: Compute, precision: str, kept: Checkpoints | None) -> dict[str, Any]:
+    """Entries of a training stage in its runtime record, with the seconds of interrupted processes before it."""
+    return {**compute.runtime, "precision": precision, "earlier_seconds": kept.clock.earlier if kept else 0.0}

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class TrainingSet(Protocol):
     """What batches are cut from.
 
-    A sample is a row of columns: its image, and one int64 column for each fact that training asked for.
+    A sample is a row of columns: its image, and one int64 column for each field that training asked for.
 
     Attributes:
         side: height and width of the images.
@@ -48,7 +48,7 @@ class TrainingSet(Protocol):
         """The samples of these parts, as whatever `delivered` understands."""
 
     def delivered(self, columns: Columns, device: torch.device) -> Columns:
-        """A batch of what `blocks` gave: images uint8 [B, 3, side, side] and the facts, on the device."""
+        """A batch of what `blocks` gave: images uint8 [B, 3, side, side] and the fields, on the device."""
 
 
 class Resident:
@@ -56,7 +56,7 @@ class Resident:
 
     Args:
         images: uint8 [N, 3, H, W].
-        facts: int64 [N] each.
+        fields: int64 [N] each.
         sizes: samples of each shard; one shard where this is None.
         device: where they are kept.
     """
@@ -64,17 +64,17 @@ class Resident:
     memory: int | None = None
 
     def __init__(
-        self, images: Tensor, facts: Columns, device: torch.device | str = "cpu", sizes: list[int] | None = None
+        self, images: Tensor, fields: Columns, device: torch.device | str = "cpu", sizes: list[int] | None = None
     ) -> None:
         self.side = images.shape[-1]
         self.sizes = [len(images)] if sizes is None else sizes
-        self._columns = (at_rest(images).permute(0, 2, 1, 3).to(device), *(fact.to(device) for fact in facts))
+        self._columns = (at_rest(images).permute(0, 2, 1, 3).to(device), *(field.to(device) for field in fields))
 
     def subset(self, selected: Tensor) -> Resident:
         rows = selected.nonzero().flatten().to(self._columns[0].device)
-        images, *facts = (column[rows] for column in self._columns)
+        images, *fields = (column[rows] for column in self._columns)
         sizes = [int(part.sum()) for part in torch.split(selected, self.sizes)]
-        return Resident(images.permute(0, 2, 1, 3), tuple(facts), images.device, sizes)
+        return Resident(images.permute(0, 2, 1, 3), tuple(fields), images.device, sizes)
 
     def blocks(self, parts: list[Part]) -> Iterator[Columns]:
         starts = [0]
@@ -85,8 +85,8 @@ class Resident:
 
     def delivered(self, columns: Columns, device: torch.device) -> Columns:
         rows = columns[0].to(self._columns[0].device)
-        images, *facts = (column[rows] for column in self._columns)
-        return images.permute(0, 2, 1, 3), *facts
+        images, *fields = (column[rows] for column in self._columns)
+        return images.permute(0, 2, 1, 3), *fields
 
 
 class Streamed:
@@ -94,7 +94,7 @@ class Streamed:
 
     Args:
         shards: to read.
-        facts: names; `label`, `key`, or a flag in the JSON of the samples.
+        fields: names; `label`, `key`, or a flag in the JSON of the samples.
         workers: processes that decode.
         memory: bytes that a shuffle buffer may take; None sets no bound.
         selected: bool [N], the samples to give; all where this is None.
@@ -103,7 +103,7 @@ class Streamed:
     def __init__(
         self,
         shards: Shards,
-        facts: tuple[str, ...],
+        fields: tuple[str, ...],
         workers: int,
         memory: int | None = None,
         selected: Tensor | None = None,
@@ -115,17 +115,17 @@ class Streamed:
         self._selected = torch.split(everything, [shard.samples for shard in manifest.shards])
         self.sizes = [int(part.sum()) for part in self._selected]
         self._shards = shards
-        self._facts = facts
+        self._fields = fields
         self._workers = workers
 
     def subset(self, selected: Tensor) -> Streamed:
         every = torch.cat(self._selected)
         every[every.clone()] = selected
-        return Streamed(self._shards, self._facts, self._workers, self.memory, every)
+        return Streamed(self._shards, self._fields, self._workers, self.memory, every)
 
     def blocks(self, parts: list[Part]) -> Iterator[Columns]:
         self._shards.order = [part.number for part in parts]
-        columns = loaded(_Columns(self._shards, self._facts), self._workers)
+        columns = loaded(_Columns(self._shards, self._fields), self._workers)
         for part, block in zip(parts, columns, strict=True):
             selected = self._selected[part.number]
             if not selected.all():
@@ -133,28 +133,28 @@ class Streamed:
             yield tuple(column[part.start : part.stop] for column in block)
 
     def delivered(self, columns: Columns, device: torch.device) -> Columns:
-        images, *facts = (column.to(device) for column in columns)
-        return images.permute(0, 2, 1, 3), *facts
+        images, *fields = (column.to(device) for column in columns)
+        return images.permute(0, 2, 1, 3), *fields
 
 
 class _Columns(IterableDataset[Columns]):
     """Shards as columns, made where they are decoded: tensors reach the training from there without a copy."""
 
-    def __init__(self, shards: Shards, facts: tuple[str, ...]) -> None:
+    def __init__(self, shards: Shards, fields: tuple[str, ...]) -> None:
         self._shards = shards
-        self._facts = facts
+        self._fields = fields
 
     def __iter__(self) -> Iterator[Columns]:
         for chunk in self._shards:
-            yield chunk.images.permute(0, 2, 1, 3), *_facts(chunk, self._facts)
+            yield chunk.images.permute(0, 2, 1, 3), *_fields(chunk, self._fields)
 
 
-def open_training_set(folder: Path, facts: tuple[str, ...], compute: Compute) -> tuple[TrainingSet, Manifest]:
+def open_training_set(folder: Path, fields: tuple[str, ...], compute: Compute) -> tuple[TrainingSet, Manifest]:
     """A folder of shards, kept on the device where the machine's memory budget allows it, streamed elsewhere.
 
     Args:
         folder: of the shards.
-        facts: `label`, `key` and flags to give with each image; with none of them nothing but images is read.
+        fields: `label`, `key` and flags to give with each image; with none of them nothing but images is read.
         compute: of the training: its device, and the machine's memory and workers.
 
     Raises:
@@ -162,19 +162,19 @@ def open_training_set(folder: Path, facts: tuple[str, ...], compute: Compute) ->
     """
     device, settings = compute.device, compute.machine
     memory = settings.memory << 20
-    shards = Shards(folder, only_images=not facts)
+    shards = Shards(folder, only_images=not fields)
     manifest = shards.manifest
     size = manifest.samples * 3 * manifest.side**2
     if size > memory:
         log.info("%d images, %s: streamed (REFINE_MEMORY)", manifest.samples, _told(size))
-        return Streamed(shards, facts, settings.workers, memory), manifest
-    split = read_split(folder, only_images=not facts)
+        return Streamed(shards, fields, settings.workers, memory), manifest
+    split = read_split(folder, only_images=not fields)
     log.info("%d images, %s: kept on %s", manifest.samples, _told(size), device)
     sizes = [shard.samples for shard in manifest.shards]
-    return Resident(split.images, _facts(split, facts), device, sizes), manifest
+    return Resident(split.images, _fields(split, fields), device, sizes), manifest
 
 
-def _facts(samples: Chunk | Split, names: tuple[str, ...]) -> Columns:
+def _fields(samples: Chunk | Split, names: tuple[str, ...]) -> Columns:
     columns = {"label": samples.labels, "key": samples.keys}
     return tuple(columns[name] if name in columns else flags(samples.infos, name).long() for name in names)
 

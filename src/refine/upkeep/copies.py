@@ -35,7 +35,7 @@ def forget(copy: Path, project: Path) -> None:
     """
     for pattern in _NOTES:
         for note in (project / _HOME).glob(pattern):
-            told = read_json(note, f"remove {note.parent}")
-            if Path(told.get("root_dir", "")).resolve() == copy.resolve():
+            info = read_json(note, f"remove {note.parent}")
+            if Path(info.get("root_dir", "")).resolve() == copy.resolve():
                 shutil.rmtree(note.parent)
     shutil.rmtree(copy)

@@ -84,11 +84,11 @@ class Process:
 def working() -> list[Process]:
     """All living processes that work in some project, this one excepted."""
     found = []
-    for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
-        pid, words, folder = (process.info[name] for name in ("pid", "cmdline", "cwd"))
-        told = Process(pid, tuple(words or ()), root(Path(folder)) if folder else None, seen=bool(folder))
-        if told.works and pid != os.getpid():
-            found.append(told)
+    for entry in psutil.process_iter(["pid", "cmdline", "cwd"]):
+        pid, words, folder = (entry.info[name] for name in ("pid", "cmdline", "cwd"))
+        process = Process(pid, tuple(words or ()), root(Path(folder)) if folder else None, seen=bool(folder))
+        if process.works and pid != os.getpid():
+            found.append(process)
     return found
 
 

@@ -94,7 +94,7 @@ def test_a_part_of_labeled_images_keeps_its_labels() -> None:
     part = Labeled(Resident(images, (), sizes=[12, 18]), labels).subset(chosen)
     (batch,) = Batches(part, int(chosen.sum()), False, 30, CPU.device).epoch(seed=1)
     brightness = batch.pixels.mean(dim=(1, 2, 3)) * 255
-    assert torch.equal(batch.facts[0], ((brightness - 30) / (190 // 3)).round().long())
+    assert torch.equal(batch.fields[0], ((brightness - 30) / (190 // 3)).round().long())
     assert part.sizes == [3, 5]
 
 

@@ -19,8 +19,8 @@ class DefenseCard(Card):
     Attributes:
         kind: its name, a folder of `refine.defenses`.
         classifier_sha256: of the weights of the classifier that it was made for.
-        settings: effective ones, published values included.
-        weights_sha256: None where it has no weights of its own.
+        settings: all of them, including published defaults.
+        weights_sha256: None if it has no weights of its own.
     """
 
     classifier_sha256: Sha256

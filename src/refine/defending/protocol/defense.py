@@ -6,7 +6,7 @@
 - `train(task)`, see `defending.train.Task`: writes that folder. A defense without training writes its card alone;
 - `snapshots(folder) -> list[int]`, where states of its training are kept; `load` then takes `epoch` too.
 
-Evaluation, pictures and reports know no more of a defense than what stands in this file.
+Evaluation, pictures and reports use nothing of a defense beyond what is defined here.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Defense(nn.Module):
     a hash of the image's pixels, see `defending.randomness`.
 
     Attributes:
-        title: what it is called in tables and pictures.
+        title: its name in tables and pictures.
         regime: the data that it needs.
         changes_classifier: whether weights of the classifier differ from those that it was given.
-        classifier: the one inside, which sees what the defense hands it.
+        classifier: the one inside, which classifies what the defense passes to it.
     """
 
     title: ClassVar[str]
@@ -63,7 +63,7 @@ class NoDefense(Defense):
 
 @runtime_checkable
 class Purifies(Protocol):
-    """A defense that hands the classifier other images than it was given, which can be looked at.
+    """A defense that passes transformed images to the classifier, which people can look at.
 
     Methods alone: Python 3.12 and later do not see a submodule, such as the classifier, where they look whether a
     defense fits.
@@ -81,7 +81,7 @@ class Purifies(Protocol):
 
 @runtime_checkable
 class MapsLabels(Protocol):
-    """A defense that gives each class of the classifier another place."""
+    """A defense that permutes the classes of the classifier."""
 
     def mapped(self, probabilities: Tensor) -> Tensor:
         """Probabilities [N, K] of the classifier as those of the defended classifier."""

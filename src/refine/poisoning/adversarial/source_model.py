@@ -101,7 +101,7 @@ class SourceTask(BackdoorTask):
             settings = self.perturbation.model_copy(update={"steps": self.source.robust_steps, "random_start": False})
             learned = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
             self.module.eval().requires_grad_(False)  # only the gradient of the pixels is needed
-            pixels = ascend(self.classifier, batch.pixels, batch.facts[0], settings, self.generator)
+            pixels = ascend(self.classifier, batch.pixels, batch.fields[0], settings, self.generator)
             self.module.train()
             for parameter in learned:
                 parameter.requires_grad_()

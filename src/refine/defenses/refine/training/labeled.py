@@ -1,4 +1,4 @@
-"""A training set with one more fact for each sample, which no shard holds."""
+"""A training set with one more field for each sample, which no shard contains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from refine.training.training_set import TrainingSet
 
 
 class Labeled:
-    """A `TrainingSet` whose last fact is a given label.
+    """A `TrainingSet` whose last field is a given label.
 
     Args:
         images: of any kind.

@@ -50,7 +50,7 @@ class PseudoLabels:
 
     def of_batch(self, batch: Batch, augmented: Tensor) -> Tensor:
         """Of a batch: of the images as they were augmented, or those that it brings along."""
-        return batch.facts[-1] if self._once else self.of(augmented)
+        return batch.fields[-1] if self._once else self.of(augmented)
 
     def given_to(self, images: TrainingSet) -> TrainingSet:
         """The images; where the classifier is asked once, that happens here, and each brings its label along."""

@@ -22,6 +22,7 @@ from refine.defenses.refine.training.params import TrainRefineParams
 from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.models import classifier as classifiers
 from refine.models.device import Compute, to_float32
+from refine.shards.reading.share import chosen
 from refine.shards.reading.tensors import save_tensors
 from refine.training.augment import augment
 from refine.training.batches import Batch
@@ -88,11 +89,11 @@ class RefineTask:
             terms["supcon"] = supcon(*everybody, loss.supcon_temperature)
             total = total + loss.supcon_weight * terms["supcon"] * self._processes.world
         with torch.no_grad():
-            told = terms["utility"] + loss.supcon_weight * terms.get("supcon", torch.zeros((), device=raw.device))
+            unweighted = terms["utility"] + loss.supcon_weight * terms.get("supcon", torch.zeros((), device=raw.device))
             terms["agreement"] = (remapped.argmax(dim=1) == pseudo_labels).float().mean()
             terms["clamped_low"] = (images <= 0).float().mean()
             terms["clamped_high"] = (images >= 1).float().mean()
-        return Step(total, {"loss": told, **terms})
+        return Step(total, {"loss": unweighted, **terms})
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         if epoch in self.keep:
@@ -112,13 +113,7 @@ def unlabeled(images: TrainingSet, fraction: float, generator: Generator) -> Tra
     """
     if fraction == 1:
         return images
-    everything = sum(images.sizes)
-    count = round(fraction * everything)
-    if count == 0:
-        raise UserError(f"train_refine.unlabeled_fraction {fraction} of {everything} images is none; raise it")
-    selected = torch.zeros(everything, dtype=torch.bool)
-    selected[torch.randperm(everything, generator=generator)[:count]] = True
-    return images.subset(selected)
+    return images.subset(chosen(sum(images.sizes), fraction, generator, "train_refine.unlabeled_fraction"))
 
 
 def _refuse(images: TrainingSet, params: TrainRefineParams, transform: UNet, compute: Compute) -> None:
@@ -135,10 +130,10 @@ def _refuse(images: TrainingSet, params: TrainRefineParams, transform: UNet, com
 
 def resolved(params: TrainRefineParams, compute: Compute) -> dict[str, Any]:
     """All parameters, with the encoder's precision as it is on this machine."""
-    told = params.model_dump()
+    values = params.model_dump()
     if params.encoder:
-        told["encoder"]["precision"] = compute.precision(params.encoder.precision)
-    return told
+        values["encoder"]["precision"] = compute.precision(params.encoder.precision)
+    return values
 
 
 def train_refine(
