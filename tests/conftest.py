@@ -14,6 +14,17 @@ from forks import share
 from repositories import finished_in, ok
 from support import tiny_project
 
+LONGEST = (
+    "test_mutants.py",
+    "test_interruption.py",
+    "test_processes.py",
+    "test_cache.py",
+    "test_further_defenses.py",
+    "test_every_attack.py",
+    "test_launch.py",
+    "test_compute.py",
+)
+
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
@@ -22,6 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """All workers have one server of forks, which starts before they do."""
     if config.getoption("numprocesses", None):
         share()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, so that no worker waits for another one in the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from tiny import Poisoned, attack, files_of, poisoned, raw
 
 ATTACKS = names(room)
 SHAPES = [(60, 3, 16), (50, 10, 32)]
-FEW = settings(max_examples=15, deadline=None, derandomize=True)
+FEW = settings(max_examples=8, deadline=None, derandomize=True)
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,10 @@ def _guarded(name: str, work: Work, records: Path, result: Path | None) -> int:
         sentence = str(interrupt) or "interrupted, nothing more was recorded; `dvc repro` runs this stage again"
         return _say(name, sentence, status=130)
     except Exception as error:
-        sentence = outside.explained(error)
-        if sentence is None:
+        explanation = outside.explained(error)
+        if explanation is None:
             raise
-        return _fail(name, sentence)
+        return _fail(name, explanation)
     return 0
 
 

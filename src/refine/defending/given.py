@@ -17,9 +17,9 @@ from refine.core.progress import progress
 from refine.defending.material import IMAGES, NAME, Given
 from refine.defending.params import DefenseDataParams
 from refine.defending.protocol.defense import Regime
+from refine.defending.share import chosen
 from refine.shards.format.manifest import complete
 from refine.shards.reading.reader import Shards
-from refine.shards.reading.share import chosen
 from refine.shards.writer import Sample, write_shards
 
 _SOURCES = {"unlabeled": "raw", "labeled": "raw", "poisoned_train": "poisoned"}

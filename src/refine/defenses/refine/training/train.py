@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from refine.core.errors import UserError
 from refine.core.files import new_folder
+from refine.defending.share import chosen
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import Refine, RefineCard, Snapshot
 from refine.defenses.refine.model.label_map import derangement, remap
@@ -22,7 +23,6 @@ from refine.defenses.refine.training.params import TrainRefineParams
 from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.models import classifier as classifiers
 from refine.models.device import Compute, to_float32
-from refine.shards.reading.share import chosen
 from refine.shards.reading.tensors import save_tensors
 from refine.training.augment import augment
 from refine.training.batches import Batch

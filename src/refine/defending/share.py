@@ -1,4 +1,4 @@
-"""A share of the samples of a data set, which somebody is given of it."""
+"""A share of the images of a data set, for a defender who has no more."""
 
 from __future__ import annotations
 
