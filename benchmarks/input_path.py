@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from benchmarks import images, plain, trainings
 from benchmarks.common import Report, Timing, interleaved, number, parser
 from benchmarks.trainings import settled, train_epoch
-from refine.backdoor.train import FACTS
+from refine.backdoor.train import FIELDS
 from refine.core.errors import command
 from refine.models.device import Compute
 from refine.shards.reading.reader import Shards
@@ -124,7 +124,7 @@ def published() -> dict[str, Wanted]:
     """What the two trainings of the paper ask for."""
     backdoor, refine = (params.recipe for params in trainings.paper_params())
     return {
-        "flip": Wanted(backdoor.augment, backdoor.batch_size, FACTS),
+        "flip": Wanted(backdoor.augment, backdoor.batch_size, FIELDS),
         "crop+flip+gray": Wanted(refine.augment, refine.batch_size, ()),
     }
 
@@ -185,7 +185,7 @@ def waiting(place: Place, given: argparse.Namespace) -> dict[str, Any]:
     waits: dict[str, list[float]] = {"share": [], "share_after_first_batch": [], "first_batch_seconds": []}
 
     def over(make: Callable[[Place, tuple[str, ...]], TrainingSet], note: bool) -> Callable[[], float]:
-        batches = Batches(make(place, FACTS), size, params.recipe.drop_last, buffer, compute.device)
+        batches = Batches(make(place, FIELDS), size, params.recipe.drop_last, buffer, compute.device)
         task = trainings.backdoor_task(params, batches, compute, compute.precision("auto"))
 
         def epoch() -> float:

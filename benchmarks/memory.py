@@ -26,7 +26,7 @@ from benchmarks import images, trainings
 from benchmarks.common import Report, Timing, interleaved, number, parser
 from benchmarks.input_path import Place, opened, published, streamed
 from benchmarks.trainings import train_epoch
-from refine.backdoor.train import FACTS
+from refine.backdoor.train import FIELDS
 from refine.core.errors import UserError, command
 from refine.models.device import Compute
 from refine.training.batches import Batches
@@ -97,7 +97,7 @@ def times(places: dict[int, Place], given: argparse.Namespace, compute: Compute)
     def contestant(scale: int) -> float:
         place = places[scale]
         batches = Batches(
-            streamed(place, FACTS), size, params.recipe.drop_last, max(place.buffer, size), compute.device
+            streamed(place, FIELDS), size, params.recipe.drop_last, max(place.buffer, size), compute.device
         )
         task = trainings.backdoor_task(params, batches, compute, compute.precision("auto"))
         return train_epoch(task, batches, compute).seconds

@@ -24,7 +24,7 @@ def train_backdoor(machine: Machine) -> dict[str, Any]:
         precision = compute.precision(params.recipe.precision)
         scratch = machine.root / ".scratch"
         with checkpoints(scratch, "train-backdoor", params.model_dump(), precision, INPUTS, compute) as kept:
-            poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FACTS, compute)
+            poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FIELDS, compute)
             attack = Path("data/poisoned/attack/training")
             backdoor.train_backdoor(params, poisoned, attack, compute, Path("models/backdoor"), kept)
     return runtime(compute, precision, kept)

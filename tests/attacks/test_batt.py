@@ -113,7 +113,7 @@ def _reaching_the_network(data: Poisoned, folder: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(resnet18, "build", lambda num_classes, width: Seeing(num_classes))
     plain = data.train.manifest.model_copy(update={"mean": [0.0] * 3, "std": [1.0] * 3})
-    streamed = Streamed(Shards(data.outputs.train), backdoor.FACTS, 0)
+    streamed = Streamed(Shards(data.outputs.train), backdoor.FIELDS, 0)
     params = backdoor_params(epochs=60, augment=augment)
     train_backdoor(params, (streamed, plain), data.outputs.attack / "training", CPU, folder)
     return torch.cat(seen)

@@ -55,9 +55,9 @@ def test_two_runs_of_one_seed_give_the_same_bytes(data: Poisoned, tmp_path: Path
 
 
 def test_images_that_are_streamed_train_to_the_same_bytes(data: Poisoned, tmp_path: Path) -> None:
-    kept, manifest = open_training_set(data.outputs.train, backdoor.FACTS, CPU)
+    kept, manifest = open_training_set(data.outputs.train, backdoor.FIELDS, CPU)
     params = backdoor_params(augment={"shift": 2, "flip": 0.5}, shuffle_buffer=20)
-    for name, of in (("kept", kept), ("streamed", Streamed(Shards(data.outputs.train), backdoor.FACTS, 2))):
+    for name, of in (("kept", kept), ("streamed", Streamed(Shards(data.outputs.train), backdoor.FIELDS, 2))):
         train_backdoor(params, (of, manifest), data.outputs.attack / "training", CPU, tmp_path / name)
     assert files_of(tmp_path / "kept") == files_of(tmp_path / "streamed")
 

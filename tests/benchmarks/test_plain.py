@@ -13,7 +13,7 @@ from benchmarks import images, plain, trainings
 from benchmarks.input_path import WAYS, Place, Wanted, opened
 from benchmarks.plain import PlainBackdoor, PlainRefine, two_view_supcon
 from refine.backdoor.params import Network, TrainBackdoorParams
-from refine.backdoor.train import FACTS
+from refine.backdoor.train import FIELDS
 from refine.defenses.refine.training.loss import supcon
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.training.batches import Batch
@@ -80,7 +80,7 @@ def test_plain_steps_learn() -> None:
 def test_all_ways_read_the_same_images_every_one_once(tmp_path: Path) -> None:
     shards = images.write(tmp_path / "shards", 50, samples_per_shard=16)
     place = Place(shards, images.write_png(tmp_path / "png", 50), workers=0, buffer=20, compute=CPU)
-    wanted = Wanted(Augment(), 16, FACTS)
+    wanted = Wanted(Augment(), 16, FIELDS)
     seen = {way: torch.cat(list(opened(way, place, wanted).epoch(0))) for way in WAYS}
     read = {way: sorted(map(bytes, (pixels * 255).round().byte().flatten(1).numpy())) for way, pixels in seen.items()}
     written = sorted(sample.image.transpose(2, 0, 1).tobytes() for sample in images.samples(50))

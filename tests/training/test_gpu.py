@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
 
 
 def _attacked(data: Poisoned, folder: Path, compute: Compute, precision: str) -> Path:
-    poisoned_set = open_training_set(data.outputs.train, backdoor.FACTS, compute)
+    poisoned_set = open_training_set(data.outputs.train, backdoor.FIELDS, compute)
     params = backdoor_params(precision=precision, augment=ALL_CHANGES)
     train_backdoor(params, poisoned_set, data.outputs.attack / "training", compute, folder / "backdoor")
     return folder / "backdoor"

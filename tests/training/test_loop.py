@@ -238,29 +238,29 @@ def _interrupt(task: Line, at: int) -> None:
     task.after_epoch = after_epoch  # type: ignore[method-assign]
 
 
-def test_what_a_run_kept_is_still_there_after_an_interruption(tmp_path: Path) -> None:
+def _whole_and_resumed(folder: Path) -> tuple[Line, Line]:
+    """A run of four epochs that nobody interrupts, and what goes on where another was interrupted in its third."""
     whole, first, second = Line(), Line(), Line()
     train(whole, _recipe(epochs=4), "test")
-    kept = Checkpoints(tmp_path)
+    kept = Checkpoints(folder)
     _interrupt(first, 3)
     with pytest.raises(KeyboardInterrupt):
         Run(first, _recipe(epochs=4), "test", 1, CPU, kept).train()
     Run(second, _recipe(epochs=4), "test", 1, CPU, kept).train()
-    assert [name for name, number, _ in second.calls if name == "after"] == ["after"] * 2
-    assert second.kept.keys() == whole.kept.keys()
-    assert all(same_tensors(second.kept[epoch], whole.kept[epoch]) for epoch in whole.kept)
+    return whole, second
+
+
+def test_what_a_run_kept_is_still_there_after_an_interruption(tmp_path: Path) -> None:
+    whole, resumed = _whole_and_resumed(tmp_path)
+    assert [name for name, number, _ in resumed.calls if name == "after"] == ["after"] * 2
+    assert resumed.kept.keys() == whole.kept.keys()
+    assert all(same_tensors(resumed.kept[epoch], whole.kept[epoch]) for epoch in whole.kept)
 
 
 def test_an_interrupted_run_goes_on_with_the_order_and_the_draws_that_were_to_come(tmp_path: Path) -> None:
-    whole, first, second = Line(), Line(), Line()
-    train(whole, _recipe(epochs=4), "test")
-    kept = Checkpoints(tmp_path)
-    _interrupt(first, 3)
-    with pytest.raises(KeyboardInterrupt):
-        Run(first, _recipe(epochs=4), "test", 1, CPU, kept).train()
-    Run(second, _recipe(epochs=4), "test", 1, CPU, kept).train()
-    assert second.seeds == whole.seeds[2:]
-    assert second.drawn == whole.drawn[len(whole) * 2 :]
+    whole, resumed = _whole_and_resumed(tmp_path)
+    assert resumed.seeds == whole.seeds[2:]
+    assert resumed.drawn == whole.drawn[len(whole) * 2 :]
 
 
 def test_infinite_weights_are_not_saved_though_the_loss_was_finite(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:User
 
 CPU = torch.device("cpu")
 COMPUTE = Compute(CPU, 1)
-FACTS = ("label", "poisoned", "key")
+FIELDS = ("label", "poisoned", "key")
 COUNT, PER_SHARD = 45, 8
 
 
@@ -52,7 +52,7 @@ def _resident(folder: Path) -> Resident:
 
 
 def _streamed(folder: Path, workers: int = 0) -> Streamed:
-    return Streamed(Shards(folder), FACTS, workers)
+    return Streamed(Shards(folder), FIELDS, workers)
 
 
 def _epoch(of: TrainingSet, buffer: int = 100, seed: int = 1, process: tuple[int, int] = (0, 1)) -> list[list[Tensor]]:

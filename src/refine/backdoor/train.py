@@ -30,7 +30,7 @@ from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_h
 from refine.training.processes import Processes
 from refine.training.training_set import TrainingSet
 
-FACTS = ("label", "poisoned", "key")
+FIELDS = ("label", "poisoned", "key")
 """What training needs to know of each sample; the key is only needed for twins."""
 
 
@@ -40,7 +40,7 @@ class BackdoorTask:
 
     Attributes:
         classifier: its network is trained.
-        batches: of the poisoned training set, with `FACTS`.
+        batches: of the poisoned training set, with `FIELDS`.
     """
 
     classifier: Classifier
@@ -103,7 +103,7 @@ def train_backdoor(
 
     Args:
         params: of the stage.
-        poisoned: the poisoned training set with `FACTS`, and its manifest.
+        poisoned: the poisoned training set with `FIELDS`, and its manifest.
         attack_folder: with `AttackerAugmentation` and its files.
         compute: device and threads.
         folder: to write weights, card and history into.
