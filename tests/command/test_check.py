@@ -140,10 +140,12 @@ def test_a_slip_in_any_section_is_found_and_named(
     assert refusal(tmp_path, content).startswith(f"{section}.{key}: input should be ")
 
 
-def test_an_unknown_defense_lists_the_known_ones(tmp_path: Path, content: Content) -> None:
+def test_an_unknown_defense_comes_with_the_nearest_one_or_all(tmp_path: Path, content: Content) -> None:
     content["defenses"] = ["shrink_pad"]
+    assert refusal(tmp_path, content) == "defenses: 'shrink_pad' is not known, did you mean 'shrinkpad'?"
+    content["defenses"] = ["no such thing"]
     further = [name for name in names(DEFENSES) if name != "refine"]
-    assert refusal(tmp_path, content) == f"defenses: 'shrink_pad' is not known (known are {', '.join(further)})"
+    assert refusal(tmp_path, content) == f"defenses: 'no such thing' is not known, choose from {', '.join(further)}"
 
 
 def test_every_further_defense_can_be_chosen_without_settings(tmp_path: Path, content: Content) -> None:

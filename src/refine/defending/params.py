@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from refine.core.errors import UserError
-from refine.core.params import Number, ParamsFile, Section, Seed
+from refine.core.params import Number, ParamsFile, Section, Seed, unknown
 from refine.core.registry import DEFENSES, component, names
 from refine.core.yaml12 import shown
 
@@ -45,7 +45,7 @@ def further(file: ParamsFile) -> list[str]:
         if name == STAGE_OF_ITS_OWN:
             raise UserError(f"{file.path}: defenses: {name} has a stage of its own and is always there; remove it")
         if name not in known:
-            raise UserError(f"{file.path}: defenses: {shown(name)} is not known (known are {', '.join(known)})")
+            raise UserError(f"{file.path}: defenses: {unknown(name, known)}")
         if listed.count(name) > 1:
             raise UserError(f"{file.path}: defenses: {name} is listed twice; remove one")
     return [str(name) for name in listed]
