@@ -80,8 +80,8 @@ def _lines(compared: dict[str, dict[str, Any]], project: Path) -> list[str]:
         return ["All figures are as committed."]
     lines = ["Against the committed figures (other processors and threads give others, as other seeds do):"]
     recorded, params = read_all(project / HOME).values(), read_params(project / PARAMS)
-    for path, metrics in compared.items():
-        system = Path(path).stem
+    systems = {Path(path).stem: metrics for path, metrics in compared.items()}  # which DVC gives in any order
+    for system, metrics in sorted(systems.items(), key=lambda item: (item[0] != BARE, item[0])):
         same = of_experiment(recorded, params, STAGE_OF_ITS_OWN if system == BARE else system)
         for short, figure in _SHOWN.items():
             old, new = (metrics.get(figure, {}).get(side) for side in ("old", "new"))

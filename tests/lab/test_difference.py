@@ -70,6 +70,15 @@ def test_a_figure_within_the_spread_of_runs_of_this_very_experiment(checkout: Pa
     assert "git checkout dvc.lock metrics" in said
 
 
+def test_the_bare_classifier_comes_first_and_then_each_defense_by_name(checkout: Path) -> None:
+    for system in ("shrinkpad", "no_defense"):
+        write_json(checkout / f"metrics/{system}.json", {**AFTER, "benign_accuracy": 0.5})
+    said = _ended(checkout, benign_accuracy=0.87)
+    shown = [line.split(":")[0].strip() for line in said.splitlines()[1:7]]
+    systems = ("no defense", "REFINE", "ShrinkPad")
+    assert shown == [f"{figure}, {system}" for system in systems for figure in ("BA", "ASR")]
+
+
 def test_a_further_defense_has_a_spread_of_its_own(checkout: Path) -> None:
     said = _ended(checkout, "shrinkpad", benign_accuracy=0.87)
     assert "BA, ShrinkPad: 88.00 % -> 87.00 % (-1.00), OUTSIDE 70.00 % to 70.00 % of 2 recorded runs" in said
