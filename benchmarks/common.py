@@ -51,7 +51,7 @@ class Timing:
         """For the JSON.
 
         Args:
-            units: of work in one repetition; with them the rate comes too.
+            units: of work in one repetition; with them, the rate is included.
             unit: their name, plural.
         """
         summary: dict[str, Any] = {"seconds": self.seconds, "seconds_median": self.median}

@@ -3,8 +3,8 @@
     python -m benchmarks.memory
 
 `peak`: a fresh process goes through one epoch of augmented batches, streamed or resident, at some multiples of a
-data set; measured is the peak of its resident memory above what it had before it opened the set, and the peak of its
-largest worker, which includes what worker and parent share. Linux alone, which tells the peak of each process.
+data set; this measures the peak of its resident memory above what it had before it opened the set, and the peak of its
+largest worker, which includes what worker and parent share. Linux only, which reports the peak of each process.
 `time`: seconds for an epoch of the narrow train-backdoor of the default experiment over a streamed set.
 """
 
