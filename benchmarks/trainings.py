@@ -16,11 +16,11 @@ from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.params import Network, TrainBackdoorParams
 from refine.backdoor.train import BackdoorTask
 from refine.core.params import ParamsFile
+from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.label_map import derangement
 from refine.defenses.refine.model.unet import UNet
 from refine.defenses.refine.training.params import TrainRefineParams
-from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.train import RefineTask
 from refine.models import classifier as classifiers
 from refine.models.classifier import Architecture, Classifier, Normalization
@@ -79,7 +79,7 @@ def refine_task(
 ) -> RefineTask:
     """The task of train-refine, as its stage builds it."""
     made = defense(params, network, compute).to(memory_format=torch.channels_last)
-    answers = PseudoLabels(made.classifier, params, compute, precision)
+    answers = PseudoLabels(made.classifier, params.recipe, params.pseudo_labels == "once", compute, precision)
     return RefineTask(made, batches, answers, params, compute, precision, keep=[])
 
 

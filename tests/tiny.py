@@ -209,6 +209,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "ssba": {"bits": 4, "width": 4, "recipe": _MOMENT},
 }
 """Settings of attacks that need files, more images or more time than a test has, and others instead."""
+SMALL_DEFENSES: dict[str, dict[str, Any]] = {"distilled": {"recipe": {"epochs": 2, "batch_size": 8}}}
+"""Settings of defenses that are trained for longer than a test has."""
 
 
 def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split], seed: int = 1) -> Poisoned:

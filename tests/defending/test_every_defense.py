@@ -17,7 +17,7 @@ from refine.defending.params import DefenseDataParams
 from refine.defending.protocol.defense import Defense, Regime
 from refine.defending.train import train_defense
 from support import synthetic
-from tiny import CPU, attack, classifier_folder, defense_folder, poisoned, raw
+from tiny import CPU, SMALL_DEFENSES, attack, classifier_folder, defense_folder, poisoned, raw
 
 
 @pytest.fixture(scope="module", params=names(DEFENSES))
@@ -33,7 +33,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     module = component(DEFENSES, name, "a test")
     sets = {"raw": folder / "raw/train", "poisoned": outputs.train}
     data = DefenseDataParams(seed=1, labeled=0.5)
-    given.give(name, module.Defended.regime, module.Params(), data, sets, folder / "given")
+    settings = module.Params.model_validate(SMALL_DEFENSES.get(name, {}))
+    given.give(name, module.Defended.regime, settings, data, sets, folder / "given")
     before = _contents(folder / "classifier")
     train_defense(name, folder / "given", folder / "classifier", CPU, folder / "defense")
     assert _contents(folder / "classifier") == before

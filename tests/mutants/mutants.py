@@ -45,7 +45,7 @@ MUTANTS = (
                 '    device, settings, fields = compute.device, compute.machine, ("label",)\n',
             ),
             (
-                "src/refine/defenses/refine/training/pseudo_labels.py",
+                "src/refine/defending/pseudo_labels.py",
                 "batch.fields[-1] if self._once else self.of(augmented)",
                 "batch.fields[-1]",
             ),

@@ -12,7 +12,7 @@ import pytest
 from dvc.repo import Repo
 
 from refine.core.registry import names
-from support import TINY_PARAMS, environment, run, run_stage, tiny_project, write_params
+from support import PROJECT, TINY_PARAMS, environment, run, run_stage, tiny_project, write_params
 
 FURTHER = "shrinkpad"
 STAGES = (
@@ -26,10 +26,6 @@ STAGES = (
     f"evaluate-defense@{FURTHER}",
 )
 OWN = {"data/own/images", "data/own/attack"}
-FOR_TRAINING = {
-    f"train-defense@{FURTHER}": ("src/refine/core/progress.py", "src/refine/shards/", "src/refine/training/")
-}
-"""Rooms that a stage declares for defenses that are trained on images, so that adding one changes no `dvc.yaml`."""
 UNREAD = {f"give-data@{FURTHER}": {"data/raw/train", "data/poisoned/train"}}
 """Images that defenses with another data regime are given."""
 _NETWORK = "src/refine/architectures/resnet18.py"
@@ -51,10 +47,20 @@ def _room(name: str) -> set[str]:
     return {f"src/refine/{name}/{choice}.py" for choice in names(f"refine.{name.replace('/', '.')}")}
 
 
+def _defenses(*names: str) -> set[str]:
+    """Files of these names of all further defenses."""
+    folders = [path for path in (PROJECT / "src/refine/defenses").iterdir() if path.name != "refine"]
+    found = (path / f"{name}.py" for path in folders for name in names)
+    return {path.relative_to(PROJECT).as_posix() for path in found if path.is_file()}
+
+
 # What a stage chooses from, and what the choices choose from in turn: attacks that train may take any architecture.
 CHOICES: dict[str, tuple[set[str], set[str]]] = {
     "download": (_room("sources"), set()),
     "poison-dataset": (_room("attacks"), _room("architectures")),
+    f"give-data@{FURTHER}": (_defenses("defense"), set()),
+    f"train-defense@{FURTHER}": (_defenses("defense", "training"), set()),
+    f"evaluate-defense@{FURTHER}": (_defenses("defense"), set()),
 }
 
 
@@ -195,11 +201,6 @@ def _imports(project: Path, file: str, seen: set[str]) -> set[str]:
     return seen
 
 
-def _for_training(stage: str, files: set[str]) -> set[str]:
-    """The files among some that are declared for defenses that train."""
-    return {file for file in files if file.startswith(FOR_TRAINING.get(stage, ()))}
-
-
 def _for_other_choices(project: Path, stage: str) -> set[str]:
     """What the choices of a stage use of the library that the chosen one does not, their own files excepted.
 
@@ -234,8 +235,8 @@ class TestEachStage:
     ) -> None:
         project, declared = stages
         named = _named_code(project, declared[stage].deps)
-        used_code = _code(used[stage].modules) - _for_training(stage, named)
-        named -= _for_other_choices(project, stage) | _for_training(stage, named)
+        used_code = _code(used[stage].modules)
+        named -= _for_other_choices(project, stage) - used_code
         assert named == used_code | {_command(stage)[0]}
 
     def test_the_code_that_its_source_reaches_is_the_code_that_it_declares(self, stages: Stages, stage: str) -> None:
@@ -243,7 +244,7 @@ class TestEachStage:
         reached = _reached(project, stage) | _for_other_choices(project, stage)
         named = _named_code(project, declared[stage].deps)
         assert reached <= named
-        assert named - _for_training(stage, named) == reached - _for_training(stage, named)
+        assert named == reached
 
     def test_it_reads_the_data_that_it_declares_and_no_other(
         self, stages: Stages, used: dict[str, Used], stage: str

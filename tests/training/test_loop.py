@@ -19,7 +19,8 @@ from refine.core.errors import UserError
 from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
-from refine.training.loop import Guard, Row, Run, Step, Weights, write_history
+from refine.training.guard import Guard
+from refine.training.loop import Row, Run, Step, Weights, write_history
 from tiny import CPU, same_tensors
 
 

@@ -8,8 +8,8 @@ import torch
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.params import BackdoorRecipe
 from refine.backdoor.train import BackdoorTask
+from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.encoder import EncoderTask
-from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.train import RefineTask
 from refine.models import classifier as classifiers
 from refine.training.batches import Batch
@@ -25,7 +25,7 @@ def _task(name: str) -> Task:
         trained = classifiers.freeze(classifier()).train().requires_grad_()
         return BackdoorTask(trained, [], recipe, AttackerAugmentation(), CPU, "bf16")
     made = defense(classifier()).train()
-    answers = PseudoLabels(made.classifier, params, CPU, "bf16")
+    answers = PseudoLabels(made.classifier, params.recipe, False, CPU, "bf16")
     if name == "refine":
         return RefineTask(made, [], answers, params, CPU, "bf16", keep=[])
     assert params.encoder is not None

@@ -23,8 +23,8 @@ from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.train import BackdoorTask
 from refine.core.errors import UserError
 from refine.core.machine import DEFAULTS
+from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.encoder import EncoderTask
-from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.train import RefineTask
 from refine.training import processes
 from refine.training.batches import Batch
@@ -48,7 +48,7 @@ def _task(name: str, world: int = 1, rank: int = 0) -> Task:
     if name in ("refine", "encoder"):
         params = refine_params({"augment": {}, "optimizer": {"lr": 0.01}}, encoder={"augment": {}})
         whole = defense(classifier()).train().to(torch.get_default_dtype())
-        answers = PseudoLabels(whole.classifier, params, CPU, "fp32")
+        answers = PseudoLabels(whole.classifier, params.recipe, False, CPU, "fp32")
         if name == "encoder":
             assert params.encoder is not None
             return EncoderTask(whole, [], answers, params.encoder, compute, "fp32")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from refine.core.errors import UserError
 from refine.core.machine import Machine
-from refine.defenses.refine.training.labeled import Labeled
+from refine.defending.pseudo_labels import Labeled
 from refine.models.device import Compute
 from refine.shards.reading.reader import Shards, read_split
 from refine.shards.writer import Sample, write_shards

@@ -17,7 +17,7 @@ from refine.backdoor.twins import Twins
 from refine.core.files import new_folder
 from refine.models import classifier as classifiers
 from refine.models.card import load_exact
-from refine.models.classifier import Architecture, Classifier, ClassifierCard, DataDependentInit, Normalization
+from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalization
 from refine.models.device import Compute, to_float32
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.tensors import load_tensors
@@ -85,12 +85,6 @@ class BackdoorTask:
         """Nothing is kept: the classifier is that of the last epoch, without selection."""
 
 
-def init_from_data(classifier: Classifier, batches: Epochs, seed: int) -> None:
-    """Passes a batch without augmentation, drawn by the seed, to networks with a data-dependent initialization."""
-    if isinstance(classifier.network, DataDependentInit):
-        classifier.network.init_from_data(classifier.normalize(next(iter(batches.epoch(seed))).pixels))
-
-
 def train_backdoor(
     params: TrainBackdoorParams,
     poisoned: tuple[TrainingSet, Manifest],
@@ -120,7 +114,7 @@ def train_backdoor(
     classifier.to(compute.device).to(memory_format=torch.channels_last)
     batches = batches_of(images, recipe, compute)
     refuse_lone_image(classifier, images, recipe, compute)
-    init_from_data(classifier, batches, params.seed)
+    classifiers.init_from_data(classifier, lambda: next(iter(batches.epoch(params.seed))).pixels)
     attack = attacker_augmentation.read(attack_folder)
     if attack.initial_weights_sha256 is not None:
         path = attack_folder / attacker_augmentation.WEIGHTS

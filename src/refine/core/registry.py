@@ -17,6 +17,9 @@ ATTACKS = "refine.attacks"
 DEFENSES = "refine.defenses"
 SOURCES = "refine.sources"
 
+TRAINING = "training"
+"""The module of a defense's folder that trains it."""
+
 _IN_FOLDER = "defense"
 """The module of a component that is a folder, as every defense is."""
 
@@ -49,3 +52,15 @@ def component(room: str, name: str, parameter: str) -> ModuleType:
     spec = util.find_spec(path)
     is_folder = spec is not None and spec.submodule_search_locations
     return import_module(f"{path}.{_IN_FOLDER}" if is_folder else path)
+
+
+def part(room: str, name: str, module: str) -> ModuleType | None:
+    """Imports a further module of a component that is a folder; None where it has no such module.
+
+    Args:
+        room: the package.
+        name: of a component that is there.
+        module: file name without its ending.
+    """
+    path = f"{room}.{name}.{module}"
+    return import_module(path) if util.find_spec(path) else None

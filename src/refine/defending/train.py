@@ -11,13 +11,14 @@ from refine.core.documents import validated
 from refine.core.errors import UserError
 from refine.core.files import new_folder
 from refine.core.params import Section
-from refine.core.registry import DEFENSES, component
+from refine.core.registry import DEFENSES, TRAINING, component, part
 from refine.defending import material
 from refine.defending.protocol.card import DefenseCard
 from refine.models import classifier as classifiers
 from refine.models.card import write_card
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
+from refine.training.checkpoint import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Task:
         images: folder of the shards that its data regime allows; does not exist for the regime `none`.
         compute: device and threads.
         folder: where to write the weights and the training curves; the card is written afterwards.
+        checkpoints: of this run; None keeps none.
     """
 
     settings: Any
@@ -41,13 +43,21 @@ class Task:
     images: Path
     compute: Compute
     folder: Path
+    checkpoints: Checkpoints | None = None
 
 
 Train = Callable[[Task], str | None]
 """Writes the weights and returns their SHA-256, or None where there are none."""
 
 
-def train_defense(name: str, given_folder: Path, classifier_folder: Path, compute: Compute, folder: Path) -> None:
+def train_defense(
+    name: str,
+    given_folder: Path,
+    classifier_folder: Path,
+    compute: Compute,
+    folder: Path,
+    checkpoints: Checkpoints | None = None,
+) -> None:
     """Trains a defense and writes its folder, which is loaded once as a check.
 
     Args:
@@ -56,6 +66,7 @@ def train_defense(name: str, given_folder: Path, classifier_folder: Path, comput
         classifier_folder: of the classifier to defend; it is not changed.
         compute: device and threads.
         folder: of the defense.
+        checkpoints: of this run; None keeps none.
 
     Raises:
         UserError: a folder is damaged, was made for another defense, or does not fit the classifier.
@@ -66,10 +77,11 @@ def train_defense(name: str, given_folder: Path, classifier_folder: Path, comput
     module = component(DEFENSES, name, "defenses")
     settings: Section = validated(given_folder / material.NAME, given.settings, module.Params, "make it again")
     classifier, card = classifiers.load(classifier_folder)
-    train: Train | None = getattr(module, "train", None)
-    with new_folder(folder) as part:
+    training = part(DEFENSES, name, TRAINING)
+    train: Train | None = training.train if training else None
+    with new_folder(folder) as partial:
         images = given_folder / material.IMAGES
-        task = Task(settings, given.seed, classifier, card, images, compute, part)
+        task = Task(settings, given.seed, classifier, card, images, compute, partial, checkpoints)
         sha256 = train(task) if train else None
         made = DefenseCard(
             kind=name,
@@ -78,5 +90,5 @@ def train_defense(name: str, given_folder: Path, classifier_folder: Path, comput
             weights_sha256=sha256,
             training={"seed": given.seed, "images": given.images, "regime": given.regime},
         )
-        write_card(part, made)
-        module.load(part, classifier_folder)  # refuses what cannot be used before the folder takes its place
+        write_card(partial, made)
+        module.load(partial, classifier_folder)  # refuses what cannot be used before the folder takes its place

@@ -140,6 +140,17 @@ def _builder(architecture: Architecture, num_classes: int, read_from: str) -> Ca
     return partial(cast(Callable[..., nn.Module], module.build), num_classes=num_classes, width=architecture.width)
 
 
+def init_from_data(classifier: Classifier, pixels: Callable[[], Tensor]) -> None:
+    """Computes the weights of networks with a data-dependent initialization.
+
+    Args:
+        classifier: freshly built.
+        pixels: gives training images float [N, 3, H, W] in [0, 1], if the network needs any.
+    """
+    if isinstance(classifier.network, DataDependentInit):
+        classifier.network.init_from_data(classifier.normalize(pixels()))
+
+
 def save(folder: Path, classifier: Classifier, card: ClassifierCard) -> None:
     """Writes the weights, and the card with their SHA-256."""
     sha256 = save_tensors(folder / WEIGHTS, classifier.network.state_dict())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
 from refine.core.errors import UserError
 from refine.core.progress import progress
@@ -19,6 +19,7 @@ from refine.models.device import Compute
 from refine.training.average import Average
 from refine.training.batches import Batch, Batches
 from refine.training.checkpoint import Checkpoints
+from refine.training.guard import Guard
 from refine.training.optimizer import build
 from refine.training.processes import Processes
 from refine.training.recipe import Recipe
@@ -81,6 +82,14 @@ class Task(Protocol):
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """Called with the number of epochs done, from 1, and the weights that count if training ended here."""
+
+
+@runtime_checkable
+class Updates(Protocol):
+    """A task that changes its module in another way than by a plain step of the optimizer."""
+
+    def update(self, optimizer: Optimizer) -> None:
+        """Takes the step; the gradients of the last loss are there."""
 
 
 Row = dict[str, float]
@@ -156,7 +165,10 @@ class Run:
             self._optimizer.zero_grad(set_to_none=True)
             step.loss.backward()  # type: ignore[no-untyped-call]
             rate = self._optimizer.param_groups[0]["lr"]
-            self._optimizer.step()
+            if isinstance(task, Updates):
+                task.update(self._optimizer)
+            else:
+                self._optimizer.step()
             self._schedule.step()
             self._average.update()
             seen += len(batch)
@@ -203,31 +215,6 @@ class Run:
     def _tell(self, epoch: int) -> None:
         figures = " ".join(f"{name} {value:.4f}" for name, value in self._history[-1].items() if name != "epoch")
         log.info("%s %d/%d %s", self._name, epoch, self._recipe.epochs, figures)
-
-
-class Guard:
-    """Notices a loss that is not finite, without waiting for the device at every step."""
-
-    def __init__(self, where: str, remedy: str) -> None:
-        self._where = where
-        self._remedy = remedy
-        self._first = torch.zeros(2)
-
-    def note(self, loss: Tensor, number: int) -> None:
-        """Takes down a step's loss."""
-        now = torch.stack((loss.detach().float(), torch.full((), float(number), device=loss.device)))
-        before = self._first.to(loss.device)
-        self._first = torch.where(before[0].isfinite(), now, before)
-
-    def look(self) -> None:
-        """Waits for the device and looks.
-
-        Raises:
-            UserError: a loss was not finite.
-        """
-        value, number = self._first.tolist()
-        if not math.isfinite(value):
-            raise UserError(f"the loss became {value} in step {number:.0f} of {self._where}; {self._remedy}")
 
 
 def batches_of(training_set: TrainingSet, recipe: Recipe, compute: Compute) -> Batches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from torch import nn, optim
@@ -38,6 +39,10 @@ def factor_of(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable
     if schedule.name == "step":
         milestones = [round(share * epochs) * steps_per_epoch for share in schedule.milestones]
         return lambda step: schedule.factor ** sum(step >= milestone for milestone in milestones)
+    if schedule.name == "cosine":
+        return lambda step: _half_cosine(step // steps_per_epoch / epochs)
+    if schedule.name == "oscillating":
+        return lambda step: _half_cosine(step / schedule.period)
     total = epochs * steps_per_epoch
     peak = schedule.warmup * total
 
@@ -46,3 +51,8 @@ def factor_of(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable
         return place / peak if place < peak else (total - place) / (total - peak) if place < total else 0.0
 
     return one_cycle
+
+
+def _half_cosine(place: float) -> float:
+    """From 1 at 0 to 0 at 1, and back to 1 at 2."""
+    return (1 + math.cos(math.pi * place)) / 2

@@ -43,16 +43,20 @@ class Schedule(Section):
 
     Attributes:
         name: `step` multiplies by `factor` at each milestone (a share of the epochs, rounded to whole ones);
-            `one_cycle` rises linearly to the peak and falls linearly to zero, batch by batch.
+            `one_cycle` rises linearly to the peak and falls linearly to zero, batch by batch; `cosine` falls along half
+            a cosine to zero, epoch by epoch; `oscillating` does so within `period` steps, rises again in as many, and
+            so on.
         milestones: shares of the run; (2/3, 13/15) are the paper's epochs 100 and 130 of 150.
         factor: what a milestone multiplies by.
         warmup: share of the run that rises, one_cycle only.
+        period: steps, oscillating only.
     """
 
-    name: Literal["step", "one_cycle"] = "step"
+    name: Literal["step", "one_cycle", "cosine", "oscillating"] = "step"
     milestones: Annotated[list[Share], Field(max_length=100)] = Field(default=[2 / 3, 13 / 15])
     factor: PositiveNumber = 0.1
     warmup: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+    period: Annotated[int, Field(ge=1, le=1_000_000)] = 100
 
 
 class Recipe(Section):

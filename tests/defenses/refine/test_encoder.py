@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
+from refine.defending.pseudo_labels import Labeled, PseudoLabels
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import InputSpace, Refine
 from refine.defenses.refine.training import train as training
 from refine.defenses.refine.training.encoder import train_encoder
-from refine.defenses.refine.training.labeled import Labeled
 from refine.defenses.refine.training.params import TrainRefineParams
-from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.defenses.refine.training.train import train_refine
 from refine.training.batches import Batches
 from refine.training.training_set import Resident
@@ -35,7 +34,7 @@ def _trained(made: Refine, params: TrainRefineParams) -> list[dict[str, float]]:
     """The history of an encoder that learns to tell the brightness of images."""
     assert params.encoder is not None
     images, labels = synthetic(96)
-    answers = PseudoLabels(made.classifier, params, CPU, "fp32")
+    answers = PseudoLabels(made.classifier, params.recipe, True, CPU, "fp32")
     return train_encoder(params.encoder, 1, made, Labeled(Resident(images, ()), labels), answers, CPU, None)
 
 
@@ -67,7 +66,7 @@ def test_pseudo_labels_asked_for_once_are_those_of_the_images_as_they_are() -> N
     frozen = classifier()
     wanted = {image.numpy().tobytes(): frozen(image.unsqueeze(0) / 255).argmax().item() for image in images}
     assert len(set(wanted.values())) > 1
-    answers = PseudoLabels(frozen, _params(), CPU, "fp32")
+    answers = PseudoLabels(frozen, _params().recipe, True, CPU, "fp32")
     given = answers.given_to(Resident(images, (), sizes=[10, 0, 30]))
     seen = 0
     for batch in Batches(given, 8, False, 16, CPU.device).epoch(seed=3):
@@ -80,7 +79,7 @@ def test_pseudo_labels_asked_for_once_are_those_of_the_images_as_they_are() -> N
 def test_pseudo_labels_of_each_step_are_those_of_the_augmented_images() -> None:
     images = Resident(synthetic(40)[0], ())
     frozen = classifier()
-    answers = PseudoLabels(frozen, refine_params(), CPU, "fp32")
+    answers = PseudoLabels(frozen, refine_params().recipe, False, CPU, "fp32")
     assert answers.given_to(images) is images
     (batch,) = Batches(images, 40, False, 40, CPU.device).epoch(seed=3)
     augmented = 1 - batch.pixels

@@ -1,10 +1,12 @@
-"""What a defense is: a folder of `refine.defenses` whose `defense.py` holds, by these names,
+"""What a defense is: a folder of `refine.defenses` whose `defense.py` holds, by these names:
 
 - `Params`, the settings, with published defaults;
 - `Defended`, a `Defense`: the defended classifier;
 - `load(folder, classifier_folder) -> Defense`, from the folder that its training wrote;
-- `train(task)`, see `defending.train.Task`: writes that folder. A defense without training writes its card alone;
 - `snapshots(folder) -> list[int]`, where states of its training are kept; `load` then takes `epoch` too.
+
+A defense that is trained has `training.py` beside it with `train(task)`, see `defending.train.Task`, which writes that
+folder. Without it the card is written alone.
 
 Evaluation, pictures and reports use nothing of a defense beyond what is defined here.
 """

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
-from refine.backdoor.train import BackdoorTask, init_from_data
+from refine.backdoor.train import BackdoorTask
 from refine.core.errors import UserError
 from refine.core.files import inside
 from refine.models import classifier as classifiers
@@ -74,7 +74,7 @@ def _trained(
     training_set = Resident(images, (labels, torch.zeros_like(labels)), resolved.device)
     batches = batches_of(training_set, recipe, resolved)
     refuse_lone_image(classifier, training_set, recipe, resolved)
-    init_from_data(classifier, batches, seed)
+    classifiers.init_from_data(classifier, lambda: next(iter(batches.epoch(seed))).pixels)
     task = SourceTask(
         classifier=classifier,
         batches=batches,

@@ -14,10 +14,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.unet import UNet, encoded
 from refine.defenses.refine.training.params import EncoderRecipe
-from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.models.device import Compute, to_float32
 from refine.training.augment import augment
 from refine.training.batches import Batch

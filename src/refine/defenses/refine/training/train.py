@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from refine.core.errors import UserError
 from refine.core.files import new_folder
+from refine.defending.pseudo_labels import PseudoLabels
 from refine.defending.share import chosen
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import Refine, RefineCard, Snapshot
@@ -20,7 +21,6 @@ from refine.defenses.refine.model.unet import UNet
 from refine.defenses.refine.training.encoder import train_encoder
 from refine.defenses.refine.training.loss import supcon, utility
 from refine.defenses.refine.training.params import TrainRefineParams
-from refine.defenses.refine.training.pseudo_labels import PseudoLabels
 from refine.models import classifier as classifiers
 from refine.models.device import Compute, to_float32
 from refine.shards.reading.tensors import save_tensors
@@ -175,7 +175,7 @@ def train_refine(
     precision = compute.precision(recipe.precision)
     own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
     _refuse(own, params, transform, compute)
-    answers = PseudoLabels(classifier, params, compute, precision)
+    answers = PseudoLabels(classifier, recipe, params.pseudo_labels == "once", compute, precision)
     own = answers.given_to(own)
     encoder_history = []
     if params.encoder:

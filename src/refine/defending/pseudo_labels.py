@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
 from refine.core.progress import progress
-from refine.defenses.refine.training.labeled import Labeled
-from refine.defenses.refine.training.params import TrainRefineParams
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
 from refine.models.device import Compute
 from refine.shards.reading.pixels import to_pixels
 from refine.training.batches import Batch
 from refine.training.compilation import compiled
-from refine.training.order import Part
+from refine.training.order import Columns, Part
+from refine.training.recipe import Recipe
 from refine.training.training_set import TrainingSet
 
 _AT_MOST = 500
 """Images that the classifier is asked of at a time, where it is asked beforehand."""
+
+
+class Labeled:
+    """A `TrainingSet` whose last field is a given label.
+
+    Args:
+        images: of any kind.
+        labels: int64 [N] on the CPU, in the order of the shards.
+    """
+
+    def __init__(self, images: TrainingSet, labels: Tensor) -> None:
+        self.side = images.side
+        self.sizes = images.sizes
+        self.memory = images.memory
+        self._images = images
+        self._labels = labels
+        self._starts = [0, *accumulate(images.sizes)]
+
+    def subset(self, selected: Tensor) -> Labeled:
+        return Labeled(self._images.subset(selected), self._labels[selected])
+
+    def blocks(self, parts: list[Part]) -> Iterator[Columns]:
+        for part, block in zip(parts, self._images.blocks(parts), strict=True):
+            start = self._starts[part.number]
+            yield *block, self._labels[start + part.start : start + part.stop]
+
+    def delivered(self, columns: Columns, device: torch.device) -> Columns:
+        *own, labels = columns
+        return *self._images.delivered(tuple(own), device), labels.to(device)
 
 
 class PseudoLabels:
@@ -26,7 +57,8 @@ class PseudoLabels:
 
     Args:
         classifier: frozen.
-        params: of the stage; they say when it is asked.
+        recipe: of the training that they are for.
+        once: ask beforehand for those of the images as they are, and not in each step for those of augmented images.
         compute: device and threads.
         precision: resolved.
 
@@ -34,13 +66,13 @@ class PseudoLabels:
         classifier: folded, see `models.classifier.folded`.
     """
 
-    def __init__(self, classifier: Classifier, params: TrainRefineParams, compute: Compute, precision: str) -> None:
+    def __init__(self, classifier: Classifier, recipe: Recipe, once: bool, compute: Compute, precision: str) -> None:
         self._compute = compute
         self._precision = precision
-        self._once = params.pseudo_labels == "once"
-        self._at_once = min(_AT_MOST, params.recipe.batch_size)
+        self._once = once
+        self._at_once = min(_AT_MOST, recipe.batch_size)
         self.classifier = classifiers.folded(classifier)
-        self._asked = compiled(self.classifier, params.recipe)
+        self._asked = compiled(self.classifier, recipe)
 
     def of(self, pixels: Tensor) -> Tensor:
         """Of float [N, 3, H, W] in [0, 1], int64 [N]."""
