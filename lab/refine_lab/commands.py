@@ -62,6 +62,20 @@ def fill(pages: tuple[Path, ...]) -> None:
 
 
 @click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and pictures.")
+def compare(file: Path, out: Path) -> None:
+    """Compare the recorded runs of a list: a table for programs, one for a paper, and two pictures.
+
+    FILE is the list, such as experiments/compare.yaml. `refine fill` writes the tables of the page docs/comparison.md.
+    """
+    from refine_lab.comparison.write import write
+
+    for path in write(file, out, Path.cwd()):
+        click.echo(path)
+
+
+@click.command()
 def page() -> None:
     """Set up the page of `dvc plots` so that it draws without a network; once in a checkout is enough."""
     from refine_lab.plot_page import install

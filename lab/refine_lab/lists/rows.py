@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from refine.core.errors import UserError
 from refine.core.params import Section, sentence
@@ -51,8 +51,7 @@ class Row(Section):
         """
         params = copy.deepcopy(preset)
         params["poison_dataset"]["attack"]["name"] = self.attack
-        if self.defense != STAGE_OF_ITS_OWN:
-            params["defenses"] = [self.defense]
+        params["defenses"] = [] if self.defense == STAGE_OF_ITS_OWN else [self.defense]
         for section in params.values():
             if isinstance(section, dict) and "seed" in section:
                 section["seed"] = self.seed
@@ -66,11 +65,23 @@ class Rows(Section):
 
     Attributes:
         preset: that they depart from, a file of `presets`.
-        rows: the runs, in the order in which they are computed and shown.
+        rows: the runs, in the order in which they are computed and shown. Where a list has `each`, every row is run
+            with each of its entries, which name a defense, a variant, and changes besides those of the row.
     """
 
     preset: str
     rows: Annotated[list[Row], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _multiplied(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "each" not in content:
+            return content
+        rows, each = content.get("rows"), content["each"]
+        if not all(isinstance(part, list) and all(isinstance(entry, dict) for entry in part) for part in (rows, each)):
+            raise ValueError("each and rows are lists of mappings, such as `- defense: clp`")
+        both = [_merged(row, entry) for row in rows for entry in each]  # type: ignore[union-attr]
+        return {**{name: value for name, value in content.items() if name != "each"}, "rows": both}
 
 
 def read_rows(path: Path) -> Rows:
@@ -85,6 +96,15 @@ def read_rows(path: Path) -> Rows:
         return Rows.model_validate(load(path))
     except ValidationError as error:
         raise UserError(f"{path} is no list of runs: {sentence('list', error)}") from None
+
+
+def _merged(row: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """A row of a list with an entry of its `each`."""
+    twice = sorted(row.keys() & entry.keys() - {"changes"})
+    if twice:
+        raise ValueError(f"{twice[0]} is set by a row and by each; keep one")
+    changes = {**(row.get("changes") or {}), **(entry.get("changes") or {})}
+    return {**row, **entry, "changes": changes}
 
 
 def _set(params: dict[str, Any], name: str, value: Any) -> None:

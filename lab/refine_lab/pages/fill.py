@@ -11,13 +11,16 @@ from pathlib import Path
 
 from refine.core.errors import UserError
 from refine.core.files import new_file
+from refine_lab.comparison.tables import compared, ranked
 from refine_lab.lists.rows import Rows, read_rows
 from refine_lab.pages import gallery, tables
 
 _PLACE = re.compile(r"(?s)(<!-- made: (\S+) (\S+) -->\n).*?(<!-- end -->)")
 _TABLES: dict[str, Callable[[Rows, Path], str]] = {
     "attacks": tables.attacks,
+    "compared": compared,
     "defenses": tables.defenses,
+    "ranked": ranked,
     "results": tables.results,
     "spread": tables.spread,
 }

@@ -1,0 +1,90 @@
+"""A table of measurements: a line for each run of a list that was recorded, with everything that it is compared by."""
+
+from __future__ import annotations
+
+from math import hypot, nan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from refine.evaluation.metrics import interval
+from refine_lab.lists.plan import plan
+from refine_lab.lists.rows import Rows
+from refine_lab.projects import Stages
+from refine_lab.runs.recorded import HOME, Run, read_all
+from refine_lab.systems import label, regime
+
+TAKES = 0.8
+"""Attack success rate without defense from which an attack counts in a ranking."""
+
+KEYS = ("attack", "system")
+"""What a measurement is of; runs of several seeds share it."""
+
+
+def measurements(listed: Rows, project: Path) -> pd.DataFrame:
+    """A line for each recorded run of a list with an attack; shares from 0 to 1.
+
+    Columns, besides those of the run's name and what the defender was given:
+
+    `system`: the defense as tables call it, with its variant.
+    `ba_before`, `ba`, `ba_drop`: benign accuracy without and with the defense, and their difference.
+    `asr_before`, `asr`: attack success rate without and with it.
+    `floor`: what the attack success rate is held against, and `floor_of` whose answers it is: those of the same
+        defense of a clean classifier to the triggered images (`defended`), of the clean classifier (`classifier`), or,
+        where no clean run is recorded, the defense's own to the images without their trigger (`untriggered`).
+    `above_floor`: their difference, with `above_floor_low` and `above_floor_high`, its 95 % interval.
+    `robust`, `robust_clean`: robust accuracy, and that of whoever the floor is of.
+    `der`: defense effectiveness rating.
+    """
+    recorded = read_all(project / HOME)
+    found = [(row.variant, recorded.get(str(name))) for row, name, _ in plan(listed, project)]
+    lines = [_line(variant, run) for variant, run in found if run is not None and "attack_success_rate" in run.before]
+    return pd.DataFrame(lines)
+
+
+def _line(variant: str, run: Run) -> dict[str, Any]:
+    before, after = run.before, run.after
+    floor, robust_clean, floor_of = _floor(run)
+    above = after["attack_success_rate"] - floor
+    count = run.diagnostics["images"]["triggered"]
+    low, high = difference_interval(after["attack_success_rate"], floor, count, count)
+    training = run.record.runtime.get(Stages(run.defense).training)
+    return {
+        **run.record.name.model_dump(),
+        "system": label(run.defense) + ("" if variant == "default" else f", {variant.replace('_', ' ')}"),
+        "regime": regime(run.defense),
+        "minutes": training["seconds"] / 60 if training else nan,
+        "ba_before": before["benign_accuracy"],
+        "ba": after["benign_accuracy"],
+        "ba_drop": before["benign_accuracy"] - after["benign_accuracy"],
+        "asr_before": before["attack_success_rate"],
+        "asr": after["attack_success_rate"],
+        "floor": floor,
+        "floor_of": floor_of,
+        "above_floor": above,
+        "above_floor_low": low,
+        "above_floor_high": high,
+        "robust": after["robust_accuracy"],
+        "robust_clean": robust_clean,
+        "der": after["der"],
+    }
+
+
+def _floor(run: Run) -> tuple[float, float, str]:
+    """Floor of the attack success rate, robust accuracy beside it, and whose they are."""
+    clean = run.record.clean
+    if clean is None:
+        return run.after["asr_floor_clean"], run.after["benign_accuracy"], "untriggered"
+    if clean.defended is not None:
+        return clean.defended.asr_floor_triggered, clean.defended.robust_accuracy, "defended"
+    return clean.no_defense.asr_floor_triggered, clean.no_defense.robust_accuracy, "classifier"
+
+
+def difference_interval(one: float, other: float, count: int, other_count: int) -> tuple[float, float]:
+    """The 95 % interval of the difference of two shares, of so many images each (Newcombe 1998, method 10).
+
+    The shares count as independent. They are of the same images, so that the interval is rather too wide.
+    """
+    (low, high), (other_low, other_high) = interval(one, count), interval(other, other_count)
+    return one - other - hypot(one - low, other_high - other), one - other + hypot(high - one, other - other_low)

@@ -1,0 +1,106 @@
+"""Tables of a comparison: Markdown for a page, CSV for programs, LaTeX for a paper."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
+
+from refine_lab.comparison.frame import TAKES, measurements
+from refine_lab.comparison.ranking import averaged, ranking, records
+from refine_lab.lists.rows import Rows
+from refine_lab.pages.cells import NONE, percent
+from refine_lab.pages.tables import markdown
+
+_SHARES = ("ba", "asr")
+
+
+def ranked(listed: Rows, project: Path) -> str:
+    """The ranking in Markdown."""
+    measured = measurements(listed, project)
+    if measured.empty:
+        return "Not yet run."
+    table = ranking(measured)
+    lines = [
+        {
+            "": str(place),
+            "defense": line["system"],
+            "data regime": f"`{line['regime']}`",
+            "attacks": str(line["attacks"]),
+            "worst ASR above its floor": f"{_points(line['above_floor'])} {_range(line)}, `{line['worst']}`",
+            "mean DER": f"{line['der']:.3f}",
+            "largest BA drop": _points(line["ba_drop"]),
+            "largest loss of robust accuracy": _points(line["robust_loss"]),
+            "minutes": _minutes(line["minutes"]),
+        }
+        for place, line in enumerate(records(table), 1)
+    ]
+    weak = sorted(set(measured["attack"]) - set(measured[measured["asr_before"] >= TAKES]["attack"]))
+    left = f" Left out, as they succeed less often without defense: {', '.join(f'`{each}`' for each in weak)}."
+    note = f"Over the attacks with an ASR of at least {percent(TAKES)} without defense.{left if weak else ''}"
+    return f"{markdown(pd.DataFrame(lines))}\n\n{note}"
+
+
+def compared(listed: Rows, project: Path) -> str:
+    """A line for each measurement in Markdown, attack by attack."""
+    measured = measurements(listed, project)
+    if measured.empty:
+        return "Not yet run."
+    return markdown(pd.DataFrame([_line(cell) for cell in records(averaged(measured))]))
+
+
+def latex(measured: pd.DataFrame) -> str:
+    """A row for each system, a column for each attack: BA / ASR in percent, with their deviations over seeds."""
+    attacks = [*dict.fromkeys(measured["attack"])]
+    rows = [
+        [system.replace("&", r"\&"), *(_cell(measured, attack, system) for attack in attacks)]
+        for system in ranking(measured)["system"]
+    ]
+    header = ["defense", *(attack.replace("_", r"\_") for attack in attacks)]
+    table = pd.DataFrame(rows, columns=header)
+    return table.to_markdown(index=False, tablefmt="latex_booktabs_raw", disable_numparse=True)
+
+
+def _cell(measured: pd.DataFrame, attack: str, system: str) -> str:
+    own = measured[(measured["attack"] == attack) & (measured["system"] == system)]
+    return " / ".join(_with_deviation([*own[name]]) for name in _SHARES if len(own))
+
+
+def _with_deviation(shares: list[float]) -> str:
+    mean = f"{100 * fmean(shares):.1f}"
+    return f"${mean}$" if len(shares) == 1 else f"${mean} \\pm {100 * stdev(shares):.1f}$"
+
+
+def _line(cell: dict[str, Any]) -> dict[str, str]:
+    return {
+        "attack": f"`{cell['attack']}`",
+        "defense": str(cell["system"]),
+        "BA": _change(cell, "ba"),
+        "BA drop": _points(cell["ba_drop"]),
+        "ASR": _change(cell, "asr"),
+        "floor": percent(cell["floor"]),
+        "ASR above floor": f"{_points(cell['above_floor'])} {_range(cell)}",
+        "robust accuracy": percent(cell["robust"]),
+        "DER": f"{cell['der']:.3f}",
+        "minutes": _minutes(cell["minutes"]),
+        "seeds": str(cell["seeds"]),
+    }
+
+
+def _change(cell: dict[str, Any], name: str) -> str:
+    return f"{percent(cell[f'{name}_before'])} → {percent(cell[name])}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _range(line: dict[str, Any]) -> str:
+    return f"[{_points(line['above_floor_low'])}, {_points(line['above_floor_high'])}]"
+
+
+def _minutes(value: float) -> str:
+    return NONE if isnan(value) else f"{value:.1f}"

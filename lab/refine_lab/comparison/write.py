@@ -1,0 +1,43 @@
+"""The files of a comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from refine.core.errors import UserError
+from refine.core.files import new_file
+from refine_lab.comparison.frame import measurements
+from refine_lab.comparison.pictures import heat_map, small_multiples
+from refine_lab.comparison.tables import latex
+from refine_lab.lists.rows import read_rows
+
+
+def write(file: Path, folder: Path, project: Path) -> list[Path]:
+    """Writes tables and pictures of the recorded runs of a list.
+
+    Args:
+        file: of the list.
+        folder: takes `measurements.csv` (a line for each run), `table.tex`, `heat-map.svg` and `defenses.svg`; what
+            else is in it stays.
+        project: with the recorded runs.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: no run of the list with an attack is recorded.
+    """
+    measured = measurements(read_rows(file), project)
+    if measured.empty:
+        raise UserError(f"no run of {file} with an attack is recorded; type `refine run-list {file}` first")
+    contents = {
+        "measurements.csv": measured.round(6).to_csv(index=False, lineterminator="\n"),
+        "table.tex": latex(measured) + "\n",
+        "heat-map.svg": heat_map(measured) + "\n",
+        "defenses.svg": small_multiples(measured) + "\n",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        with new_file(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    return [folder / name for name in contents]

@@ -1,0 +1,199 @@
+"""Comparing recorded runs: figures, ranking, tables and pictures."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recorded_runs import name, run, write
+from refine.core.errors import UserError
+from refine_lab.comparison import pictures, tables
+from refine_lab.comparison.frame import difference_interval, measurements
+from refine_lab.comparison.ranking import averaged, ranking
+from refine_lab.comparison.write import write as write_files
+from refine_lab.lists.rows import Row, Rows, read_rows
+from refine_lab.runs.record import Clean, OnTriggered
+from refine_lab.runs.recorded import HOME
+from support import tiny_project
+
+LIST = (
+    "preset: quick\neach:\n  - defense: refine\n  - defense: shrinkpad\nrows:\n  - attack: badnets\n  - attack: sig\n"
+)
+
+
+def _clean(defended: float | None) -> Clean:
+    own = None if defended is None else OnTriggered(asr_floor_triggered=defended, robust_accuracy=0.9, misread=[])
+    return Clean(
+        run="x", no_defense=OnTriggered(asr_floor_triggered=0.03, robust_accuracy=0.8, misread=[]), defended=own
+    )
+
+
+def _line(system: str, attack: str, **figures: float) -> dict[str, object]:
+    base = {"asr_before": 1.0, "asr": 0.01, "floor": 0.01, "above_floor": 0.0, "der": 0.99, "ba_drop": 0.0, "ba": 0.97}
+    rest = {"above_floor_low": 0.0, "above_floor_high": 0.0, "robust": 0.9, "robust_clean": 0.9, "minutes": 1.0}
+    return {
+        "system": system,
+        "attack": attack,
+        "seed": 1,
+        "regime": "none",
+        "ba_before": 0.98,
+        **base,
+        **rest,
+        **figures,
+    }
+
+
+def _measured(*lines: dict[str, object]) -> pd.DataFrame:
+    return pd.DataFrame(lines)
+
+
+def test_a_list_with_each_is_every_row_with_every_entry(tmp_path: Path) -> None:
+    text = (
+        "preset: quick\neach:\n  - defense: shrinkpad\n"
+        "  - {defense: refine, variant: few, changes: {train_refine.unlabeled_fraction: 0.2}}\n"
+        "rows:\n  - {attack: sig, changes: {attacks.sig.rate: 0.8}}\n  - attack: none\n"
+    )
+    (tmp_path / "list.yaml").write_text(text, encoding="utf-8")
+    assert read_rows(tmp_path / "list.yaml").rows == [
+        Row(attack="sig", defense="shrinkpad", changes={"attacks.sig.rate": 0.8}),
+        Row(attack="sig", variant="few", changes={"attacks.sig.rate": 0.8, "train_refine.unlabeled_fraction": 0.2}),
+        Row(attack="none", defense="shrinkpad"),
+        Row(attack="none", variant="few", changes={"train_refine.unlabeled_fraction": 0.2}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("each:\n  - {attack: sig}\nrows:\n  - attack: sig\n", "attack is set by a row and by each; keep one"),
+        ("each: [clp]\nrows:\n  - attack: sig\n", "each and rows are lists of mappings, such as `- defense: clp`"),
+    ],
+)
+def test_what_cannot_be_multiplied_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "list.yaml").write_text(f"preset: quick\n{text}", encoding="utf-8")
+    with pytest.raises(UserError, match=sentence):
+        read_rows(tmp_path / "list.yaml")
+
+
+def test_the_preset_s_defenses_give_way_to_the_row_s() -> None:
+    preset = {"poison_dataset": {"attack": {"name": "none"}}, "defenses": ["clp", "ft"]}
+    assert Row(attack="sig").params(preset)["defenses"] == []
+    assert Row(attack="sig", defense="ft").params(preset)["defenses"] == ["ft"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """With recorded runs of three of the four pairs of the list."""
+    project = tiny_project(tmp_path / "project")
+    (project / "presets").mkdir(exist_ok=True)
+    (project / "presets/quick.yaml").write_text((project / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (project / "experiments").mkdir(exist_ok=True)
+    (project / "experiments/pairs.yaml").write_text(LIST, encoding="utf-8")
+    for attack, defense, clean in (
+        ("badnets", "refine", _clean(0.005)),
+        ("badnets", "shrinkpad", _clean(None)),
+        ("sig", "refine", None),
+    ):
+        done = run(name(attack, defense), clean)
+        done.diagnostics["images"] = {"benign": 1000, "triggered": 900}
+        write(project / HOME, done)
+    return project
+
+
+def test_a_measurement_is_held_against_the_same_defense_of_a_clean_classifier(project: Path) -> None:
+    found = measurements(read_rows(project / "experiments/pairs.yaml"), project)
+    assert [*zip(found["attack"], found["system"], strict=True)] == [
+        ("badnets", "REFINE"),
+        ("badnets", "ShrinkPad"),
+        ("sig", "REFINE"),
+    ]
+    assert found["floor"].tolist() == [0.005, 0.03, 0.003]
+    assert found["floor_of"].tolist() == ["defended", "classifier", "untriggered"]
+    assert found["above_floor"].tolist() == pytest.approx([-0.001, -0.026, 0.001])
+    assert found["robust_clean"].tolist() == [0.9, 0.8, 0.983]
+    assert found["ba_drop"].tolist() == pytest.approx([-0.005] * 3)
+
+
+def test_the_interval_of_a_difference_is_newcombe_s() -> None:
+    """His examples: 56/70 - 48/80, from 0.0524 to 0.3339, and 9/10 - 3/10, from 0.1705 to 0.8090."""
+    assert difference_interval(56 / 70, 48 / 80, 70, 80) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert difference_interval(0.9, 0.3, 10, 10) == pytest.approx((0.1705, 0.8090), abs=1e-4)
+    assert difference_interval(0.3, 0.9, 10, 10) == pytest.approx((-0.8090, -0.1705), abs=1e-4)
+
+
+def test_systems_are_ranked_by_their_worst_attack_then_by_der() -> None:
+    measured = _measured(
+        _line("good but once", "badnets"),
+        _line("good but once", "sig", above_floor=0.5),
+        _line("even", "badnets", above_floor=0.1, der=0.9),
+        _line("even", "sig", above_floor=0.1, der=0.9),
+        _line("even and better", "badnets", above_floor=0.1, der=0.95),
+        _line("even and better", "sig", above_floor=0.02, der=0.95),
+        _line("measured once", "badnets"),
+    )
+    table = ranking(measured)
+    assert table["system"].tolist() == ["even and better", "even", "good but once", "measured once"]
+    assert table["worst"].tolist() == ["badnets", "badnets", "sig", "badnets"]
+    assert table["attacks"].tolist() == [2, 2, 2, 1]
+
+
+def test_attacks_that_do_not_take_do_not_count() -> None:
+    measured = _measured(
+        _line("one", "badnets", above_floor=0.2),
+        _line("one", "wanet", asr_before=0.79, above_floor=0.7),
+        _line("other", "badnets", above_floor=0.3),
+        _line("other", "wanet", asr_before=0.79),
+    )
+    assert ranking(measured)["above_floor"].tolist() == [0.2, 0.3]
+    assert ranking(measured[measured["attack"] == "wanet"]).empty
+
+
+def test_seeds_are_averaged() -> None:
+    measured = _measured(_line("one", "sig", asr=0.1), _line("one", "sig", asr=0.3, seed=2), _line("two", "sig"))
+    cells = averaged(measured)
+    assert cells["asr"].tolist() == pytest.approx([0.2, 0.01])
+    assert cells["seeds"].tolist() == [2, 1]
+    assert cells["regime"].tolist() == ["none", "none"]
+    text = tables.latex(measured)
+    assert r"one" in text
+    assert r"$97.0 \pm 0.0$ / $20.0 \pm 14.1$" in text
+    assert r"$97.0$ / $1.0$" in text
+
+
+def test_a_paper_s_table_escapes_names() -> None:
+    assert r"clean\_label" in tables.latex(_measured(_line("one", "clean_label")))
+
+
+def test_pictures_name_every_system_and_attack_and_tell_which_did_not_take() -> None:
+    measured = _measured(
+        _line("one", "badnets", above_floor=0.5), _line("two", "wanet", asr_before=0.7), _line("two", "badnets")
+    )
+    for drawn in (pictures.heat_map(measured), pictures.small_multiples(measured)):
+        words = {"".join(text.itertext()) for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")}
+        assert {"one", "two", "badnets", "wanet (70 %)"} <= words
+    assert ">50.0<" in pictures.heat_map(measured)
+
+
+def test_files_of_a_comparison_are_written_and_read_back(project: Path, tmp_path: Path) -> None:
+    files = write_files(project / "experiments/pairs.yaml", tmp_path / "out", project)
+    assert sorted(path.name for path in files) == ["defenses.svg", "heat-map.svg", "measurements.csv", "table.tex"]
+    table = pd.read_csv(tmp_path / "out/measurements.csv")
+    assert table["asr"].tolist() == [0.004] * 3
+    page = tables.ranked(read_rows(project / "experiments/pairs.yaml"), project)
+    first = next(line for line in page.splitlines() if line.startswith("| 1 "))
+    assert [cell.strip() for cell in first.split("|")][2:5] == ["REFINE", "`unlabeled`", "2"]
+    assert "0.1 [" in first
+    assert "`sig`" in first
+    lines = tables.compared(read_rows(project / "experiments/pairs.yaml"), project).splitlines()
+    assert len(lines) == 5
+    assert "100.0 % → 0.4 %" in lines[2]
+
+
+def test_without_any_run_there_is_a_sentence(project: Path, tmp_path: Path) -> None:
+    (project / "experiments/none.yaml").write_text("preset: quick\nrows:\n  - attack: wanet\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"no run of .* with an attack is recorded; type `refine run-list"):
+        write_files(project / "experiments/none.yaml", tmp_path / "out", project)
+    assert tables.ranked(Rows(preset="quick", rows=[Row(attack="wanet")]), project) == "Not yet run."
