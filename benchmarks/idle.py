@@ -39,6 +39,8 @@ PARAMS = {
         "snapshots": 1,
         "recipe": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.01}},
     },
+    "splits": [],
+    "split_settings": {},
     "defenses": [],
     "defense_data": {"seed": 1},
     "defense_settings": {},
@@ -55,6 +57,8 @@ def repository(folder: Path) -> Path:
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     (folder / "data/own/attack").mkdir(parents=True)
     (folder / "data/own/attack/.gitkeep").touch()
+    (folder / "data/split").mkdir()
+    shutil.copy(PROJECT / "data/split/.gitignore", folder / "data/split")
     for split, count in (("train", 48), ("test", 24)):
         images.write_png(folder / f"data/own/images/{split}", count)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")

@@ -23,8 +23,8 @@ def give_data(_: Machine) -> dict[str, Any]:
     from refine.defending.given import give
 
     regime = component(DEFENSES, NAME, "defenses").Defended.regime
-    training_sets = {"raw": Path("data/raw/train"), "poisoned": Path("data/poisoned/train")}
-    return {"images": give(NAME, regime, own, data, training_sets, OUT).images}
+    sources = {"raw": Path("data/raw/train"), "poisoned": Path("data/poisoned/train"), "split": Path("data/split")}
+    return {"images": give(NAME, regime, own, data, sources, OUT).images}
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ TINY_PARAMS = {
         "snapshots": 2,
         "recipe": {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.01}},
     },
+    "splits": [],
+    "split_settings": {},
     "defenses": [],
     "defense_data": {"seed": 1, "labeled": 0.25},
     "defense_settings": {},
@@ -102,6 +104,8 @@ def tiny_project(folder: Path) -> Path:
             shutil.copytree(PROJECT / name, folder / name, ignore=ignored)
     (folder / "data/own/attack").mkdir(parents=True)
     (folder / "data/own/attack/.gitkeep").touch()
+    (folder / "data/split").mkdir()
+    shutil.copy(PROJECT / "data/split/.gitignore", folder / "data/split")
     for split, count in (("train", 48), ("test", 24)):
         images, labels = synthetic(count, seed=len(split))
         for key, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):

@@ -11,8 +11,8 @@ from support import PROJECT
 
 SOURCE = PROJECT / "src/refine"
 LONGEST = 260
-_CHOICES = ("architectures", "attacks", "defenses", "sources")
-_WITH_ROOMS = ("defending", "defenses", "poisoning", "shards")
+_CHOICES = ("architectures", "attacks", "defenses", "sources", "splits")
+_WITH_ROOMS = ("defending", "defenses", "poisoning", "shards", "splits")
 """Folders that hold rooms of their own."""
 
 

@@ -32,6 +32,9 @@ from refine.poisoning.saved import SavedAttack
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.reader import Split, read_split
 from refine.shards.reading.tensors import save_tensors
+from refine.splitting.folder import SplitCard
+from refine.splitting.protocol import Task as SplitTask
+from refine.splitting.split import split_samples
 from refine.training.training_set import Resident
 from support import synthetic, write_split
 
@@ -218,6 +221,13 @@ def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split],
     outputs = Outputs(folder / "train", folder / "test", folder / "attack", folder / "preview.png")
     record = poison_dataset(name, of, seed, *clean, outputs)
     return Poisoned(*clean, read_split(outputs.train), read_split(outputs.test), outputs, record)
+
+
+def split_folder(folder: Path, images: Path, name: str = "oracle", **settings: Any) -> SplitCard:
+    """Splits a poisoned training set; by default into groups that the truth was told about."""
+    params = component("refine.splits", name, "a test").Params.model_validate(settings)
+    task = SplitTask(params, images, Architecture(name="resnet18", width=WIDTH), CPU)
+    return split_samples(name, task, folder)
 
 
 def badnets(folder: Path) -> Poisoned:

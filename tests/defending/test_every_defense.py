@@ -13,11 +13,11 @@ from refine.core.errors import UserError
 from refine.core.params import Section
 from refine.core.registry import DEFENSES, component, names
 from refine.defending import given, loading
-from refine.defending.params import DefenseDataParams
+from refine.defending.params import DefenseDataParams, split_of
 from refine.defending.protocol.defense import Defense, Regime
 from refine.defending.train import train_defense
 from support import synthetic
-from tiny import CPU, SMALL_DEFENSES, attack, classifier_folder, defense_folder, poisoned, raw
+from tiny import CPU, SMALL_DEFENSES, attack, classifier_folder, defense_folder, poisoned, raw, split_folder
 
 
 @pytest.fixture(scope="module", params=names(DEFENSES))
@@ -31,10 +31,12 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     clean = raw(folder / "raw")
     outputs = poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0], rate=0.2), clean).outputs
     module = component(DEFENSES, name, "a test")
-    sets = {"raw": folder / "raw/train", "poisoned": outputs.train}
+    sources = {"raw": folder / "raw/train", "poisoned": outputs.train, "split": folder / "split"}
     data = DefenseDataParams(seed=1, labeled=0.5)
     settings = module.Params.model_validate(SMALL_DEFENSES.get(name, {}))
-    given.give(name, module.Defended.regime, settings, data, sets, folder / "given")
+    if split_of(settings):
+        split_folder(folder / "split" / str(split_of(settings)), outputs.train)
+    given.give(name, module.Defended.regime, settings, data, sources, folder / "given")
     before = _contents(folder / "classifier")
     train_defense(name, folder / "given", folder / "classifier", CPU, folder / "defense")
     assert _contents(folder / "classifier") == before

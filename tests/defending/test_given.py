@@ -15,7 +15,9 @@ from refine.defending import given, material
 from refine.defending.params import DefenseDataParams
 from refine.defending.protocol.defense import Regime
 from refine.shards.reading.reader import Split, read_split
-from tiny import Poisoned, attack, poisoned, raw
+from refine.training.order import Part
+from refine.training.training_set import open_training_set
+from tiny import CPU, Poisoned, attack, poisoned, raw, split_folder
 
 
 class Settings(Section):
@@ -30,7 +32,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Poi
     folder = tmp_path_factory.mktemp("data")
     clean = raw(folder / "raw")
     made = poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0], rate=0.2), clean)
-    return {"raw": folder / "raw/train", "poisoned": made.outputs.train}, made
+    split_folder(folder / "split/some", made.outputs.train)
+    return {"raw": folder / "raw/train", "poisoned": made.outputs.train, "split": folder / "split"}, made
 
 
 def _give(data: tuple[dict[str, Path], Poisoned], regime: Regime, out: Path, **params: float) -> material.Given:
@@ -87,6 +90,42 @@ def test_the_poisoned_training_set_comes_whole_and_does_not_tell_what_is_poisone
     assert torch.equal(got.labels, poison.labels)
     assert any(info["poisoned"] for info in poison.infos)
     assert got.infos == [{}] * 60
+
+
+class WithSplit(Section):
+    """Attributes: `split`, the name of one."""
+
+    split: str = "some"
+
+
+def test_a_split_comes_as_flags_and_tells_no_more_of_what_is_poisoned(
+    data: tuple[dict[str, Path], Poisoned], tmp_path: Path
+) -> None:
+    params = DefenseDataParams(seed=1)
+    made = given.give("shrinkpad", "poisoned_train", WithSplit(), params, data[0], tmp_path / "out")
+    assert made.split == material.GivenSplit(name="some", clean=12, poisoned=3, gate="passed", abstain=False)
+    assert material.read(tmp_path / "out").split == made.split
+    images, _ = open_training_set(tmp_path / "out/train", ("label", "split_clean", "split_poisoned"), CPU)
+    _, labels, clean, poison = images.delivered(next(images.blocks([Part(0, 0, 8)])), CPU.device)
+    assert labels.tolist() == data[1].poisoned_train.labels[:8].tolist()
+    rows = _images(tmp_path / "out")
+    assert {tuple(info) for info in rows.infos} == {("split_clean", "split_poisoned")}
+    assert rows.flags("split_clean")[:8].long().tolist() == clean.tolist()
+    assert rows.flags("split_poisoned")[:8].long().tolist() == poison.tolist()
+    assert (int(rows.flags("split_clean").sum()), int(rows.flags("split_poisoned").sum())) == (12, 3)
+    assert (data[1].poisoned_train.flags("poisoned") | ~rows.flags("split_poisoned")).all()  # the oracle told the truth
+
+
+def test_a_split_that_is_not_there_or_of_another_training_set_is_refused(
+    data: tuple[dict[str, Path], Poisoned], tmp_path: Path
+) -> None:
+    params = DefenseDataParams(seed=1)
+    with pytest.raises(UserError, match=r"split/other is missing; list other in `splits` of params.yaml and run"):
+        given.give("x", "poisoned_train", WithSplit(split="other"), params, data[0], tmp_path / "out")
+    moved = {**data[0], "poisoned": data[0]["raw"]}
+    with pytest.raises(UserError, match=r"is the split of another training set than .*; run `dvc repro split-samples@"):
+        given.give("x", "poisoned_train", WithSplit(), params, moved, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("regime", get_args(Regime))

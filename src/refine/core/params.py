@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
@@ -20,6 +21,8 @@ SECTIONS = {
     "attacks": "refine.attacks",
     "train_backdoor": "refine.backdoor.params:TrainBackdoorParams",
     "train_refine": "refine.defenses.refine.training.params:TrainRefineParams",
+    "splits": "refine.splitting.params:listed",
+    "split_settings": "refine.splitting.params:all_settings",
     "defenses": "refine.defending.params:further",
     "defense_data": "refine.defending.params:DefenseDataParams",
     "defense_settings": "refine.defending.params:all_settings",
@@ -130,6 +133,29 @@ class ParamsFile:
             return model.model_validate({})
         except ValidationError as error:
             raise UserError(f"{self.path}: {sentence(f'{room}.{name}', error)}") from None
+
+    def listed(self, name: str, known: Sequence[str], example: str) -> list[str]:
+        """A section that is a list of names.
+
+        Args:
+            name: of the section.
+            known: the names that may be listed.
+            example: of such a list.
+
+        Raises:
+            UserError: it is missing or not a list, or a name is unknown or is listed twice.
+        """
+        if name not in self.content:
+            raise UserError(f"{self.path}: {name} is missing; write `{name}: []` there for none")
+        content = self.content[name]
+        if not isinstance(content, list):
+            raise UserError(f"{self.path}: {name} must be a list such as {example}, not {shown(content)}")
+        for each in content:
+            if each not in known:
+                raise UserError(f"{self.path}: {name}: {unknown(each, known)}")
+            if content.count(each) > 1:
+                raise UserError(f"{self.path}: {name}: {each} is listed twice; remove one")
+        return [str(each) for each in content]
 
     def names_in(self, name: str) -> list[str]:
         """The keys of a section."""

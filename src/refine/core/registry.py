@@ -1,4 +1,4 @@
-"""Finding the module that a parameter or a card names: an attack, a data source, an architecture, a defense.
+"""Finding the module that a parameter or a card names: an attack, a data source, an architecture, a split, a defense.
 
 Such a package contains nothing else, so that the list of its files and folders is the list of available names.
 """
@@ -16,12 +16,13 @@ ARCHITECTURES = "refine.architectures"
 ATTACKS = "refine.attacks"
 DEFENSES = "refine.defenses"
 SOURCES = "refine.sources"
+SPLITS = "refine.splits"
 
 TRAINING = "training"
 """The module of a defense's folder that trains it."""
 
-_IN_FOLDER = "defense"
-"""The module of a component that is a folder, as every defense is."""
+_IN_FOLDER = {DEFENSES: "defense", SPLITS: "split"}
+"""The module of a component that is a folder, as every defense and every split is."""
 
 
 def names(room: str) -> list[str]:
@@ -31,7 +32,8 @@ def names(room: str) -> list[str]:
         raise LookupError(f"no package {room}")
     folder = Path(next(iter(spec.submodule_search_locations)))
     files = {path.stem for path in folder.glob("[a-z]*.py")}
-    return sorted(files | {path.parent.name for path in folder.glob(f"[a-z]*/{_IN_FOLDER}.py")})
+    inner = f"[a-z]*/{_IN_FOLDER[room]}.py" if room in _IN_FOLDER else None
+    return sorted(files | {path.parent.name for path in folder.glob(inner)} if inner else files)
 
 
 def component(room: str, name: str, parameter: str) -> ModuleType:
@@ -51,7 +53,7 @@ def component(room: str, name: str, parameter: str) -> ModuleType:
     path = f"{room}.{name}"
     spec = util.find_spec(path)
     is_folder = spec is not None and spec.submodule_search_locations
-    return import_module(f"{path}.{_IN_FOLDER}" if is_folder else path)
+    return import_module(f"{path}.{_IN_FOLDER[room]}" if is_folder else path)
 
 
 def part(room: str, name: str, module: str) -> ModuleType | None:

@@ -14,6 +14,27 @@ NAME = "given.json"
 IMAGES = "train"
 
 
+class GivenSplit(BaseModel):
+    """What a defender knows of a split of the training set, beside the flags of its images.
+
+    The JSON of each image says `split_clean` and `split_poisoned`; images for which both are false are uncertain.
+
+    Attributes:
+        name: of the split.
+        clean: images that look clean.
+        poisoned: images that look poisoned.
+        gate: `passed`, or why the groups cannot be trusted.
+        abstain: whether a defense should leave the classifier as it is because of the gate.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    name: str
+    clean: Annotated[int, Field(ge=0)]
+    poisoned: Annotated[int, Field(ge=0)]
+    gate: str
+    abstain: bool
+
+
 class Given(BaseModel):
     """Content of `given.json`.
 
@@ -23,6 +44,7 @@ class Given(BaseModel):
         settings: all of them, including published defaults.
         seed: for the choice of images and for the training.
         images: number of images in the shards beside it; 0 without shards.
+        split: of these images, where the defense needs one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -31,6 +53,7 @@ class Given(BaseModel):
     settings: dict[str, Any]
     seed: int
     images: Annotated[int, Field(ge=0)]
+    split: GivenSplit | None = None
 
 
 def read(folder: Path) -> Given:

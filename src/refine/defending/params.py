@@ -7,9 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from refine.core.errors import UserError
-from refine.core.params import Number, ParamsFile, Section, Seed, unknown
+from refine.core.params import Number, ParamsFile, Section, Seed
 from refine.core.registry import DEFENSES, component, names
-from refine.core.yaml12 import shown
+from refine.core.yaml12 import cut
+from refine.splitting import params as splits
 
 STAGE_OF_ITS_OWN = "refine"
 """The defense that the stages train-refine and evaluate train and measure; it is not listed in `defenses`."""
@@ -35,20 +36,12 @@ def further(file: ParamsFile) -> list[str]:
     Raises:
         UserError: it is missing or not a list of names, or a name is unknown or is listed twice.
     """
-    if "defenses" not in file.content:
-        raise UserError(f"{file.path}: defenses is missing; write `defenses: []` there for none but {STAGE_OF_ITS_OWN}")
-    listed = file.content["defenses"]
-    if not isinstance(listed, list):
-        raise UserError(f"{file.path}: defenses must be a list such as [shrinkpad], not {shown(listed)}")
+    listed = file.content.get("defenses")
+    if isinstance(listed, list) and STAGE_OF_ITS_OWN in listed:
+        own = STAGE_OF_ITS_OWN
+        raise UserError(f"{file.path}: defenses: {own} has a stage of its own and is always there; remove it")
     known = [name for name in names(DEFENSES) if name != STAGE_OF_ITS_OWN]
-    for name in listed:
-        if name == STAGE_OF_ITS_OWN:
-            raise UserError(f"{file.path}: defenses: {name} has a stage of its own and is always there; remove it")
-        if name not in known:
-            raise UserError(f"{file.path}: defenses: {unknown(name, known)}")
-        if listed.count(name) > 1:
-            raise UserError(f"{file.path}: defenses: {name} is listed twice; remove one")
-    return [str(name) for name in listed]
+    return file.listed("defenses", known, "[shrinkpad]")
 
 
 def settings(file: ParamsFile, name: str) -> Section:
@@ -70,4 +63,20 @@ def all_settings(file: ParamsFile) -> dict[str, Section]:
     Raises:
         UserError: the first thing that is wrong.
     """
-    return {name: settings(file, name) for name in sorted({*further(file), *file.names_in("defense_settings")})}
+    chosen = further(file)
+    found = {name: settings(file, name) for name in sorted({*chosen, *file.names_in("defense_settings")})}
+    there = splits.listed(file)
+    for name in chosen:
+        split = split_of(found[name])
+        if split not in (None, *there):
+            example = ", ".join([*there, str(split)])
+            raise UserError(
+                f"{file.path}: defense_settings.{name}.split: {cut(str(split))!r} is not listed in splits; "
+                f"write `splits: [{cut(example)}]` there"
+            )
+    return found
+
+
+def split_of(settings: Section) -> str | None:
+    """The split of the training set that a defense with these settings is given; None if it needs none."""
+    return getattr(settings, "split", None)

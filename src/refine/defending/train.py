@@ -13,6 +13,7 @@ from refine.core.files import new_folder
 from refine.core.params import Section
 from refine.core.registry import DEFENSES, TRAINING, component, part
 from refine.defending import material
+from refine.defending.material import GivenSplit
 from refine.defending.protocol.card import DefenseCard
 from refine.models import classifier as classifiers
 from refine.models.card import write_card
@@ -34,6 +35,7 @@ class Task:
         compute: device and threads.
         folder: where to write the weights and the training curves; the card is written afterwards.
         checkpoints: of this run; None keeps none.
+        split: what is known of the split of these images, where the settings name one.
     """
 
     settings: Any
@@ -44,6 +46,7 @@ class Task:
     compute: Compute
     folder: Path
     checkpoints: Checkpoints | None = None
+    split: GivenSplit | None = None
 
 
 Train = Callable[[Task], str | None]
@@ -81,7 +84,7 @@ def train_defense(
     train: Train | None = training.train if training else None
     with new_folder(folder) as partial:
         images = given_folder / material.IMAGES
-        task = Task(settings, given.seed, classifier, card, images, compute, partial, checkpoints)
+        task = Task(settings, given.seed, classifier, card, images, compute, partial, checkpoints, given.split)
         sha256 = train(task) if train else None
         made = DefenseCard(
             kind=name,
