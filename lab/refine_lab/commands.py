@@ -69,7 +69,7 @@ def compare(file: Path, out: Path) -> None:
 
     FILE is the list, such as experiments/compare.yaml. `refine fill` writes the tables of the page docs/comparison.md.
     """
-    from refine_lab.comparison.write import write
+    from refine_lab.pages.comparison.write import write
 
     for path in write(file, out, Path.cwd()):
         click.echo(path)

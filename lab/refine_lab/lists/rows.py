@@ -13,6 +13,7 @@ from refine.core.params import Section, sentence
 from refine.core.yaml12 import load, shown
 from refine.defending.params import STAGE_OF_ITS_OWN
 from refine_lab.lists.machine import check_machine
+from refine_lab.runs.parameters import split_of
 
 
 class Row(Section):
@@ -44,7 +45,7 @@ class Row(Section):
         return given
 
     def params(self, preset: dict[str, Any]) -> dict[str, Any]:
-        """The parameters of the run, a whole file.
+        """The parameters of the run, a whole file, with the split that its defense names.
 
         Raises:
             UserError: a change goes below what is no mapping.
@@ -57,6 +58,8 @@ class Row(Section):
                 section["seed"] = self.seed
         for name, value in self.changes.items():
             _set(params, name, value)
+        split = split_of(params, self.defense)
+        params["splits"] = [split] if split else []
         return params
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from refine.core.errors import UserError
 from refine.core.files import new_file
-from refine_lab.comparison.tables import compared, ranked
+from refine_lab.pages.comparison.tables import compared, ranked
 from refine_lab.lists.rows import Rows, read_rows
 from refine_lab.pages import gallery, tables
 

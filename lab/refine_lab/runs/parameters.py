@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from refine.core.params import ParamsFile
+from refine.core.registry import DEFENSES, component, names
 from refine.defending.params import STAGE_OF_ITS_OWN
+from refine.defending.params import split_of as split_named
 
-IN_THE_NAME = ("poison_dataset.attack.name", "defenses")
+IN_THE_NAME = ("poison_dataset.attack.name", "defenses", "splits")
 """Parameters that the name of a run shows, besides its seeds."""
 
 _ABSENT = object()
@@ -31,19 +33,29 @@ def attack_of(params: dict[str, Any]) -> str:
 def effective(params: dict[str, Any], defense: str) -> dict[str, Any]:
     """The part of a parameters file that a run with one of its defenses depends on.
 
-    Settings of other sources, attacks and defenses are left out, and so are sections of other defenses' stages. A
-    missing entry means defaults, as an empty one does.
+    Settings of other sources, attacks, defenses and splits are left out, and so are sections of other defenses' stages.
+    A missing entry means defaults, as an empty one does.
     """
+    split = split_of(params, defense)
     kept = {
         **params,
         "sources": _entry(params["sources"], params["download"]["source"]),
         "attacks": _entry(params["attacks"], attack_of(params)),
         "defense_settings": _entry(params["defense_settings"], defense),
+        "split_settings": _entry(params.get("split_settings"), split) if split else {},
     }
     unused = ["train_refine"]
     if defense == STAGE_OF_ITS_OWN:
         unused = ["defense_data", "defense_settings"]
-    return {name: content for name, content in kept.items() if name not in ("defenses", *unused)}
+    return {name: content for name, content in kept.items() if name not in ("defenses", "splits", *unused)}
+
+
+def split_of(params: dict[str, Any], defense: str) -> str | None:
+    """The split of the training set that a defense is given by its settings; None if it needs none, or is not there."""
+    if defense == STAGE_OF_ITS_OWN or defense not in names(DEFENSES):
+        return None
+    model = component(DEFENSES, defense, "defense").Params
+    return split_named(model.model_validate(_entry(params["defense_settings"], defense)[defense]))
 
 
 def seeds(params: dict[str, Any], defense: str) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from refine_lab.comparison.frame import TAKES
+from refine_lab.pages.comparison.frame import TAKES
 
 
 def ranking(measured: pd.DataFrame) -> pd.DataFrame:

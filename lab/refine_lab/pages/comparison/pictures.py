@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import vl_convert
 
-from refine_lab.comparison.frame import TAKES
-from refine_lab.comparison.ranking import averaged, ranking
+from refine_lab.pages.comparison.frame import TAKES
+from refine_lab.pages.comparison.ranking import averaged, ranking
 
 VEGA_LITE = "6.4"
 _CELL = {"width": 46, "height": 22}

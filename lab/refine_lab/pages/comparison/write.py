@@ -6,9 +6,9 @@ from pathlib import Path
 
 from refine.core.errors import UserError
 from refine.core.files import new_file
-from refine_lab.comparison.frame import measurements
-from refine_lab.comparison.pictures import heat_map, small_multiples
-from refine_lab.comparison.tables import latex
+from refine_lab.pages.comparison.frame import measurements
+from refine_lab.pages.comparison.pictures import heat_map, small_multiples
+from refine_lab.pages.comparison.tables import latex
 from refine_lab.lists.rows import read_rows
 
 
