@@ -212,7 +212,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "ssba": {"bits": 4, "width": 4, "recipe": _MOMENT},
 }
 """Settings of attacks that need files, more images or more time than a test has, and others instead."""
-SMALL_DEFENSES: dict[str, dict[str, Any]] = {"distilled": {"recipe": {"epochs": 2, "batch_size": 8}}}
+_BRIEF = {"recipe": {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.001}}}
+SMALL_DEFENSES: dict[str, dict[str, Any]] = {
+    "distilled": {"recipe": {"epochs": 2, "batch_size": 8}},
+    **dict.fromkeys(("d3", "fst", "ft", "ft_sam"), _BRIEF),
+}
 """Settings of defenses that are trained for longer than a test has."""
 
 
