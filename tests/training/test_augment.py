@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy import stats
 from torch import Generator, Tensor
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import ColorJitter, RandomResizedCrop
 from torchvision.transforms import functional as theirs
 
 from refine.training.augment import _boxes, _matrix, augment
-from refine.training.recipe import Augment
+from refine.training.recipe import Augment, Jitter
 
 SEED = 20
 DRAWS = 3000
@@ -154,6 +154,68 @@ def test_what_a_shift_brings_in_from_outside_is_black() -> None:
         assert shifted.contiguous().numpy().tobytes() in windows
 
 
+# -- colors
+
+
+def their_jitter(image: Tensor, settings: Jitter, draws: Generator) -> Tensor:
+    """One image [1, 3, H, W] with torchvision's own changes, of which only the random numbers are ours."""
+    chosen, *rest = torch.rand((9, 1), generator=draws).flatten()
+    if chosen >= settings.probability:
+        return image
+    brightness, contrast, saturation, hue = (2 * float(value) - 1 for value in rest[:4])
+    changes = (
+        lambda image: theirs.adjust_brightness(image, 1 + settings.brightness * brightness),
+        lambda image: theirs.adjust_contrast(image, 1 + settings.contrast * contrast),
+        lambda image: theirs.adjust_saturation(image, 1 + settings.saturation * saturation),
+        lambda image: theirs.adjust_hue(image, settings.hue * hue),
+    )
+    for number in torch.stack(rest[4:]).argsort().tolist():
+        image = changes[number](image)
+    return image
+
+
+@pytest.mark.parametrize("settings", [Jitter(), Jitter(probability=1, brightness=1, contrast=1, saturation=1, hue=0.5)])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_change_of_colors_is_torchvisions(settings: Jitter, seed: int) -> None:
+    image = random_images(1)
+    ours = augment(image, Augment(jitter=settings), generator(seed))
+    assert torch.allclose(ours, their_jitter(image, settings, generator(seed)), rtol=0, atol=1e-5)
+
+
+def test_colors_without_a_hue_have_none_to_turn() -> None:
+    gray = random_images(1)[:, :1].expand(20, 3, -1, -1)
+    turned = augment(gray, Augment(jitter=Jitter(brightness=0, contrast=0, saturation=1, hue=0.5)), generator())
+    assert torch.allclose(turned, gray, rtol=0, atol=2e-4)  # the published weights of gray add up to 0.9999
+
+
+@pytest.mark.parametrize("change", ["brightness", "contrast", "saturation", "hue"])
+def test_changes_of_colors_are_distributed_as_torchvisions(change: str) -> None:
+    strength = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, change: 0.3}
+    settings = Jitter(probability=1, **strength)
+    image = torch.tensor([[0.5, 0.4], [0.4, 0.3], [0.35, 0.45]]).view(1, 3, 2, 1)  # nothing is clipped
+    ours = augment(image.expand(2000, -1, -1, -1), Augment(jitter=settings), generator())
+    torch.manual_seed(SEED)
+    transform = ColorJitter(**strength)
+    others = torch.cat([transform(image) for _ in range(2000)])
+    for channel in range(3):
+        first, second = ours[:, channel, 0, 0].numpy(), others[:, channel, 0, 0].numpy()
+        assert stats.ks_2samp(first.round(5), second.round(5)).pvalue > 1e-3
+
+
+def test_colors_are_changed_as_often_as_stated_in_every_order() -> None:
+    image = random_images(1, side=4)
+    settings = Jitter(probability=0.8)
+    changed = (augment(image.expand(2000, -1, -1, -1), Augment(jitter=settings), generator()) != image).flatten(1)
+    assert frequency_is(int(changed.any(dim=1).sum()), 2000, 0.8)
+    full = Jitter(probability=1, brightness=0.9, contrast=0.9, saturation=0.9, hue=0.4)
+    torch.manual_seed(SEED)
+    transform = ColorJitter(0.9, 0.9, 0.9, 0.4)
+    ours = augment(image.expand(2000, -1, -1, -1), Augment(jitter=full), generator())
+    others = torch.cat([transform(image) for _ in range(2000)])
+    for measure in (lambda images: images.mean(dim=(1, 2, 3)), lambda images: images.flatten(1).std(dim=1)):
+        assert stats.ks_2samp(measure(ours).numpy(), measure(others).numpy()).pvalue > 1e-3
+
+
 # -- all together
 
 
@@ -169,16 +231,20 @@ def reference(image: Tensor, settings: Augment, seed: int) -> Tensor:
     image = theirs.crop(image, settings.shift + down, settings.shift + right, side, side)
     if torch.rand(1, generator=draws) < settings.flip:
         image = theirs.hflip(image)
+    if settings.jitter:
+        image = their_jitter(image, settings.jitter, draws)
     if gray:
         image = theirs.rgb_to_grayscale(image, num_output_channels=3)
     return image
 
 
+@pytest.mark.parametrize("jitter", [None, Jitter()])
 @pytest.mark.parametrize("seed", range(12))
-def test_all_changes_together_are_those_of_torchvision_one_after_the_other(seed: int) -> None:
+def test_all_changes_together_are_those_of_torchvision_one_after_the_other(seed: int, jitter: Jitter | None) -> None:
     image = random_images(1)
-    ours = augment(image, ALL, generator(seed))
-    assert torch.allclose(ours, reference(image, ALL, seed), rtol=0, atol=1e-5)
+    everything = ALL.model_copy(update={"jitter": jitter})
+    ours = augment(image, everything, generator(seed))
+    assert torch.allclose(ours, reference(image, everything, seed), rtol=0, atol=1e-5)
 
 
 def test_every_image_has_a_draw_of_its_own() -> None:
@@ -210,7 +276,7 @@ def test_settings_that_are_off_change_nothing() -> None:
 def test_pixels_stay_in_their_range_and_the_input_as_it_was() -> None:
     images = random_images(64)
     kept = images.clone()
-    result = augment(images, ALL, generator())
+    result = augment(images, ALL.model_copy(update={"jitter": Jitter(probability=1)}), generator())
     assert torch.equal(images, kept)
     assert result.shape == images.shape
     assert result.min() >= 0

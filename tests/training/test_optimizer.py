@@ -69,6 +69,27 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_zero_in_straight_lines(
     assert factor(total) == 0
 
 
+@pytest.mark.parametrize("epochs", [1, 7, 100])
+def test_a_cosine_is_torchs(epochs: int) -> None:
+    optimizer = optim.SGD(_parameters(), lr=1.0)
+    reference = optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=0.1)
+    expected = []
+    for _ in range(epochs):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+    assert _factors_of_epochs(Schedule(name="cosine", floor=0.1), epochs, 4) == pytest.approx(expected)
+
+
+def test_a_cosine_may_be_led_to_by_a_straight_line() -> None:
+    plain = factor_of(Schedule(name="cosine", floor=0.001), 20, 5)
+    rising = factor_of(Schedule(name="cosine", floor=0.001, rise=0.1, start=0.02), 20, 5)
+    assert [rising(step) for step in range(10, 100)] == [plain(step) for step in range(10, 100)]
+    expected = np.interp(np.arange(10), [0, 10], [0.02, plain(10)])
+    assert [rising(step) for step in range(10)] == pytest.approx(expected.tolist())
+    assert rising(0) == 0.02
+
+
 def _optimizer(**content: Any) -> tuple[optim.Optimizer, optim.lr_scheduler.LambdaLR]:
     return build(_parameters(), BackdoorRecipe.model_validate(content), steps_per_epoch=5)
 

@@ -12,15 +12,18 @@ import math
 import torch
 from torch import Generator, Tensor
 
+from refine.training.color import grayed, jittered
 from refine.training.recipe import Augment
 
-_LUMA = (0.2989, 0.587, 0.114)
 _RATIO = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
 
 def augment(images: Tensor, settings: Augment, generator: Generator, unflipped: Tensor | None = None) -> Tensor:
-    """Random resized crop, shift, flip and graying, in this order.
+    """Random resized crop, shift, flip, change of colors and graying, in this order.
+
+    Crops, shifts and flips treat all channels alike. So graying comes first where no colors are changed, because it
+    then costs the chosen images alone.
 
     Args:
         images: float [N, 3, H, W] in [0, 1].
@@ -32,20 +35,16 @@ def augment(images: Tensor, settings: Augment, generator: Generator, unflipped: 
         Images of the same shape in channels-last memory order.
     """
     resting = images.permute(0, 2, 1, 3)
+    gray = None
     if settings.grayscale:
-        resting = _grayed(resting, uniform(images, generator) < settings.grayscale)
+        gray = (uniform(images, generator) < settings.grayscale).nonzero().flatten()
+    if gray is not None and not settings.jitter:
+        resting = grayed(resting, gray)
     resting = _resampled(resting, settings, generator, unflipped)
+    if settings.jitter:
+        resting = jittered(resting, settings.jitter, generator)
+        resting = resting if gray is None else grayed(resting, gray)
     return resting.permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
-
-
-def _grayed(resting: Tensor, chosen: Tensor) -> Tensor:
-    """Chosen images in gray; float [N, H, 3, W], bool [N]. Done first, because it then costs the chosen ones alone.
-
-    Crops, shifts and flips treat all channels alike, so the order of the two makes no difference.
-    """
-    rows = chosen.nonzero().flatten()
-    red, green, blue = (weight * resting[rows, :, channel] for channel, weight in enumerate(_LUMA))
-    return resting.index_copy(0, rows, (red + green + blue).unsqueeze(2).expand(-1, -1, 3, -1))
 
 
 def _resampled(resting: Tensor, settings: Augment, generator: Generator, unflipped: Tensor | None) -> Tensor:

@@ -40,7 +40,7 @@ def factor_of(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable
         milestones = [round(share * epochs) * steps_per_epoch for share in schedule.milestones]
         return lambda step: schedule.factor ** sum(step >= milestone for milestone in milestones)
     if schedule.name == "cosine":
-        return lambda step: _half_cosine(step // steps_per_epoch / epochs)
+        return _cosine(schedule, epochs, steps_per_epoch)
     if schedule.name == "oscillating":
         return lambda step: _half_cosine(step / schedule.period)
     total = epochs * steps_per_epoch
@@ -51,6 +51,23 @@ def factor_of(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable
         return place / peak if place < peak else (total - place) / (total - peak) if place < total else 0.0
 
     return one_cycle
+
+
+def _cosine(schedule: Schedule, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """See `Schedule`."""
+    rising = round(schedule.rise * epochs)
+
+    def fallen(epoch: int) -> float:
+        return schedule.floor + (1 - schedule.floor) * _half_cosine(epoch / epochs)
+
+    def factor(step: int) -> float:
+        epoch = step // steps_per_epoch
+        if epoch >= rising:
+            return fallen(epoch)
+        place = step / (rising * steps_per_epoch)
+        return schedule.start + (fallen(rising) - schedule.start) * place
+
+    return factor
 
 
 def _half_cosine(place: float) -> float:

@@ -12,6 +12,24 @@ from refine.core.params import Number, PositiveNumber, Section, Share, Weight
 Precision = Literal["fp32", "bf16", "auto"]
 
 
+class Jitter(Section):
+    """Random changes of an image's colors, in a random order; torchvision's ColorJitter.
+
+    Attributes:
+        probability: that an image is changed at all.
+        brightness: largest change, a share of what it is.
+        contrast: likewise.
+        saturation: likewise.
+        hue: largest turn, a share of the circle of hues.
+    """
+
+    probability: Share = 0.8
+    brightness: Share = 0.4
+    contrast: Share = 0.4
+    saturation: Share = 0.4
+    hue: Annotated[Number, Field(ge=0, le=0.5)] = 0.1
+
+
 class Augment(Section):
     """Random changes of a training batch, one draw per image, in this order; 0 switches a change off.
 
@@ -19,12 +37,14 @@ class Augment(Section):
         crop_scale: smallest area of a random resized crop, as a share of the image (aspect 3/4 to 4/3); 1 is off.
         shift: largest shift in pixels, the border filled with black.
         flip: probability of a horizontal flip.
+        jitter: changes of colors; null is off, and {} has the usual strength.
         grayscale: probability of turning the image gray.
     """
 
     crop_scale: Annotated[Number, Field(gt=0, le=1)] = 1.0
     shift: PixelCount = 0
     flip: Share = 0.0
+    jitter: Jitter | None = None
     grayscale: Share = 0.0
 
 
@@ -44,12 +64,16 @@ class Schedule(Section):
     Attributes:
         name: `step` multiplies by `factor` at each milestone (a share of the epochs, rounded to whole ones);
             `one_cycle` rises linearly to the peak and falls linearly to zero, batch by batch; `cosine` falls along half
-            a cosine to zero, epoch by epoch; `oscillating` does so within `period` steps, rises again in as many, and
-            so on.
+            a cosine to `floor`, epoch by epoch; `oscillating` does so to zero within `period` steps, rises again in as
+            many, and so on.
         milestones: shares of the run; (2/3, 13/15) are the paper's epochs 100 and 130 of 150.
         factor: what a milestone multiplies by.
         warmup: share of the run that rises, one_cycle only.
         period: steps, oscillating only.
+        floor: factor at the end, cosine only.
+        rise: share of the run, rounded to whole epochs, in which a straight line from `start` leads to the cosine,
+            batch by batch; cosine only.
+        start: factor of the first step, where there is a `rise`.
     """
 
     name: Literal["step", "one_cycle", "cosine", "oscillating"] = "step"
@@ -57,6 +81,9 @@ class Schedule(Section):
     factor: PositiveNumber = 0.1
     warmup: Annotated[Number, Field(gt=0, lt=1)] = 0.2
     period: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    floor: Share = 0.0
+    rise: Share = 0.0
+    start: Share = 0.0
 
 
 class Recipe(Section):
