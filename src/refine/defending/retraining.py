@@ -82,11 +82,14 @@ class Retraining:
 
 def trainable(task: Task) -> Classifier:
     """A copy of the classifier that may change, on the task's device."""
-    return _ready(deepcopy(task.classifier), task.compute)
+    return _ready(deepcopy(task.classifier).requires_grad_(True), task.compute)
 
 
 def fresh(task: Task) -> Classifier:
-    """A classifier of the same architecture with new weights, drawn by the task's seed, on its device."""
+    """A classifier of the same architecture with new weights, drawn by the task's seed, on its device.
+
+    Weights that the architecture computes from images instead of learning them stay frozen.
+    """
     torch.manual_seed(task.seed)
     card = task.card
     made = classifiers.build(card.architecture, len(card.classes), card.normalization, read_from="its card")
@@ -95,7 +98,7 @@ def fresh(task: Task) -> Classifier:
 
 def _ready(classifier: Classifier, compute: Compute) -> Classifier:
     classifier.input_side = None  # training need not look at each value of each batch
-    return classifier.requires_grad_(True).to(compute.device).to(memory_format=torch.channels_last)
+    return classifier.to(compute.device).to(memory_format=torch.channels_last)
 
 
 def keep_statistics(network: nn.Module) -> None:
