@@ -210,7 +210,9 @@ def _for_other_choices(project: Path, stage: str) -> set[str]:
     reached: set[str] = set()
     for other in choices | theirs:
         _imports(project, other, reached)
-    return reached - choices - _reached(project, stage)
+    folders = {Path(choice).parent for choice in choices}
+    own = {file for file in reached if Path(file).parent in folders}
+    return reached - own - _reached(project, stage)
 
 
 def _reached(project: Path, stage: str) -> set[str]:
