@@ -215,6 +215,7 @@ SMALL: dict[str, dict[str, Any]] = {
 _BRIEF = {"recipe": {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.001}}}
 SMALL_DEFENSES: dict[str, dict[str, Any]] = {
     "distilled": {"recipe": {"epochs": 2, "batch_size": 8}},
+    "dst": {"extractor": {"epochs": 2, "batch_size": 16}, "head": {"epochs": 2, "batch_size": 8}},
     **dict.fromkeys(("d3", "fst", "ft", "ft_sam"), _BRIEF),
 }
 """Settings of defenses that are trained for longer than a test has."""
