@@ -214,7 +214,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Settings of attacks that need files, more images or more time than a test has, and others instead."""
 _BRIEF = {"recipe": {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.001}}}
 SMALL_DEFENSES: dict[str, dict[str, Any]] = {
-    "distilled": {"recipe": {"epochs": 2, "batch_size": 8}},
+    **dict.fromkeys(("bcu", "distilled"), {"recipe": {"epochs": 2, "batch_size": 8}}),
     "dst": {"extractor": {"epochs": 2, "batch_size": 16}, "head": {"epochs": 2, "batch_size": 8}},
     **dict.fromkeys(("d3", "fst", "ft", "ft_sam"), _BRIEF),
 }

@@ -40,6 +40,7 @@ class Retraining:
         compute: device and threads.
         batch_statistics: normalize by the statistics of the batch and let them move the running ones, as training
             does; without it, the running ones are used and stay.
+        epoch: number of the current one, from 1, for losses that depend on it.
     """
 
     classifier: Classifier
@@ -48,6 +49,7 @@ class Retraining:
     loss: Loss
     compute: Compute
     batch_statistics: bool = True
+    epoch: int = 0
     kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,6 +60,9 @@ class Retraining:
         self.generator = Generator(self.compute.device)
         self._precision = self.compute.precision(self.recipe.precision)
         self._forward = compiled(self.classifier, self.recipe)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
 
     def step(self, batch: Batch) -> Step:
         return self.step_on(self.augmented(batch), batch)
@@ -81,8 +86,13 @@ class Retraining:
 
 
 def trainable(task: Task) -> Classifier:
-    """A copy of the classifier that may change, on the task's device."""
-    return _ready(deepcopy(task.classifier).requires_grad_(True), task.compute)
+    """A copy of the classifier that may change, on the task's device; what its architecture does not learn stays."""
+    made = deepcopy(task.classifier)
+    with torch.device("meta"):
+        like = _built(task)
+    for own, other in zip(made.parameters(), like.parameters(), strict=True):
+        own.requires_grad_(other.requires_grad)
+    return _ready(made, task.compute)
 
 
 def fresh(task: Task) -> Classifier:
@@ -91,9 +101,12 @@ def fresh(task: Task) -> Classifier:
     Weights that the architecture computes from images instead of learning them stay frozen.
     """
     torch.manual_seed(task.seed)
+    return _ready(_built(task), task.compute)
+
+
+def _built(task: Task) -> Classifier:
     card = task.card
-    made = classifiers.build(card.architecture, len(card.classes), card.normalization, read_from="its card")
-    return _ready(made, task.compute)
+    return classifiers.build(card.architecture, len(card.classes), card.normalization, read_from="its card")
 
 
 def _ready(classifier: Classifier, compute: Compute) -> Classifier:

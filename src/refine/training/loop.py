@@ -92,6 +92,14 @@ class Updates(Protocol):
         """Takes the step; the gradients of the last loss are there."""
 
 
+@runtime_checkable
+class BeginsEpochs(Protocol):
+    """A task whose loss depends on the epoch."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the first step of an epoch, with its number from 1, also where a stopped training goes on."""
+
+
 Row = dict[str, float]
 
 
@@ -150,6 +158,8 @@ class Run:
     def _epoch(self, epoch: int) -> Row:
         task = self._task
         task.module.train()
+        if isinstance(task, BeginsEpochs):
+            task.begin_epoch(epoch)
         order, draws, rest = torch.randint(2**62, (3,), generator=self._random).tolist()
         task.generator.manual_seed(draws + self._processes.rank)
         torch.manual_seed(rest + self._processes.rank)
