@@ -212,11 +212,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "ssba": {"bits": 4, "width": 4, "recipe": _MOMENT},
 }
 """Settings of attacks that need files, more images or more time than a test has, and others instead."""
-_BRIEF = {"recipe": {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.001}}}
+_FEW: dict[str, Any] = {"epochs": 2, "batch_size": 8}
+_BRIEF: dict[str, Any] = {"recipe": _FEW}
+_SLOW: dict[str, Any] = {"recipe": {**_FEW, "optimizer": {"lr": 0.001}}}
 SMALL_DEFENSES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("bcu", "distilled"), {"recipe": {"epochs": 2, "batch_size": 8}}),
+    **dict.fromkeys(("bcu", "distilled"), _BRIEF),
     "dst": {"extractor": {"epochs": 2, "batch_size": 16}, "head": {"epochs": 2, "batch_size": 8}},
-    **dict.fromkeys(("d3", "fst", "ft", "ft_sam"), _BRIEF),
+    **dict.fromkeys(("d3", "fst", "ft", "ft_sam"), _SLOW),
 }
 """Settings of defenses that are trained for longer than a test has."""
 

@@ -10,11 +10,11 @@ import pytest
 
 from recorded_runs import name, run, write
 from refine.core.errors import UserError
+from refine_lab.lists.rows import Row, Rows, read_rows
 from refine_lab.pages.comparison import pictures, tables
 from refine_lab.pages.comparison.frame import difference_interval, measurements
 from refine_lab.pages.comparison.ranking import averaged, ranking
 from refine_lab.pages.comparison.write import write as write_files
-from refine_lab.lists.rows import Row, Rows, read_rows
 from refine_lab.runs.record import Clean, OnTriggered
 from refine_lab.runs.recorded import HOME
 from support import tiny_project

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from refine.core.errors import UserError
 from refine.core.files import new_file
-from refine_lab.pages.comparison.tables import compared, ranked
 from refine_lab.lists.rows import Rows, read_rows
 from refine_lab.pages import gallery, tables
+from refine_lab.pages.comparison.tables import compared, ranked
 
 _PLACE = re.compile(r"(?s)(<!-- made: (\S+) (\S+) -->\n).*?(<!-- end -->)")
 _TABLES: dict[str, Callable[[Rows, Path], str]] = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from refine_lab.pages.comparison.frame import TAKES, measurements
-from refine_lab.pages.comparison.ranking import averaged, ranking, records
 from refine_lab.lists.rows import Rows
 from refine_lab.pages.cells import NONE, percent
+from refine_lab.pages.comparison.frame import TAKES, measurements
+from refine_lab.pages.comparison.ranking import averaged, ranking, records
 from refine_lab.pages.tables import markdown
 
 _SHARES = ("ba", "asr")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from refine.core.errors import UserError
 from refine.core.files import new_file
+from refine_lab.lists.rows import read_rows
 from refine_lab.pages.comparison.frame import measurements
 from refine_lab.pages.comparison.pictures import heat_map, small_multiples
 from refine_lab.pages.comparison.tables import latex
-from refine_lab.lists.rows import read_rows
 
 
 def write(file: Path, folder: Path, project: Path) -> list[Path]:
