@@ -17,6 +17,7 @@ ATTACK = Path("data/poisoned/attack/attack.json")
 PREVIEW = Path("data/poisoned/preview.png")
 CLASSIFIER = Path("models/backdoor")
 RAW = (Path("data/raw/train"), Path("data/raw/test"))
+POISONED = Path("data/poisoned/train")
 TRIGGERED = Path("data/poisoned/test")
 METRICS = Path("metrics")
 RUNTIME = METRICS / "runtime"
@@ -47,6 +48,11 @@ class Stages:
     def model(self) -> Path:
         """Folder of the defense."""
         return Path("models/refine" if self.defense == STAGE_OF_ITS_OWN else f"models/defenses/{self.defense}")
+
+    @property
+    def given(self) -> Path:
+        """Folder of what its defender is given; REFINE's stage reads that from the parameters instead."""
+        return Path("data/given") / self.defense
 
     @property
     def metrics(self) -> Path:

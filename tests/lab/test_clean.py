@@ -14,7 +14,9 @@ from recorded_runs import name, record, run, write
 from refine_lab import projects
 from refine_lab.projects import CLASSIFIER, RAW, Stages
 from refine_lab.recording import clean
+from refine_lab.recording.measuring import bench
 from refine_lab.runs.name import Name
+from refine_lab.runs.record import Clean
 from refine_lab.runs.recorded import HOME, read_all
 
 CLEAN = name("none")
@@ -39,10 +41,14 @@ def note(repo: Path, made: dict[str, str]) -> Callable[..., Path]:
     return written
 
 
+def _measured(project: Path, home: Path, defense: str, outputs: dict[str, str]) -> Clean | None:
+    return clean.measured(clean.found(project, home, defense, outputs), bench(project))
+
+
 def test_its_answers_to_the_triggered_images_are_counted(
     repo: Path, made: dict[str, str], note: Callable[..., Path]
 ) -> None:
-    measured = clean.measured(repo, note(), "refine", made)
+    measured = _measured(repo, note(), "refine", made)
     misread = json.loads((repo / "metrics/diagnostics/refine.json").read_text(encoding="utf-8"))["misread"]
     assert measured is not None
     assert measured.run == str(CLEAN)
@@ -62,7 +68,7 @@ def test_its_answers_to_the_triggered_images_are_counted(
 def test_a_defense_that_is_not_the_same_is_left_out(
     repo: Path, made: dict[str, str], note: Callable[..., Path], of: Name, changes: dict[str, Any]
 ) -> None:
-    measured = clean.measured(repo, note(of, **changes), "refine", made)
+    measured = _measured(repo, note(of, **changes), "refine", made)
     assert measured is not None
     assert measured.run == str(of)
     assert measured.defended is None
@@ -73,7 +79,7 @@ def test_a_run_with_the_same_recipe_of_the_defense_comes_first(
 ) -> None:
     note(train_refine={"first_channels": 16})
     note(name("none", "another"))
-    measured = clean.measured(repo, note(name("none", variant="second")), "refine", made)
+    measured = _measured(repo, note(name("none", variant="second")), "refine", made)
     assert measured is not None
     assert measured.run == "folder-quick-none-refine-second-s1"
     assert measured.defended is not None
@@ -97,14 +103,14 @@ def test_a_run_that_differs_in_more_than_the_attack_is_none(
     other: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert clean.measured(repo, note(**other), "refine", made) is None
+    assert _measured(repo, note(**other), "refine", made) is None
     assert "asr_floor_triggered is left out: no run of the attack none with this data" in caplog.text
 
 
 def test_where_no_run_is_recorded_it_says_so(
     repo: Path, made: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert clean.measured(repo, repo / HOME, "refine", made) is None
+    assert _measured(repo, repo / HOME, "refine", made) is None
     assert "record one first" in caplog.text
 
 
@@ -115,14 +121,14 @@ def test_models_come_from_the_cache_of_the_project_that_keeps_the_runs(
     home, clone = note(), tmp_path / "clone"
     ignored = shutil.ignore_patterns("cache")
     shutil.copytree(repo, clone, symlinks=True, ignore=ignored)
-    assert clean.measured(clone, home, "refine", made) is not None
+    assert _measured(clone, home, "refine", made) is not None
 
 
 @pytest.mark.parametrize("gone", ["models/backdoor", "models/refine"])
 def test_models_that_the_cache_lost_are_named(
     repo: Path, made: dict[str, str], note: Callable[..., Path], gone: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert clean.measured(repo, note(outputs={gone: "0" * 32 + ".dir"}), "refine", made) is None
+    assert _measured(repo, note(outputs={gone: "0" * 32 + ".dir"}), "refine", made) is None
     assert f"left out by {CLEAN}: {gone} of the run {CLEAN} is not in DVC's cache" in caplog.text
 
 
@@ -130,7 +136,7 @@ def test_where_models_of_one_run_are_lost_those_of_the_next_are_taken(
     repo: Path, made: dict[str, str], note: Callable[..., Path]
 ) -> None:
     note(outputs={"models/refine": "0" * 32 + ".dir"})
-    measured = clean.measured(repo, note(name("none", "shrinkpad")), "refine", made)
+    measured = _measured(repo, note(name("none", "shrinkpad")), "refine", made)
     assert measured is not None
     assert measured.run == "folder-quick-none-shrinkpad-default-s1"
     assert measured.defended is None
@@ -142,7 +148,7 @@ def test_a_file_of_a_model_that_the_cache_lost_is_noticed(
     listing = repo / ".dvc/cache/files/md5" / made["models/refine"][:2] / made["models/refine"][2:]
     md5 = next(each["md5"] for each in json.loads(listing.read_text()) if each["relpath"] == "weights.safetensors")
     (repo / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
-    assert clean.measured(repo, note(), "refine", made) is None
+    assert _measured(repo, note(), "refine", made) is None
     assert "models/refine of the run" in caplog.text
 
 
@@ -153,4 +159,4 @@ def test_runs_of_an_early_version_have_no_outputs(repo: Path, made: dict[str, st
     del content["outputs"], content["clean"]
     path.write_text(json.dumps(content), encoding="utf-8")
     assert read_all(home)[str(CLEAN)].record.outputs == {}
-    assert clean.measured(repo, home, "refine", made) is None
+    assert _measured(repo, home, "refine", made) is None

@@ -11,16 +11,21 @@ import yaml
 
 from refine.core.errors import UserError
 from refine_lab.recording.record import record, record_all
+from refine_lab.runs.record import Defender
 from refine_lab.runs.recorded import HOME, read_all
 from repositories import ok
+from tiny import files_of
 
 NAME = "folder-quick-badnets-refine-default-s1"
 STAGES = {"download", "poison-dataset", "train-backdoor", "train-refine", "evaluate"}
 
 
 def test_a_finished_run_is_recorded(preset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    models = files_of(preset / "models")
     (folder,) = record_all(preset, preset / HOME, "quick", "default")
     (found,) = read_all(preset / HOME).values()
+    assert files_of(preset / "models") == models
     assert found.folder.name == folder.name == NAME
     assert found.record.changes == {}
     assert found.record.commit == ok(preset, "git", "rev-parse", "HEAD").strip()
@@ -30,6 +35,13 @@ def test_a_finished_run_is_recorded(preset: Path, caplog: pytest.LogCaptureFixtu
     assert set(found.record.outputs) == {"data/raw/train", "data/raw/test", "models/backdoor", "models/refine"}
     assert found.record.clean is None
     assert "asr_floor_triggered is left out: no run of the attack none" in caplog.text
+    assert found.record.defender == Defender(regime="unlabeled", images=48, labels=False, changes_classifier=False)
+    retuning = found.record.retuning
+    assert retuning is not None
+    assert (retuning.images, retuning.poisoned, retuning.clean_run) == (6, 5, None)
+    assert list(retuning.defended) == ["all", "transform"]
+    assert [len(own.attacked.each) for own in (retuning.no_defense, *retuning.defended.values())] == [5] * 3
+    assert caplog.text.count("retuned by 6 images, 5 of them poisoned (83.3 %), ASR: no defense ") == 1
     for system, figures in found.figures.items():
         assert figures == json.loads((preset / f"metrics/{system}.json").read_text(encoding="utf-8"))
 
@@ -53,6 +65,11 @@ def test_each_measured_defense_is_recorded_apart(preset: Path, caplog: pytest.Lo
     assert not {"train-refine", "evaluate"} & shrinkpad.record.runtime.keys()
     assert "models/defenses/shrinkpad" in shrinkpad.record.outputs
     assert (shrinkpad.folder / "gallery.png").is_file()
+    assert shrinkpad.record.defender == Defender(regime="none", images=0, labels=False, changes_classifier=False)
+    assert shrinkpad.record.retuning is not None
+    assert list(shrinkpad.record.retuning.defended) == ["all"]
+    assert refine.record.retuning is not None
+    assert shrinkpad.record.retuning.no_defense == refine.record.retuning.no_defense
 
 
 def test_a_recorded_run_without_attack_gives_the_floor_of_the_others(
@@ -68,10 +85,19 @@ def test_a_recorded_run_without_attack_gives_the_floor_of_the_others(
     runs = read_all(preset / HOME)
     benign, attacked = (runs[f"folder-quick-{attack}-refine-default-s1"] for attack in ("none", "badnets"))
     assert benign.record.clean is None
+    assert benign.record.retuning is None
+    assert benign.record.defender == attacked.record.defender
     assert attacked.record.clean is not None
     assert attacked.record.clean.run == "folder-quick-none-refine-default-s1"
     for system in attacked.figures:
         assert attacked.figure(system, "asr_floor_triggered") == attacked.figure(system, "attack_success_rate")
+        assert attacked.figure(system, "asr_retuned_over_clean") == 0
+        retuned = attacked.retuned(system)
+        assert retuned is not None
+        assert retuned.clean == retuned.attacked
+    assert attacked.record.retuning is not None
+    assert attacked.record.retuning.clean_run == attacked.record.clean.run
+    assert attacked.record.retuning.clean_defended
 
 
 def test_a_stage_whose_outputs_are_another_run_s_has_no_record_of_its_time(preset: Path) -> None:

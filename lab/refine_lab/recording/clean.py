@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +21,7 @@ from refine.evaluation.metrics import DIGITS, misread, share
 from refine.models import classifier as classifiers
 from refine_lab.projects import CLASSIFIER, PARAMS, RAW, Stages
 from refine_lab.recording.cache import from_cache
-from refine_lab.recording.measuring import Bench, bench
+from refine_lab.recording.measuring import Bench
 from refine_lab.runs import recorded
 from refine_lab.runs.parameters import effective, read_params
 from refine_lab.runs.record import Clean, OnTriggered
@@ -29,8 +30,23 @@ from refine_lab.runs.recorded import Run
 log = logging.getLogger(__name__)
 
 
-def measured(project: Path, home: Path, defense: str, outputs: dict[str, str]) -> Clean | None:
-    """The answers of the clean classifier to a run's triggered images, and of its defense where that is the same.
+@dataclass(frozen=True)
+class CleanSystems:
+    """Both systems of a recorded run without attack.
+
+    Attributes:
+        run: its name.
+        bare: its classifier.
+        defended: its defended classifier; None where its defense is another one, or was trained by another recipe.
+    """
+
+    run: str
+    bare: Defense
+    defended: Defense | None
+
+
+def found(project: Path, home: Path, defense: str, outputs: dict[str, str]) -> CleanSystems | None:
+    """The clean classifier that belongs to a run, and its defense where that is the same.
 
     Args:
         project: with the finished run.
@@ -50,10 +66,21 @@ def measured(project: Path, home: Path, defense: str, outputs: dict[str, str]) -
         )
     for clean in fitting:
         try:
-            return _measured(project, home, clean, _same_defense(clean, params, defense))
+            return _loaded(home, clean, _same_defense(clean, params, defense))
         except UserError as error:
             log.warning("asr_floor_triggered is left out by %s: %s", clean.folder.name, error)
     return None
+
+
+def measured(systems: CleanSystems | None, images: Bench) -> Clean | None:
+    """Their answers to the triggered images of a run."""
+    if systems is None:
+        return None
+    return Clean(
+        run=systems.run,
+        no_defense=_on_triggered(systems.bare, images),
+        defended=None if systems.defended is None else _on_triggered(systems.defended, images),
+    )
 
 
 def _fitting(runs: Iterable[Run], params: dict[str, Any], defense: str, outputs: dict[str, str]) -> list[Run]:
@@ -76,18 +103,13 @@ def _same_defense(clean: Run, params: dict[str, Any], defense: str) -> bool:
     return all(one.get(name) == other.get(name) for name in ("train_refine", "defense_data", "defense_settings"))
 
 
-def _measured(project: Path, home: Path, clean: Run, same_defense: bool) -> Clean:
-    images = bench(project)
+def _loaded(home: Path, clean: Run, same_defense: bool) -> CleanSystems:
     with TemporaryDirectory() as folder:
         classifier = from_cache(home, clean, CLASSIFIER, Path(folder))
         bare, defended = NoDefense(classifiers.load(classifier)[0]), None
         if same_defense:
             defended = load(from_cache(home, clean, Stages(clean.defense).model, Path(folder)), classifier)
-    return Clean(
-        run=clean.folder.name,
-        no_defense=_on_triggered(bare, images),
-        defended=None if defended is None else _on_triggered(defended, images),
-    )
+    return CleanSystems(clean.folder.name, bare, defended)
 
 
 def _on_triggered(system: Defense, images: Bench) -> OnTriggered:

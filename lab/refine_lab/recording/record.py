@@ -77,7 +77,7 @@ def record(
     Raises:
         UserError: something is out of date, not committed or missing.
     """
-    from refine_lab.recording import clean  # loads torch, which lists of runs and pages do without
+    from refine_lab.recording.defender import defender  # loads torch, which lists of runs and pages do without
 
     stages = Stages(defense)
     _refuse_stale(project, stages)
@@ -92,9 +92,20 @@ def record(
         **_poisoned(project),
         runtime=runtime(project, stages.evaluation),
         outputs=outputs,
-        clean=None if name.attack == "none" else clean.measured(project, home, defense, outputs),
+        **({} if name.attack == "none" else _attacked(project, home, defense, outputs)),
+        defender=defender(project, defense),
     )
     return write(project, home, content)
+
+
+def _attacked(project: Path, home: Path, defense: str, outputs: dict[str, str]) -> dict[str, Any]:
+    """What is measured of a run with an attack beside that of its clean classifier."""
+    from refine_lab.recording import clean, retuning
+    from refine_lab.recording.measuring import bench
+
+    images, systems = bench(project), clean.found(project, home, defense, outputs)
+    retuned = retuning.measured(project, defense, systems, images)
+    return {"clean": clean.measured(systems, images), "retuning": retuned}
 
 
 def _refuse_stale(project: Path, stages: Stages) -> None:

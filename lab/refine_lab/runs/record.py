@@ -41,6 +41,78 @@ class Clean(_Strict):
     defended: OnTriggered | None
 
 
+class Defender(_Strict):
+    """What a defender had and did.
+
+    Attributes:
+        regime: what there is beside the classifier, see `refine.defending.protocol.defense.Regime`.
+        images: how many training images.
+        labels: whether they came with labels.
+        changes_classifier: whether weights of the classifier were changed.
+    """
+
+    regime: str
+    images: int
+    labels: bool
+    changes_classifier: bool
+
+
+class Shares(_Strict):
+    """Figures of a system after it was retuned, as in its metrics file."""
+
+    benign_accuracy: float
+    attack_success_rate: float
+    robust_accuracy: float
+
+
+class AfterRetuning(_Strict):
+    """A system after an attacker retuned it: `each` for the images of each draw, and the `mean` of all draws."""
+
+    mean: Shares
+    each: list[Shares]
+
+
+class Retuned(_Strict):
+    """A system of a run and that of a clean classifier, retuned by the same images.
+
+    Attributes:
+        attacked: of the run.
+        clean: of the run without attack; None where no such run was recorded.
+    """
+
+    attacked: AfterRetuning
+    clean: AfterRetuning | None
+
+    @property
+    def asr_over_clean(self) -> float | None:
+        """By how much more often the retuned system is attacked with success than the clean one."""
+        if self.clean is None:
+            return None
+        return self.attacked.mean.attack_success_rate - self.clean.mean.attack_success_rate
+
+
+class Retuning(_Strict):
+    """The systems of a run after the retuning attack, see `refine.retuning.attack`.
+
+    Attributes:
+        settings: of the attack.
+        images: that the attacker has in a draw.
+        poisoned: how many of them are poisoned.
+        clean_run: name of the run without attack that is retuned beside; None where there is none.
+        clean_defended: whether its defense is the same one; else its bare classifier stands beside the defense too.
+        no_defense: the bare classifier.
+        defended: the defended classifier, by the name of what an attacker trains, `all` of it among them.
+    """
+
+    settings: dict[str, Any]
+    images: int
+    poisoned: int
+    clean_run: str | None
+    clean_defended: bool
+    no_defense: Retuned
+    defended: dict[str, Retuned]
+
+
 class Record(_Strict):
     """Content of `run.json`.
 
@@ -58,6 +130,8 @@ class Record(_Strict):
         outputs: DVC's hashes of data and models by their paths; runs recorded by an early version have none.
         clean: the same data, network, recipe and seed without attack, on the triggered images of this run; None where
             no such run was recorded.
+        retuning: its systems after an attacker trained them further; None without attack.
+        defender: what its defender had; as the two before, None in runs recorded by an early version.
     """
 
     name: Name
@@ -71,3 +145,5 @@ class Record(_Strict):
     runtime: dict[str, dict[str, Any]]
     outputs: dict[str, str] = Field(default={})
     clean: Clean | None = None
+    retuning: Retuning | None = None
+    defender: Defender | None = None

@@ -23,7 +23,7 @@ from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import read_json
 from refine_lab.runs.parameters import read_params, same_experiment
-from refine_lab.runs.record import OnTriggered, Record
+from refine_lab.runs.record import OnTriggered, Record, Retuned
 from refine_lab.systems import BARE
 
 HOME = Path("metrics/runs")
@@ -68,12 +68,32 @@ class Run:
         return read_params(self.folder / "params.yaml")
 
     def figure(self, system: str, name: str) -> float | None:
-        """A figure of one system, by its name in the metrics file, or `asr_floor_triggered`; None where unknown."""
+        """A figure of one system; None where unknown.
+
+        Args:
+            system: of the run.
+            name: as in the metrics file; `asr_floor_triggered`; or `asr_retuned` and `asr_retuned_over_clean`, the
+                success rate after everything was retuned, and by how much it is above that of a clean system.
+        """
         if name == "asr_floor_triggered":
             answers = self._clean(system)
             return answers.asr_floor_triggered if answers else None
+        if name.startswith("asr_retuned"):
+            retuned = self.retuned(system)
+            if retuned is None:
+                return None
+            return retuned.asr_over_clean if name.endswith("_over_clean") else retuned.attacked.mean.attack_success_rate
         value: float | None = self.figures[system].get(name)
         return value
+
+    def retuned(self, system: str, variant: str = "all") -> Retuned | None:
+        """A system after it was retuned; None where unknown."""
+        retuning = self.record.retuning
+        if retuning is None:
+            return None
+        if system == BARE:
+            return retuning.no_defense
+        return retuning.defended.get(variant)
 
     def _clean(self, system: str) -> OnTriggered | None:
         clean = self.record.clean

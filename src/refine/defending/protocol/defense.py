@@ -90,3 +90,11 @@ class MapsLabels(Protocol):
 
     def unmapped(self, labels: Tensor) -> Tensor:
         """Labels of the defended classifier, int64 [N], as the classifier inside answers them."""
+
+
+@runtime_checkable
+class Retunes(Protocol):
+    """A defense that an attacker who trains it further can change in several ways; any other is changed as a whole."""
+
+    def retuned_modules(self) -> dict[str, list[nn.Module]]:
+        """What is trained, in train mode, by a name for each way; `all` trains everything."""

@@ -133,6 +133,10 @@ class Refine(Defense):
         """See `MapsLabels`."""
         return torch.argsort(self.permutation.to(labels.device))[labels]
 
+    def retuned_modules(self) -> dict[str, list[nn.Module]]:
+        """See `Retunes`: the transform alone, through the frozen classifier, or both."""
+        return {"transform": [self.transform], "all": [self.transform, self.classifier]}
+
     def _raw(self, pixels: Tensor) -> Tensor:
         self.classifier.refuse_other(pixels)
         return self.logits(self.transformed(pixels))

@@ -1,0 +1,109 @@
+"""The systems of a finished run after an attacker trained them further on a few images, hardly any of them poisoned."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from refine.core.errors import UserError
+from refine.defending.loading import load
+from refine.defending.protocol.defense import Defense, NoDefense
+from refine.evaluation.metrics import DIGITS, measure
+from refine.models import classifier as classifiers
+from refine.retuning.attack import ALL, Draw, drawn, retuned, variants
+from refine.retuning.params import RetuningParams
+from refine.shards.reading.reader import read_split
+from refine_lab.projects import CLASSIFIER, POISONED, RAW, Stages
+from refine_lab.recording.clean import CleanSystems
+from refine_lab.recording.measuring import Bench
+from refine_lab.runs.record import AfterRetuning, Retuned, Retuning, Shares
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Attacker:
+    """Who retunes systems.
+
+    Attributes:
+        params: how.
+        draws: by which images.
+        images: that the retuned systems are measured on.
+    """
+
+    params: RetuningParams
+    draws: list[Draw]
+    images: Bench
+
+    def on(self, system: Defense, variant: str = ALL) -> AfterRetuning:
+        """A system after each draw."""
+        each = [self._shares(retuned(system, variant, draw, self.params, self.images.compute)) for draw in self.draws]
+        names = Shares.model_fields
+        means = {name: round(sum(getattr(one, name) for one in each) / len(each), DIGITS) for name in names}
+        return AfterRetuning(mean=Shares(**means), each=each)
+
+    def _shares(self, system: Defense) -> Shares:
+        figures = measure(self.images.answers(system), self.images.tests.truth)
+        return Shares(**{name: figures[name] for name in Shares.model_fields})
+
+
+def measured(project: Path, defense: str, clean: CleanSystems | None, images: Bench) -> Retuning | None:
+    """The retuning attack on a run's bare and defended classifier, and on those of the clean classifier beside them.
+
+    Args:
+        project: with the finished run of an attack; nothing in it is changed.
+        defense: its name.
+        clean: the systems of the run without attack, if there is one.
+        images: what all of them are measured on.
+
+    Returns:
+        None where it cannot be done; the log says why, and what came out where it can.
+    """
+    try:
+        made = _measured(project, defense, clean, images)
+    except UserError as error:
+        log.warning("retuning is left out: %s", error)
+        return None
+    log.info(_told(made))
+    return made
+
+
+def _measured(project: Path, defense: str, clean: CleanSystems | None, images: Bench) -> Retuning:
+    params = RetuningParams()
+    train, poisoned = (read_split(project / folder) for folder in (RAW[0], POISONED))
+    draws = [drawn(train, poisoned, params, seed) for seed in params.seeds]
+    attacker = _Attacker(params, draws, images)
+    defended = load(project / Stages(defense).model, project / CLASSIFIER)
+    bare = attacker.on(NoDefense(classifiers.load(project / CLASSIFIER)[0]))
+    clean_bare = attacker.on(clean.bare) if clean else None
+
+    def beside(variant: str) -> AfterRetuning | None:
+        return attacker.on(clean.defended, variant) if clean and clean.defended else clean_bare
+
+    return Retuning(
+        settings=params.model_dump(),
+        images=len(draws[0].labels),
+        poisoned=draws[0].poisoned,
+        clean_run=clean.run if clean else None,
+        clean_defended=bool(clean and clean.defended),
+        no_defense=Retuned(attacked=bare, clean=clean_bare),
+        defended={
+            variant: Retuned(attacked=attacker.on(defended, variant), clean=beside(variant))
+            for variant in variants(defended)
+        },
+    )
+
+
+def _told(made: Retuning) -> str:
+    """One line of attack success rates."""
+    systems = {"no defense": made.no_defense, **{f"defended ({name})": own for name, own in made.defended.items()}}
+    share = 100 * made.poisoned / made.images
+    return f"retuned by {made.images} images, {made.poisoned} of them poisoned ({share:.1f} %), ASR: " + ", ".join(
+        f"{name} {_percent(own.attacked)}" + (f" (clean {_percent(own.clean)})" if own.clean else "")
+        for name, own in systems.items()
+    )
+
+
+def _percent(after: AfterRetuning) -> str:
+    return f"{100 * after.mean.attack_success_rate:.2f} %"
