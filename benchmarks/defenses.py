@@ -47,14 +47,14 @@ def main(arguments: list[str] | None = None) -> None:
     report = Report("defenses", given)
     file = ParamsFile(given.params)
     trained = [name for name in further(file) if part(DEFENSES, name, TRAINING)]
-    results = []
+    results: list[dict[str, Any]] = []
     with TemporaryDirectory() as scratch:
         _write_images(Path(scratch) / "images", given.images)
         for name in trained:
             own = brief(settings(file, name), given.epochs)
             results.append({"defense": name, **measure(name, own, Path(scratch), report.compute, file)})
     headers = ["defense", "seconds", "products", "other arithmetic", "rest"]
-    rows = [[each["defense"], f"{each['seconds']:.1f}", *(f"{each[name]:.0%}" for name in _SHARES)] for each in results]
+    rows = [[each["defense"], f"{each['seconds']:.1f}", *(f"{each[kind]:.0%}" for kind in _SHARES)] for each in results]
     report.write(results, headers, rows)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
+from math import isnan, nan
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from recorded_runs import name, run, write
+from recorded_runs import name, record, run, write
 from refine.core.errors import UserError
 from refine_lab.lists.rows import Row, Rows, read_rows
 from refine_lab.pages.comparison import pictures, tables
 from refine_lab.pages.comparison.frame import difference_interval, measurements
-from refine_lab.pages.comparison.ranking import averaged, ranking
+from refine_lab.pages.comparison.ranking import averaged, ranking, records
 from refine_lab.pages.comparison.write import write as write_files
-from refine_lab.runs.record import Clean, OnTriggered
+from refine_lab.runs.record import AfterRetuning, Clean, Defender, OnTriggered, Retuned, Retuning, Shares
 from refine_lab.runs.recorded import HOME
 from support import tiny_project
 
@@ -34,6 +36,7 @@ def _clean(defended: float | None) -> Clean:
 def _line(system: str, attack: str, **figures: float) -> dict[str, object]:
     base = {"asr_before": 1.0, "asr": 0.01, "floor": 0.01, "above_floor": 0.0, "der": 0.99, "ba_drop": 0.0, "ba": 0.97}
     rest = {"above_floor_low": 0.0, "above_floor_high": 0.0, "robust": 0.9, "robust_clean": 0.9, "minutes": 1.0}
+    more = {"retuned": 0.2, "retuned_transform": nan, "images": 200.0, "labels": True, "changes_classifier": True}
     return {
         "system": system,
         "attack": attack,
@@ -42,6 +45,7 @@ def _line(system: str, attack: str, **figures: float) -> dict[str, object]:
         "ba_before": 0.98,
         **base,
         **rest,
+        **more,
         **figures,
     }
 
@@ -79,9 +83,17 @@ def test_what_cannot_be_multiplied_is_refused(tmp_path: Path, text: str, sentenc
 
 
 def test_the_preset_s_defenses_give_way_to_the_row_s() -> None:
-    preset = {"poison_dataset": {"attack": {"name": "none"}}, "defenses": ["clp", "ft"]}
+    preset = {"poison_dataset": {"attack": {"name": "none"}}, "defenses": ["clp", "ft"], "defense_settings": {}}
     assert Row(attack="sig").params(preset)["defenses"] == []
     assert Row(attack="sig", defense="ft").params(preset)["defenses"] == ["ft"]
+
+
+def test_a_row_has_the_split_that_its_defense_names_and_no_other() -> None:
+    preset = {"poison_dataset": {"attack": {"name": "none"}}, "splits": ["sd"], "defense_settings": {}}
+    assert Row(attack="sig", defense="ft").params(preset)["splits"] == []
+    assert Row(attack="sig", defense="dst").params(preset)["splits"] == ["sd"]
+    changed = Row(attack="sig", defense="dst", changes={"defense_settings.dst.split": "oracle"})
+    assert changed.params(preset)["splits"] == ["oracle"]
 
 
 @pytest.fixture
@@ -115,6 +127,34 @@ def test_a_measurement_is_held_against_the_same_defense_of_a_clean_classifier(pr
     assert found["above_floor"].tolist() == pytest.approx([-0.001, -0.026, 0.001])
     assert found["robust_clean"].tolist() == [0.9, 0.8, 0.983]
     assert found["ba_drop"].tolist() == pytest.approx([-0.005] * 3)
+    assert all(isnan(value) for value in found["retuned"])
+
+
+def test_what_a_defender_had_and_what_comes_back_stand_beside(project: Path) -> None:
+    shares = Shares(benign_accuracy=0.9, attack_success_rate=0.7, robust_accuracy=0.2)
+    after = AfterRetuning(mean=shares, each=[shares])
+    less = AfterRetuning(mean=shares.model_copy(update={"attack_success_rate": 0.1}), each=[shares])
+    retuning = Retuning(
+        settings={},
+        images=85,
+        poisoned=5,
+        clean_run="x",
+        clean_defended=True,
+        no_defense=Retuned(attacked=after, clean=less),
+        defended={"all": Retuned(attacked=after, clean=less), "transform": Retuned(attacked=less, clean=less)},
+    )
+    defender = Defender(regime="unlabeled", images=4000, labels=False, changes_classifier=False)
+    of = name("sig", "shrinkpad")
+    done = replace(run(of), record=record(of, retuning=retuning, defender=defender))
+    done.diagnostics["images"] = {"benign": 1000, "triggered": 900}
+    write(project / HOME, done)
+    found = measurements(read_rows(project / "experiments/pairs.yaml"), project)
+    (line,) = records(found[found["defense"] == "shrinkpad"].tail(1))
+    assert (line["retuned"], line["retuned_transform"]) == pytest.approx((0.6, 0.0))
+    assert (line["images"], line["labels"], line["changes_classifier"]) == (4000, False, False)
+    page = tables.ranked(read_rows(project / "experiments/pairs.yaml"), project)
+    assert "60.0 (transform alone: 0.0)" in page
+    assert "| 4,000 " in page
 
 
 def test_the_interval_of_a_difference_is_newcombe_s() -> None:
@@ -184,7 +224,7 @@ def test_files_of_a_comparison_are_written_and_read_back(project: Path, tmp_path
     assert table["asr"].tolist() == [0.004] * 3
     page = tables.ranked(read_rows(project / "experiments/pairs.yaml"), project)
     first = next(line for line in page.splitlines() if line.startswith("| 1 "))
-    assert [cell.strip() for cell in first.split("|")][2:5] == ["REFINE", "`unlabeled`", "2"]
+    assert [cell.strip() for cell in first.split("|")][2:6] == ["REFINE", "`unlabeled`", "-", "-"]
     assert "0.1 [" in first
     assert "`sig`" in first
     lines = tables.compared(read_rows(project / "experiments/pairs.yaml"), project).splitlines()

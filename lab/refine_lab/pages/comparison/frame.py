@@ -36,6 +36,11 @@ def measurements(listed: Rows, project: Path) -> pd.DataFrame:
     `above_floor`: their difference, with `above_floor_low` and `above_floor_high`, its 95 % interval.
     `robust`, `robust_clean`: robust accuracy, and that of whoever the floor is of.
     `der`: defense effectiveness rating.
+    `retuned`, `retuned_transform`: by how much more often the attack succeeds than on a clean model, after both were
+        retuned (see `refine.retuning`): everything in them, or the transform of a defense alone.
+    `images`, `labels`, `changes_classifier`: how many images the defender had, whether with labels, and whether weights
+        of the classifier differ afterwards.
+    `minutes`: of the training of the defense, where it was computed for this run.
     """
     recorded = read_all(project / HOME)
     found = [(row.variant, recorded.get(str(name))) for row, name, _ in plan(listed, project)]
@@ -53,7 +58,7 @@ def _line(variant: str, run: Run) -> dict[str, Any]:
     return {
         **run.record.name.model_dump(),
         "system": label(run.defense) + ("" if variant == "default" else f", {variant.replace('_', ' ')}"),
-        "regime": regime(run.defense),
+        **_defender(run),
         "minutes": training["seconds"] / 60 if training else nan,
         "ba_before": before["benign_accuracy"],
         "ba": after["benign_accuracy"],
@@ -68,7 +73,23 @@ def _line(variant: str, run: Run) -> dict[str, Any]:
         "robust": after["robust_accuracy"],
         "robust_clean": robust_clean,
         "der": after["der"],
+        "retuned": _retuned(run, "all"),
+        "retuned_transform": _retuned(run, "transform"),
     }
+
+
+def _defender(run: Run) -> dict[str, Any]:
+    """What the defender had; runs recorded by an early version do not tell all of it."""
+    told = run.record.defender
+    if told is None:
+        return {"regime": regime(run.defense), "images": nan, "labels": None, "changes_classifier": None}
+    return told.model_dump()
+
+
+def _retuned(run: Run, variant: str) -> float:
+    found = run.retuned(run.defense, variant)
+    above = found.asr_over_clean if found else None
+    return nan if above is None else above
 
 
 def _floor(run: Run) -> tuple[float, float, str]:

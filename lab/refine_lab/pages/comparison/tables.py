@@ -28,12 +28,13 @@ def ranked(listed: Rows, project: Path) -> str:
         {
             "": str(place),
             "defense": line["system"],
-            "data regime": f"`{line['regime']}`",
+            **_had(line),
             "attacks": str(line["attacks"]),
             "worst ASR above its floor": f"{_points(line['above_floor'])} {_range(line)}, `{line['worst']}`",
             "mean DER": f"{line['der']:.3f}",
             "largest BA drop": _points(line["ba_drop"]),
             "largest loss of robust accuracy": _points(line["robust_loss"]),
+            "largest ASR after retuning": _retuned(line),
             "minutes": _minutes(line["minutes"]),
         }
         for place, line in enumerate(records(table), 1)
@@ -85,9 +86,25 @@ def _line(cell: dict[str, Any]) -> dict[str, str]:
         "ASR above floor": f"{_points(cell['above_floor'])} {_range(cell)}",
         "robust accuracy": percent(cell["robust"]),
         "DER": f"{cell['der']:.3f}",
+        "ASR after retuning": _retuned(cell),
         "minutes": _minutes(cell["minutes"]),
         "seeds": str(cell["seeds"]),
     }
+
+
+def _had(line: dict[str, Any]) -> dict[str, str]:
+    """What the defender had and did."""
+    images = NONE if isnan(line["images"]) else f"{line['images']:,.0f}"
+    changes = {True: "yes", False: "no"}.get(line["changes_classifier"], NONE)
+    return {"data regime": f"`{line['regime']}`", "images": images, "changes weights": changes}
+
+
+def _retuned(line: dict[str, Any]) -> str:
+    """Points above a clean model."""
+    if isnan(line["retuned"]):
+        return NONE
+    alone = line["retuned_transform"]
+    return _points(line["retuned"]) + ("" if isnan(alone) else f" (transform alone: {_points(alone)})")
 
 
 def _change(cell: dict[str, Any], name: str) -> str:
