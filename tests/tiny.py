@@ -217,7 +217,8 @@ _BRIEF: dict[str, Any] = {"recipe": _FEW}
 _SLOW: dict[str, Any] = {"recipe": {**_FEW, "optimizer": {"lr": 0.001}}}
 SMALL_DEFENSES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bcu", "distilled"), _BRIEF),
-    "dst": {"extractor": {"epochs": 2, "batch_size": 16}, "head": {"epochs": 2, "batch_size": 8}},
+    "dbr": {"split": "oracle", **_BRIEF},
+    "dst": {"split": "oracle", "extractor": {"epochs": 2, "batch_size": 16}, "head": {"epochs": 2, "batch_size": 8}},
     **dict.fromkeys(("d3", "fst", "ft", "ft_sam"), _SLOW),
 }
 """Settings of defenses that are trained for longer than a test has."""

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from refine.backdoor.params import BackdoorRecipe, Network, TrainBackdoorParams
-from refine.core.registry import ATTACKS, DEFENSES, SOURCES, component, names
+from refine.core.registry import ATTACKS, DEFENSES, SOURCES, SPLITS, component, names
 from refine.defending.params import STAGE_OF_ITS_OWN, DefenseDataParams
 from refine.defenses.refine.defense import RefineCard, Snapshot
 from refine.defenses.refine.training.params import RefineRecipe, TrainRefineParams
@@ -33,6 +33,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "defense_data": DefenseDataParams,
     **{f"sources.{name}": component(SOURCES, name, "").Params for name in names(SOURCES)},
     **{f"attacks.{name}": component(ATTACKS, name, "").Params for name in names(ATTACKS)},
+    **{f"split_settings.{name}": component(SPLITS, name, "").Params for name in names(SPLITS)},
     **{
         f"defense_settings.{name}": component(DEFENSES, name, "").Params
         for name in names(DEFENSES)

@@ -19,7 +19,7 @@ from refine.training.augment import augment
 from refine.training.batches import Batch
 from refine.training.compilation import compiled
 from refine.training.lone_image import refuse_lone_image
-from refine.training.loop import Run, Step, Weights, batches_of, write_history
+from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
 from refine.training.recipe import Recipe
 from refine.training.training_set import TrainingSet
 
@@ -54,7 +54,7 @@ class Retraining:
 
     def __post_init__(self) -> None:
         self.module = self.classifier.network
-        self.batches = batches_of(self.images, self.recipe, self.compute)
+        self.batches: Epochs = batches_of(self.images, self.recipe, self.compute)
         if self.batch_statistics:
             refuse_lone_image(self.module, self.images, self.recipe, self.compute)
         self.generator = Generator(self.compute.device)

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from refine.core.params import Number, ParamsFile, Section, Seed
 from refine.core.registry import SPLITS, component, names
 
+SplitName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
+"""Of a split that a defense is given."""
+
 
 class SplitParams(Section):
     """Settings that every split has.

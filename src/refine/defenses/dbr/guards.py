@@ -1,0 +1,137 @@
+"""Guards of D-BR: they notice that raising the loss destroys the classifier."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refine.models.classifier import Classifier
+from refine.models.device import Compute
+from refine.shards.reading.pixels import to_pixels
+from refine.training.batches import Batch
+from refine.training.loop import Epochs, Weights
+from refine.training.order import Columns, Part
+from refine.training.training_set import TrainingSet
+
+log = logging.getLogger(__name__)
+
+LARGEST_FALL = 0.10
+"""Of the accuracy on held-out images."""
+CAP = 3.0
+"""Times ln K, the cross-entropy of guessing among K classes: as far as the loss is raised."""
+_AT_ONCE = 256
+
+
+def bounded(entropy: Tensor, classes: int) -> Tensor:
+    """A loss whose descent raises the cross-entropy up to the cap, and lowers it from there on (flooding)."""
+    return (CAP * math.log(classes) - entropy).abs()
+
+
+class HeldOut:
+    """Watches the accuracy on images that no step sees.
+
+    Args:
+        classifier: that is trained.
+        images: with their labels as first field.
+        compute: device and threads.
+        precision: resolved.
+        kept: of the task; holds the accuracy after each epoch, and so survives a restart.
+    """
+
+    def __init__(
+        self, classifier: Classifier, images: TrainingSet, compute: Compute, precision: str, kept: dict[str, Weights]
+    ) -> None:
+        self._classifier = classifier
+        self._images = images
+        self._compute = compute
+        self._precision = precision
+        self._kept = kept
+        self.before = self._accuracy()
+        self._good: Weights = {}
+
+    @property
+    def fallen(self) -> int | None:
+        """The epoch after which accuracy had fallen too far; None so far."""
+        return next((epoch for epoch, value in self.history if value < self.before - LARGEST_FALL), None)
+
+    @property
+    def history(self) -> list[tuple[int, float]]:
+        """Epoch and accuracy after it."""
+        return [(int(name.rpartition("-")[2]), float(each["accuracy"])) for name, each in sorted(self._kept.items())]
+
+    def remember(self) -> None:
+        """Takes the weights down as the last good ones."""
+        self._good = {name: value.detach().clone() for name, value in self._classifier.network.state_dict().items()}
+
+    def look(self, epoch: int) -> None:
+        """Measures, and takes the last good weights back where accuracy has fallen too far."""
+        if self.fallen is not None:
+            return
+        self._kept[f"held-out-{epoch:06d}"] = {"accuracy": torch.tensor(self._accuracy(), dtype=torch.float64)}
+        if self.fallen is not None:
+            self._classifier.network.load_state_dict(self._good)
+            log.warning("%s; the weights before it are taken back and nothing more is changed", self.sentence)
+
+    @property
+    def sentence(self) -> str:
+        """What happened, without a full stop."""
+        if self.fallen is None:
+            return "no guard stopped it"
+        accuracy = dict(self.history)[self.fallen]
+        return f"accuracy on held-out images fell from {self.before:.1%} to {accuracy:.1%} in epoch {self.fallen}"
+
+    @torch.no_grad()
+    def _accuracy(self) -> float:
+        network = self._classifier.network.eval()
+        right, count = 0, 0
+        for images, labels, *_ in delivered(self._images, self._compute):
+            pixels = to_pixels(images).contiguous(memory_format=torch.channels_last)
+            with self._compute.autocast(self._precision):
+                logits = network(self._classifier.normalize(pixels))
+            right += int((logits.argmax(dim=1) == labels).sum())
+            count += len(labels)
+        return right / count
+
+
+class Passes:
+    """Epochs one after the other, as one.
+
+    Args:
+        passes: of the images.
+        watch: after which there are no more batches, where it says so.
+    """
+
+    def __init__(self, passes: Sequence[Epochs], watch: HeldOut | None) -> None:
+        self._passes = passes
+        self._watch = watch
+
+    def __len__(self) -> int:
+        return sum(len(each) for each in self._passes)
+
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        """One epoch of each."""
+        if self._watch is not None:
+            if self._watch.fallen is not None:
+                return
+            self._watch.remember()
+        for number, each in enumerate(self._passes):
+            yield from each.epoch(seed + number)
+
+
+def delivered(images: TrainingSet, compute: Compute) -> Iterator[tuple[Any, ...]]:
+    """All images uint8 [n, 3, side, side] and their fields, in the order of the shards."""
+    parts = [Part(number, 0, size) for number, size in enumerate(images.sizes) if size]
+    for block in images.blocks(parts):
+        for columns in zip(*(torch.split(column, _AT_ONCE) for column in block), strict=True):
+            yield images.delivered(columns, compute.device)
+
+
+def fields(images: TrainingSet, compute: Compute) -> Columns:
+    """The fields of all images, int64 [N] each, on the CPU."""
+    columns = zip(*(each[1:] for each in delivered(images, compute)), strict=True)
+    return tuple(torch.cat(parts).cpu() for parts in columns)

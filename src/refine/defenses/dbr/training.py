@@ -1,0 +1,124 @@
+"""Training of D-BR: in turn up on what looks poisoned, and down on what looks clean."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from refine.core.files import write_json
+from refine.defending.retraining import Retraining, retrained, trainable
+from refine.defending.share import chosen
+from refine.defending.train import Task
+from refine.defenses.dbr.defense import NAME, Params
+from refine.defenses.dbr.guards import HeldOut, Passes, bounded, fields
+from refine.models.card import WEIGHTS
+from refine.shards.reading.tensors import save_tensors
+from refine.training.batches import Batch
+from refine.training.lone_image import refuse_lone_image
+from refine.training.loop import Weights, batches_of, write_history
+from refine.training.training_set import open_training_set
+
+log = logging.getLogger(__name__)
+
+GUARDS = "guards.json"
+
+
+@dataclass
+class Repair(Retraining):
+    """See `training.loop.Task`.
+
+    Attributes:
+        watch: the guard that looks after each epoch; None without guards.
+    """
+
+    watch: HeldOut | None = None
+
+    def after_epoch(self, epoch: int, weights: Weights) -> None:
+        if self.watch is not None:
+            self.watch.look(epoch)
+
+
+def train(task: Task) -> str:
+    """See `defending.train.Task`."""
+    params: Params = task.settings
+    split = task.split
+    if split is not None and split.abstain and params.guards == "on":
+        log.warning("the classifier stays as it is, because of the split %s: %s", split.name, split.gate)
+        _tell(task, "abstained", split.gate)
+        write_history(task.folder / "history.csv", [])
+        return save_tensors(task.folder / WEIGHTS, task.classifier.network.state_dict())
+    repair = repairing(task)
+    sha256 = retrained(task, repair)
+    if repair.watch is None:
+        _tell(task, "finished", "guards are off")
+    else:
+        outcome = "finished" if repair.watch.fallen is None else "stopped"
+        _tell(task, outcome, repair.watch.sentence, [repair.watch.before, *(each for _, each in repair.watch.history)])
+    return sha256
+
+
+def repairing(task: Task) -> Repair:
+    """The training of a task, ready to run."""
+    params: Params = task.settings
+    recipe, compute = params.recipe, task.compute
+    images, _ = open_training_set(task.images, ("label", "split_clean", "split_poisoned"), compute)
+    _, clean, poisoned = (column.bool() for column in fields(images, compute))
+    guarded = params.guards == "on"
+    held_out = _some(clean, params.held_out, task.seed) if guarded else torch.zeros_like(clean)
+    up, down = (images.subset(which) for which in (poisoned, clean & ~held_out))
+    loss = _Loss(sum(up.sizes), sum(down.sizes), guarded)
+    repair = Repair(trainable(task), up, recipe, loss, compute)
+    refuse_lone_image(repair.module, down, recipe, compute)
+    if guarded:
+        precision = compute.precision(recipe.precision)
+        repair.watch = HeldOut(repair.classifier, images.subset(held_out), compute, precision, repair.kept)
+    repair.batches = Passes([repair.batches, batches_of(down, recipe, compute)], repair.watch)
+    return repair
+
+
+class _Loss:
+    """Of a batch that is either all of D_p or all of D_c.
+
+    Args:
+        up: images of D_p.
+        down: images of D_c, without those that are held out.
+        guarded: whether the loss is raised up to a cap alone.
+    """
+
+    def __init__(self, up: int, down: int, guarded: bool) -> None:
+        self._parts = (up + down) / up, (up + down) / down  # a figure of one part, averaged over both, is that of it
+        self._guarded = guarded
+
+    def __call__(self, logits: Tensor, pixels: Tensor, batch: Batch) -> dict[str, Tensor]:
+        labels, _, flags = batch.fields
+        is_up = flags.float().mean()
+        entropy = functional.cross_entropy(logits, labels)
+        raised = bounded(entropy, logits.shape[1]) if self._guarded else -entropy
+        right = (logits.argmax(dim=1) == labels).float().mean()
+        (up, down), is_down = self._parts, 1 - is_up
+        return {
+            "loss": torch.where(is_up > 0, raised, entropy),
+            "poisoned_entropy": is_up * up * entropy,
+            "poisoned_accuracy": is_up * up * right,
+            "clean_entropy": is_down * down * entropy,
+            "clean_accuracy": is_down * down * right,
+        }
+
+
+def _some(which: Tensor, share: float, seed: int) -> Tensor:
+    """A share of the rows where bool [N] is true, bool [N]."""
+    rows = which.nonzero().flatten()
+    drawn = torch.zeros_like(which)
+    drawn[rows[chosen(len(rows), share, Generator().manual_seed(seed), f"defense_settings.{NAME}.held_out")]] = True
+    return drawn
+
+
+def _tell(task: Task, outcome: str, reason: str, accuracies: Sequence[float] = ()) -> None:
+    """Writes what the guards did, and the accuracy on held-out images before the first epoch and after each."""
+    rounded = [round(each, 6) for each in accuracies]
+    write_json(task.folder / GUARDS, {"outcome": outcome, "reason": reason, "held_out_accuracy": rounded})
