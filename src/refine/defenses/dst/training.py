@@ -95,7 +95,9 @@ def train(task: Task) -> str:
         )
     made = fresh(task)
     extracting = Extracting(made, images, params, task.compute)
-    heading = Heading(made, images.subset(clean | poisoned), params.head, head_loss(params), task.compute, False)
+    heading = Heading(
+        made, images.subset(clean | poisoned), params.head, head_loss(params), task.compute, batch_statistics=False
+    )
     init_from_data(made, lambda: next(iter(extracting.batches.epoch(task.seed))).pixels)
     kept = task.checkpoints.part("extractor") if task.checkpoints else None
     name = f"train-defense@{NAME}-extractor"
