@@ -25,6 +25,7 @@ LONGEST = (
     "test_compute.py",
 )
 
+torch.set_num_threads(1)  # also for fixtures of modules, which are made before those of functions
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
