@@ -14,7 +14,7 @@ import yaml
 from commands import PROGRAM, Ended, refine
 from refine.command.parameters import check
 from refine.core.errors import UserError
-from refine.core.registry import DEFENSES, component, names
+from refine.core.registry import DEFENSES, SPLITS, component, names
 from support import PROJECT, TINY_PARAMS, WATCHDOG, environment, is_one_sentence
 
 Content = dict[str, Any]
@@ -87,7 +87,7 @@ def test_the_chosen_attack_has_its_defaults_where_no_settings_are_given(tmp_path
     check(written(tmp_path, content))
 
 
-@pytest.mark.parametrize("section", ["attacks", "sources", "defense_settings"])
+@pytest.mark.parametrize("section", ["attacks", "sources", "split_settings", "defense_settings"])
 def test_the_section_of_settings_itself_is_needed_because_dvc_tracks_it(
     tmp_path: Path, content: Content, section: str
 ) -> None:
@@ -112,7 +112,7 @@ def test_an_attack_is_given_its_own_settings_and_no_other_attacks() -> None:
             component("refine.attacks", name, "").Params.model_validate({"settings_of_another": 1})
 
 
-@pytest.mark.parametrize("section", ["attacks", "sources", "defense_settings"])
+@pytest.mark.parametrize("section", ["attacks", "sources", "split_settings", "defense_settings"])
 @pytest.mark.parametrize("value", [[1], 3, "word"])
 def test_a_room_of_settings_must_be_a_mapping(tmp_path: Path, content: Content, section: str, value: object) -> None:
     content[section] = value
@@ -150,7 +150,35 @@ def test_an_unknown_defense_comes_with_the_nearest_one_or_all(tmp_path: Path, co
 
 def test_every_further_defense_can_be_chosen_without_settings(tmp_path: Path, content: Content) -> None:
     content["defenses"] = [name for name in names(DEFENSES) if name != "refine"]
+    content["splits"] = names(SPLITS)
     check(written(tmp_path, content))
+
+
+def test_a_split_that_a_chosen_defense_needs_has_to_be_listed(tmp_path: Path, content: Content) -> None:
+    content["defenses"] = ["dbr"]
+    told = "defense_settings.dbr.split: 'sd' is not listed in splits; write `splits: [sd]` there"
+    assert refusal(tmp_path, content) == told
+    content["splits"], content["defense_settings"] = ["sd"], {"dbr": {"split": "oracle"}}
+    told = "defense_settings.dbr.split: 'oracle' is not listed in splits; write `splits: [sd, oracle]` there"
+    assert refusal(tmp_path, content) == told
+    content["splits"] = ["sd", "oracle"]
+    check(written(tmp_path, content))
+    content["defenses"], content["splits"] = [], []
+    check(written(tmp_path, content))
+
+
+def test_splits_are_a_list_of_known_names_and_their_settings_are_checked(tmp_path: Path, content: Content) -> None:
+    content["splits"] = "sd"
+    assert refusal(tmp_path, content) == "splits must be a list such as [sd], not 'sd'"
+    content["splits"] = ["orakle"]
+    assert refusal(tmp_path, content) == "splits: 'orakle' is not known, did you mean 'oracle'?"
+    content["splits"] = ["sd", "sd"]
+    assert refusal(tmp_path, content) == "splits: sd is listed twice; remove one"
+    content["splits"], content["split_settings"] = [], {"oracle": {"purty": 1}}
+    assert refusal(tmp_path, content) == "split_settings.oracle: 'purty' is not known, did you mean 'purity'?"
+    content["split_settings"] = {"oracle": {"alpha_c": 0.9, "alpha_p": 0.2}}
+    told = "split_settings.oracle: alpha_c and alpha_p are more than all images; lower one"
+    assert refusal(tmp_path, content) == told
 
 
 def test_settings_of_a_defense_that_is_not_chosen_are_checked_too(tmp_path: Path, content: Content) -> None:

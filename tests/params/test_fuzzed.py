@@ -14,7 +14,7 @@ import yaml
 from hostile import bytes_like, fuzzed, limited, places
 from refine.command.parameters import check
 from refine.core.errors import UserError, one_line
-from refine.core.registry import DEFENSES, component, names
+from refine.core.registry import DEFENSES, SPLITS, component, names
 from support import TINY_PARAMS
 
 CALLS, CALLS_PER_BYTE = 40_000, 50
@@ -168,6 +168,6 @@ def _right(random: Random) -> dict[str, Any]:
     if random.random() < 0.5:
         defense = random.choice([name for name in names(DEFENSES) if name != "refine"])
         given = list(component(DEFENSES, defense, "").Params().model_dump().items())
-        content["defenses"] = [defense]
+        content["defenses"], content["splits"] = [defense], names(SPLITS)
         content["defense_settings"][defense] = dict(random.sample(given, min(len(given), 3)))
     return content

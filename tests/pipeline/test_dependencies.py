@@ -15,19 +15,22 @@ from refine.core.registry import names
 from support import PROJECT, TINY_PARAMS, environment, run, run_stage, tiny_project, write_params
 
 FURTHER = "shrinkpad"
+SPLIT = "sd"
 STAGES = (
     "download",
     "poison-dataset",
     "train-backdoor",
     "train-refine",
     "evaluate",
+    f"split-samples@{SPLIT}",
+    f"evaluate-split@{SPLIT}",
     f"give-data@{FURTHER}",
     f"train-defense@{FURTHER}",
     f"evaluate-defense@{FURTHER}",
 )
 OWN = {"data/own/images", "data/own/attack"}
-UNREAD = {f"give-data@{FURTHER}": {"data/raw/train", "data/poisoned/train"}}
-"""Images that defenses with another data regime are given."""
+UNREAD = {f"give-data@{FURTHER}": {"data/raw/train", "data/poisoned/train", "data/split"}}
+"""Images that defenses with another data regime are given, and splits of them."""
 _NETWORK = "src/refine/architectures/resnet18.py"
 _DEFENSE = f"src/refine/defenses/{FURTHER}/defense.py"
 CHOSEN = {
@@ -36,6 +39,8 @@ CHOSEN = {
     "train-backdoor": [_NETWORK],
     "train-refine": [_NETWORK],
     "evaluate": [_NETWORK, "src/refine/defenses/refine/defense.py"],
+    f"split-samples@{SPLIT}": [_NETWORK, f"src/refine/splits/{SPLIT}/split.py"],
+    f"evaluate-split@{SPLIT}": [],
     f"give-data@{FURTHER}": [_DEFENSE],
     f"train-defense@{FURTHER}": [_NETWORK, _DEFENSE],
     f"evaluate-defense@{FURTHER}": [_NETWORK, _DEFENSE],
@@ -50,16 +55,19 @@ def _room(name: str) -> set[str]:
 def _defenses(*names: str) -> set[str]:
     """Files of these names of all further defenses."""
     folders = [path for path in (PROJECT / "src/refine/defenses").iterdir() if path.name != "refine"]
-    found = (path / f"{name}.py" for path in folders for name in names)
-    return {path.relative_to(PROJECT).as_posix() for path in found if path.is_file()}
+    found = (path for folder in folders for name in names for path in folder.rglob(f"{name}.py"))
+    return {path.relative_to(PROJECT).as_posix() for path in found if path.stat().st_size}
 
+
+_SPLITS = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "src/refine/splits").glob("*/[a-z]*.py")}
 
 # What a stage chooses from, and what the choices choose from in turn: attacks that train may take any architecture.
 CHOICES: dict[str, tuple[set[str], set[str]]] = {
     "download": (_room("sources"), set()),
     "poison-dataset": (_room("attacks"), _room("architectures")),
+    f"split-samples@{SPLIT}": (_SPLITS, set()),
     f"give-data@{FURTHER}": (_defenses("defense"), set()),
-    f"train-defense@{FURTHER}": (_defenses("defense", "training"), set()),
+    f"train-defense@{FURTHER}": (_defenses("*"), set()),
     f"evaluate-defense@{FURTHER}": (_defenses("defense"), set()),
 }
 
@@ -83,7 +91,12 @@ class Used:
 
 Stages = tuple[Path, dict[str, Declared]]
 
-PARAMS = {**TINY_PARAMS, "defenses": [FURTHER]}
+PARAMS = {
+    **TINY_PARAMS,
+    "splits": [SPLIT],
+    "split_settings": {SPLIT: {"recipe": {"epochs": 3, "batch_size": 16}}},
+    "defenses": [FURTHER],
+}
 
 
 def _command(stage: str) -> list[str]:

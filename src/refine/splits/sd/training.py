@@ -18,6 +18,7 @@ from refine.shards.reading.pixels import to_pixels
 from refine.splits.sd.transformation import Draws, transformed
 from refine.training.augment import augment
 from refine.training.batches import Batch
+from refine.training.compilation import compiled
 from refine.training.loop import Step, Weights, batches_of
 from refine.training.order import Columns, Part
 from refine.training.recipe import Recipe
@@ -97,6 +98,20 @@ class Measure:
                 start += len(got[0])
 
 
+class _Both(nn.Module):
+    """Features and logits of a classifier at once, so that batch normalization sees each batch once."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self._classifier = classifier
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels float [B, 3, H, W] in [0, 1] to float [B, d] and [B, K]."""
+        network: Any = self._classifier.network
+        features: Tensor = network.features(self._classifier.normalize(pixels))
+        return features, network.head(features)
+
+
 @dataclass
 class Sensitive:
     """First a backdoored classifier, then one whose classes are apart in its features; see `training.loop.Task`.
@@ -126,14 +141,13 @@ class Sensitive:
         self.batches = batches_of(self.images, self.recipe, self.compute)
         self.generator = Generator(self.compute.device)
         self._precision = self.compute.precision(self.recipe.precision)
+        self._forward = compiled(_Both(self.classifier), self.recipe)
 
     def step(self, batch: Batch) -> Step:
         with torch.no_grad():
             pixels = augment(batch.pixels, self.recipe.augment, self.generator)
-        network: Any = self.module
         with self.compute.autocast(self._precision):
-            features = network.features(self.classifier.normalize(pixels))
-            logits = network.head(features)
+            features, logits = self._forward(pixels)
         labels, logits = batch.fields[0], to_float32(logits)
         entropy = functional.cross_entropy(logits, labels)
         apart = intra(to_float32(features), labels, logits.shape[1])
