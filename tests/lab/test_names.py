@@ -47,7 +47,7 @@ def test_a_name_is_made_of_plain_words(word: str) -> None:
 def test_a_run_with_refine_depends_on_no_section_of_further_defenses() -> None:
     content = effective(_params(), "refine")
     assert "train_refine" in content
-    assert not [section for section in content if section.startswith("defense")]
+    assert not any(content[section] for section in content if section.startswith(("defense", "split")))
 
 
 def test_a_run_with_another_defense_depends_on_its_own_settings_alone() -> None:
@@ -56,6 +56,17 @@ def test_a_run_with_another_defense_depends_on_its_own_settings_alone() -> None:
     assert content["defense_settings"] == {"shrinkpad": {"pad": 2}}
     assert "defense_data" in content
     assert not {"train_refine", "defenses"} & content.keys()
+
+
+def test_a_run_depends_on_the_split_that_its_defense_is_given_and_on_no_other() -> None:
+    params = _params(split_settings={"sd": {"draws": 1}, "oracle": {"seed": 3}}) | {"splits": ["sd", "oracle"]}
+    assert effective(params, "dbr")["split_settings"] == {"sd": {"draws": 1}}
+    other = {**params, "defense_settings": {"dbr": {"split": "oracle"}}}
+    assert effective(other, "dbr")["split_settings"] == {"oracle": {"seed": 3}}
+    assert "splits" not in effective(params, "dbr")
+    for defense in ("refine", "shrinkpad"):
+        old = {name: content for name, content in params.items() if not name.startswith("split")}
+        assert effective(params, defense) == effective(old, defense)
 
 
 def test_settings_of_what_is_not_chosen_do_not_count_and_a_missing_entry_means_defaults() -> None:
