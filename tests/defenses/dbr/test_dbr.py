@@ -21,11 +21,22 @@ from refine.defending.protocol.defense import NoDefense
 from refine.defending.train import Task, train_defense
 from refine.defenses.dbr import training
 from refine.defenses.dbr.defense import Params
-from refine.defenses.dbr.guards import CAP, bounded
+from refine.defenses.dbr.guards import CAP, Cap
 from refine.models import classifier as classifiers
 from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
-from tiny import CPU, Poisoned, attack, backdoor_params, history, poisoned, raw, split_folder, training_set
+from tiny import (
+    CPU,
+    Poisoned,
+    attack,
+    backdoor_params,
+    history,
+    poisoned,
+    raw,
+    same_tensors,
+    split_folder,
+    training_set,
+)
 
 RECIPE: dict[str, Any] = {"epochs": 4, "batch_size": 16, "optimizer": {"lr": 0.003}}
 FAST: dict[str, Any] = {"epochs": 3, "batch_size": 16, "optimizer": {"lr": 0.02}}
@@ -174,13 +185,28 @@ def _entropy(repair: training.Repair, batches: list[Batch]) -> float:
     )
 
 
-def test_the_loss_is_raised_up_to_the_cap_alone() -> None:
-    cap = CAP * math.log(10)
-    for value, slope in ((cap - 1, -1.0), (cap + 1, 1.0)):
-        entropy = torch.tensor(value, requires_grad=True)
-        bounded(entropy, 10).backward()  # type: ignore[no-untyped-call]
-        assert entropy.grad is not None
-        assert entropy.grad.item() == slope
+def test_only_images_below_the_cap_are_raised_and_it_looks_with_the_running_statistics(toy: Toy) -> None:
+    classifier = classifiers.load(toy.classifier)[0].train()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    images = toy.data.test.images[:6] / 255
+    with torch.no_grad():
+        logits = classifier.eval()(images)
+    classifier.train()
+    labels = torch.where(torch.arange(6) < 3, logits.argmax(dim=1), logits.argmin(dim=1))
+    entropy = cross_entropy(logits, labels, reduction="none")
+    assert entropy[:3].max() < CAP * math.log(3) < entropy[3:].min()
+    assert Cap(classifier, CPU, "fp32").leaves_room(images, labels).tolist() == [1, 1, 1, 0, 0, 0]
+    assert all(module.training for module in classifier.modules())
+    assert same_tensors(dict(classifier.state_dict()), before)
+
+
+def test_normalization_by_running_statistics_leaves_them(toy: Toy, tmp_path: Path) -> None:
+    repair = training.repairing(toy.task(tmp_path, {}, bn="eval"))
+    before = {name: value.clone() for name, value in repair.module.state_dict().items() if "running" in name}
+    repair.module.train()
+    repair.step(next(iter(repair.batches.epoch(1))))
+    after = {name: value for name, value in repair.module.state_dict().items() if "running" in name}
+    assert same_tensors(before, after)
 
 
 def test_it_goes_on_after_an_interruption_as_if_there_had_been_none(toy: Toy, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ The official code keeps the epoch with the largest difference of accuracy and at
 a defender does not have; here the last epoch counts. It raises the loss without bound: clean images in D_p then destroy
 the classifier. Here three guards notice it, and `guards: off` switches them off:
 
-- from 3 ln K on, the cross-entropy of a batch of D_p is lowered again (K classes);
+- the cross-entropy of an image of D_p is not raised further where it is above 3 ln K (K classes) in evaluation mode;
 - where accuracy on a held-out part of D_c has fallen by more than 10 points, the state before that epoch counts;
 - where the split itself says that its groups cannot be trusted, the classifier stays as it is.
 
@@ -56,12 +56,14 @@ class Params(Section):
     """Attributes:
     split: of the training set, a name that is listed in `splits`.
     guards: `off` is the official behavior, which can destroy the classifier.
+    bn: `train` normalizes each batch by its own statistics, as published; `eval` by the running ones.
     held_out: share of the clean group that no step sees, for the guards.
     recipe: an epoch goes over D_p and over D_c.
     """
 
     split: SplitName = "sd"
     guards: Literal["on", "off"] = "on"
+    bn: Literal["train", "eval"] = "train"
     held_out: Annotated[Number, Field(gt=0, le=0.5)] = 0.1
     recipe: Annotated[RepairRecipe, BeforeValidator(paper_by_name)] = RepairRecipe()
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from refine.models.classifier import Classifier
-from refine.models.device import Compute
+from refine.models.device import Compute, to_float32
 from refine.shards.reading.pixels import to_pixels
 from refine.training.batches import Batch
 from refine.training.loop import Epochs, Weights
@@ -27,9 +28,39 @@ CAP = 3.0
 _AT_ONCE = 256
 
 
-def bounded(entropy: Tensor, classes: int) -> Tensor:
-    """A loss whose descent raises the cross-entropy up to the cap, and lowers it from there on (flooding)."""
-    return (CAP * math.log(classes) - entropy).abs()
+class Cap:
+    """Ends the ascent on images whose labels the classifier has unlearned.
+
+    It looks at the classifier as it answers, with its running statistics. A batch of nothing but D_p has other
+    statistics, with which its cross-entropy is far larger long before the trigger is unlearned.
+
+    Args:
+        classifier: that is trained.
+        compute: device and threads.
+        precision: resolved.
+    """
+
+    def __init__(self, classifier: Classifier, compute: Compute, precision: str) -> None:
+        self._classifier = classifier
+        self._compute = compute
+        self._precision = precision
+
+    @torch.no_grad()
+    def leaves_room(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """1 for images whose cross-entropy is at most the cap, 0 for others; float32 [B].
+
+        Args:
+            pixels: float [B, 3, H, W] in [0, 1].
+            labels: int64 [B], as given.
+        """
+        in_training = [module for module in self._classifier.modules() if module.training]
+        self._classifier.eval()
+        with self._compute.autocast(self._precision):
+            logits = to_float32(self._classifier(pixels))
+        for module in in_training:
+            module.training = True
+        entropy = functional.cross_entropy(logits, labels, reduction="none")
+        return (entropy <= CAP * math.log(logits.shape[1])).to(entropy.dtype)
 
 
 class HeldOut:

@@ -15,7 +15,7 @@ from refine.defending.retraining import Retraining, retrained, trainable
 from refine.defending.share import chosen
 from refine.defending.train import Task
 from refine.defenses.dbr.defense import NAME, Params
-from refine.defenses.dbr.guards import HeldOut, Passes, bounded, fields
+from refine.defenses.dbr.guards import Cap, HeldOut, Passes, fields
 from refine.models.card import WEIGHTS
 from refine.shards.reading.tensors import save_tensors
 from refine.training.batches import Batch
@@ -71,12 +71,15 @@ def repairing(task: Task) -> Repair:
     guarded = params.guards == "on"
     held_out = _some(clean, params.held_out, task.seed) if guarded else torch.zeros_like(clean)
     up, down = (images.subset(which) for which in (poisoned, clean & ~held_out))
-    loss = _Loss(sum(up.sizes), sum(down.sizes), guarded)
-    repair = Repair(trainable(task), up, recipe, loss, compute)
-    refuse_lone_image(repair.module, down, recipe, compute)
+    classifier, precision = trainable(task), compute.precision(recipe.precision)
+    cap = Cap(classifier, compute, precision) if guarded else None
+    statistics = params.bn == "train"
+    loss = _Loss(sum(up.sizes), sum(down.sizes), cap)
+    repair = Repair(classifier, up, recipe, loss, compute, batch_statistics=statistics)
+    if statistics:
+        refuse_lone_image(repair.module, down, recipe, compute)
     if guarded:
-        precision = compute.precision(recipe.precision)
-        repair.watch = HeldOut(repair.classifier, images.subset(held_out), compute, precision, repair.kept)
+        repair.watch = HeldOut(classifier, images.subset(held_out), compute, precision, repair.kept)
     repair.batches = Passes([repair.batches, batches_of(down, recipe, compute)], repair.watch)
     return repair
 
@@ -87,26 +90,27 @@ class _Loss:
     Args:
         up: images of D_p.
         down: images of D_c, without those that are held out.
-        guarded: whether the loss is raised up to a cap alone.
+        cap: guard of the ascent; None without guards.
     """
 
-    def __init__(self, up: int, down: int, guarded: bool) -> None:
+    def __init__(self, up: int, down: int, cap: Cap | None) -> None:
         self._parts = (up + down) / up, (up + down) / down  # a figure of one part, averaged over both, is that of it
-        self._guarded = guarded
+        self._cap = cap
 
     def __call__(self, logits: Tensor, pixels: Tensor, batch: Batch) -> dict[str, Tensor]:
         labels, _, flags = batch.fields
-        is_up = flags.float().mean()
-        entropy = functional.cross_entropy(logits, labels)
-        raised = bounded(entropy, logits.shape[1]) if self._guarded else -entropy
+        each = functional.cross_entropy(logits, labels, reduction="none")
+        entropy = each.mean()
         right = (logits.argmax(dim=1) == labels).float().mean()
-        (up, down), is_down = self._parts, 1 - is_up
+        up, down = self._parts
+        if not bool(flags[0]):
+            return {"loss": entropy, "clean_entropy": down * entropy, "clean_accuracy": down * right}
+        raised = torch.ones_like(each) if self._cap is None else self._cap.leaves_room(pixels, labels)
         return {
-            "loss": torch.where(is_up > 0, raised, entropy),
-            "poisoned_entropy": is_up * up * entropy,
-            "poisoned_accuracy": is_up * up * right,
-            "clean_entropy": is_down * down * entropy,
-            "clean_accuracy": is_down * down * right,
+            "loss": -(each * raised).mean(),
+            "poisoned_entropy": up * entropy,
+            "poisoned_accuracy": up * right,
+            "raised": up * raised.mean(),
         }
 
 
