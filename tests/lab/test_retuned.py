@@ -84,6 +84,7 @@ def test_a_run_tells_the_rate_after_retuning_and_how_much_it_is_above_a_clean_on
     assert run.figure("no_defense", "asr_retuned") == 1.0
     assert run.figure("refine", "asr_retuned") == 0.75
     assert run.figure("refine", "asr_retuned_over_clean") == 0.5
+    assert (run.figure("refine", "ba_retuned"), run.figure("refine", "robust_retuned")) == (0.9, 0.1)
     assert run.retuned("refine", "transform") == made.defended["transform"]
     assert run.retuned("refine", "nothing") is None
 

@@ -29,6 +29,12 @@ from refine_lab.systems import BARE
 HOME = Path("metrics/runs")
 RECORD = "run.json"
 DIAGNOSTICS = "diagnostics.json"
+_RETUNED = {
+    "asr_retuned": "attack_success_rate",
+    "ba_retuned": "benign_accuracy",
+    "robust_retuned": "robust_accuracy",
+}
+_OVER_CLEAN = "asr_retuned_over_clean"
 
 
 @dataclass(frozen=True)
@@ -72,17 +78,19 @@ class Run:
 
         Args:
             system: of the run.
-            name: as in the metrics file; `asr_floor_triggered`; or `asr_retuned` and `asr_retuned_over_clean`, the
-                success rate after everything was retuned, and by how much it is above that of a clean system.
+            name: as in the metrics file; `asr_floor_triggered`; or, after everything was retuned, `asr_retuned`,
+                `ba_retuned`, `robust_retuned`, and `asr_retuned_over_clean`, which is how much the success rate is
+                above that of a clean system.
         """
         if name == "asr_floor_triggered":
             answers = self._clean(system)
             return answers.asr_floor_triggered if answers else None
-        if name.startswith("asr_retuned"):
+        if name in _RETUNED or name == _OVER_CLEAN:
             retuned = self.retuned(system)
             if retuned is None:
                 return None
-            return retuned.asr_over_clean if name.endswith("_over_clean") else retuned.attacked.mean.attack_success_rate
+            mean: dict[str, float] = retuned.attacked.mean.model_dump()
+            return retuned.asr_over_clean if name == _OVER_CLEAN else mean[_RETUNED[name]]
         value: float | None = self.figures[system].get(name)
         return value
 

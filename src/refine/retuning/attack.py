@@ -2,7 +2,8 @@
 
 A backdoor that a defense only hides comes back, one that it removed does not (Min et al., NeurIPS 2024, "Uncovering,
 Explaining, and Mitigating the Superficial Safety of Backdoor Defense"). A clean model learns a little of the trigger
-from the same images; what counts is how much more a defended one does.
+from the same images; what counts is how much more a defended one does. A model that no longer knows clean images
+afterwards was destroyed and not attacked, so the success rate has to be read beside the benign accuracy.
 """
 
 from __future__ import annotations
