@@ -18,7 +18,8 @@ MACHINE = {"precision": "fp32", "compile": False, "shuffle_buffer": 65536, "aver
 
 
 def _steps(factor: float) -> dict[str, Any]:
-    return {"name": "step", "milestones": [100 / 150, 130 / 150], "factor": factor, "warmup": 0.2}
+    unused = {"warmup": 0.2, "period": 100, "floor": 0.0, "rise": 0.0, "start": 0.0}
+    return {"name": "step", "milestones": [100 / 150, 130 / 150], "factor": factor, **unused}
 
 
 CLASSIFIER = {
@@ -27,7 +28,7 @@ CLASSIFIER = {
     "drop_last": False,
     "optimizer": {**SGD, "lr": 0.1},
     "schedule": _steps(0.1),
-    "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "grayscale": 0.0},
+    "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.0},
     "label_smoothing": 0.0,
     **MACHINE,
 }
@@ -93,7 +94,7 @@ def test_paper_trains_the_defense_as_the_released_code_does() -> None:
             "drop_last": True,
             "optimizer": {**SGD, "lr": 0.01},
             "schedule": _steps(0.8),
-            "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "grayscale": 0.2},
+            "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.2},
             **MACHINE,
         },
     }
@@ -128,4 +129,4 @@ def test_cpu_presets_have_jordans_optimizer_and_schedule_rescaled_to_their_batch
     assert optimizer.weight_decay == pytest.approx(0.0153 / 11.5, rel=0.03)
     assert (schedule.name, schedule.warmup) == ("one_cycle", 0.23)
     assert recipe.label_smoothing == 0.2
-    assert recipe.augment.model_dump() == {"crop_scale": 1.0, "shift": 2, "flip": 0.5, "grayscale": 0.0}
+    assert recipe.augment.model_dump() == {"crop_scale": 1.0, "shift": 2, "flip": 0.5, "jitter": None, "grayscale": 0.0}

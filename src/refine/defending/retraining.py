@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from refine.training.lone_image import refuse_lone_image
 from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
 from refine.training.recipe import Recipe
 from refine.training.training_set import TrainingSet
+
+log = logging.getLogger(__name__)
 
 Loss = Callable[[Tensor, Tensor, Batch], dict[str, Tensor]]
 """From logits float32 [B, K] of augmented pixels float [B, 3, H, W] of a batch to figures of the history; `loss` among
@@ -119,6 +122,21 @@ def keep_statistics(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+
+
+def unchanged(task: Task, reason: str) -> str:
+    """Writes the weights as they were given, with an empty history, for a defense that abstains.
+
+    Args:
+        task: of the defense.
+        reason: for the log.
+
+    Returns:
+        SHA-256 of the weights.
+    """
+    log.warning("the classifier stays as it is: %s", reason)
+    write_history(task.folder / "history.csv", [])
+    return save_tensors(task.folder / WEIGHTS, task.classifier.network.state_dict())
 
 
 def retrained(task: Task, retraining: Retraining) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
 from refine.training.training_set import open_training_set
 from support import description, synthetic
-from tiny import CPU, MEAN, STD, classifier_card, classifier_folder, files_of
+from tiny import CPU, MEAN, STD, classifier_card, classifier_folder, files_of, same_tensors
 
 RECIPE = {"epochs": 3, "batch_size": 16, "optimizer": {"lr": 0.05}, "augment": {"flip": 0.5, "crop_scale": 0.8}}
 SETTINGS = {"extractor": {**RECIPE, "average": 0.5}, "head": {**RECIPE, "epochs": 2}}
@@ -185,6 +186,16 @@ def test_no_poisoned_sample_is_no_obstacle_and_no_clean_one_is_refused(tmp_path:
     with pytest.raises(UserError, match=r"^defense_settings\.dst\.split: sd holds no training image for clean"):
         _train(tmp_path, _given(tmp_path / "refused", none, POISONED), "refused")
     assert not (tmp_path / "refused/card.json").exists()
+
+
+def test_where_the_split_cannot_be_trusted_the_weights_stay(tmp_path: Path) -> None:
+    given = _given(tmp_path / "given", CLEAN, POISONED)
+    told = json.loads((given / material.NAME).read_text(encoding="utf-8"))
+    split = material.GivenSplit(name="sd", clean=12, poisoned=5, gate="no two groups", abstain=True)
+    write_json(given / material.NAME, {**told, "split": split.model_dump()})
+    files = _train(tmp_path, given)
+    assert {"history.csv", "extractor_history.csv"} < set(files)
+    assert same_tensors(_weights(tmp_path), classifiers.load(tmp_path / "classifier")[0].network.state_dict())
 
 
 def test_an_architecture_with_a_head_of_another_kind_is_trained_as_well(tmp_path: Path) -> None:

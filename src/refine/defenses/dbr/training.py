@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,19 +10,15 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from refine.core.files import write_json
-from refine.defending.retraining import Retraining, retrained, trainable
+from refine.defending.retraining import Retraining, retrained, trainable, unchanged
 from refine.defending.share import chosen
 from refine.defending.train import Task
 from refine.defenses.dbr.defense import NAME, Params
 from refine.defenses.dbr.guards import Cap, HeldOut, Passes, fields
-from refine.models.card import WEIGHTS
-from refine.shards.reading.tensors import save_tensors
 from refine.training.batches import Batch
 from refine.training.lone_image import refuse_lone_image
-from refine.training.loop import Weights, batches_of, write_history
+from refine.training.loop import Weights, batches_of
 from refine.training.training_set import open_training_set
-
-log = logging.getLogger(__name__)
 
 GUARDS = "guards.json"
 
@@ -48,10 +43,8 @@ def train(task: Task) -> str:
     params: Params = task.settings
     split = task.split
     if split is not None and split.abstain and params.guards == "on":
-        log.warning("the classifier stays as it is, because of the split %s: %s", split.name, split.gate)
         _tell(task, "abstained", split.gate)
-        write_history(task.folder / "history.csv", [])
-        return save_tensors(task.folder / WEIGHTS, task.classifier.network.state_dict())
+        return unchanged(task, f"split {split.name}, {split.gate}")
     repair = repairing(task)
     sha256 = retrained(task, repair)
     if repair.watch is None:

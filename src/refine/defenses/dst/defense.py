@@ -11,6 +11,9 @@ for poisoned, and most for neither (see `split`). The labels of a sample are onl
 
 The weights of the classifier that was given are not used, only its architecture.
 
+Where the split says that its groups cannot be trusted, the classifier stays as it was given (`gate: ignore` of the
+split goes on).
+
 The official code keeps the head that is best on clean test images; here the last one counts. It has no answer to a
 batch without clean or without poisoned samples; here that part is then left out. Its learning rate counts epochs from
 1, ours from 0. As there, the positives of a clean sample include samples that are not held for clean

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from refine.core.errors import UserError
-from refine.defending.retraining import Loss, Retraining, fresh, retrained
+from refine.defending.retraining import Loss, Retraining, fresh, retrained, unchanged
 from refine.defending.train import Task
 from refine.defenses.dst.contrast import contrast
 from refine.defenses.dst.defense import NAME, Params
@@ -86,6 +86,9 @@ def train(task: Task) -> str:
         UserError: no sample is held for clean.
     """
     params: Params = task.settings
+    if task.split is not None and task.split.abstain:
+        write_history(task.folder / "extractor_history.csv", [])
+        return unchanged(task, f"split {task.split.name}, {task.split.gate}")
     images, _ = open_training_set(task.images, _FIELDS, task.compute)
     clean, poisoned = groups(images, task.compute)
     if not clean.any():
