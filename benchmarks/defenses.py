@@ -40,12 +40,12 @@ _SHARD = 1000
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     options = parser("defenses", "Where the trainings of further defenses spend their time.", repetitions=1)
-    options.add_argument("--params", type=Path, default=PROJECT / "presets/compare.yaml", help="names the defenses")
+    options.add_argument("--params", default="presets/compare.yaml", help="names the defenses (default: %(default)s)")
     options.add_argument("--images", type=int, default=2000, help="that a defense gets (default: %(default)s)")
     options.add_argument("--epochs", type=int, default=2, help="of each recipe (default: %(default)s)")
     given = options.parse_args(arguments)
     report = Report("defenses", given)
-    file = ParamsFile(given.params)
+    file = ParamsFile(PROJECT / given.params)
     trained = [name for name in further(file) if part(DEFENSES, name, TRAINING)]
     results: list[dict[str, Any]] = []
     with TemporaryDirectory() as scratch:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import idle, input_path, memory, step
+from benchmarks import defenses, idle, input_path, memory, step
 from benchmarks.common import Timing, interleaved, number, table
 from benchmarks.images import SYNTHETIC
+from support import TINY_PARAMS, write_params
 from tiny import CPU
 
 Printed = pytest.CaptureFixture[str]
@@ -55,6 +56,24 @@ def test_step(tmp_path: Path, capsys: Printed) -> None:
         assert told["ratio"] == pytest.approx(told["ours"]["images_per_second"] / told["plain"]["images_per_second"])
         assert 0.3 < sum(told["ours"]["operations"].values()) <= 1
         assert told["precision"] in ("fp32", "bf16")
+
+
+def test_defenses(tmp_path: Path, capsys: Printed) -> None:
+    out = tmp_path / "defenses.json"
+    params = tmp_path / "params.yaml"
+    settings = {"dst": {"extractor": {"batch_size": 8}, "head": {"batch_size": 8}}, "d3": {"recipe": {"batch_size": 8}}}
+    write_params(
+        tmp_path,
+        {**TINY_PARAMS, "splits": ["sd"], "defenses": ["clp", "d3", "dst", "shrinkpad"], "defense_settings": settings},
+    )
+    defenses.main(f"--repetitions 2 --images 40 --epochs 1 --params {params} --out {out}".split())
+    content = _told(out, capsys, "defenses")
+    assert [told["defense"] for told in content["results"]] == ["clp", "d3", "dst"]  # nothing is trained in ShrinkPad
+    for told in content["results"]:
+        assert told["seconds"] > 0
+        assert 0 < told["products"] + told["other_arithmetic"] <= 1.01
+        assert told["products"] + told["other_arithmetic"] + told["rest"] == pytest.approx(1, abs=0.01)
+    assert all(told["products"] > 0 for told in content["results"][1:])
 
 
 def test_a_step_of_the_paper_costs_what_the_specification_says() -> None:
