@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from refine.pictures.figure import DPI, same_everywhere, save
@@ -43,5 +44,8 @@ def draw(path: Path, fct: Tensor, poisoned: Tensor, thresholds: Sequence[float],
             axes.axvline(max(value, least), color="black", linestyle=style, label=f"{name} {value:.3g}")
         axes.set_xlabel("FCT" + (f" ({zero:,} images below {least:.0e}, drawn at the left end)" if zero else ""))
         axes.set_ylabel("images")
-        axes.legend(frameon=False)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")  # the usual one writes formulas
+            axis.set_minor_formatter(NullFormatter())
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
         save(figure, path, vector=False)

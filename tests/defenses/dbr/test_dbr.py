@@ -21,7 +21,7 @@ from refine.defending.protocol.defense import NoDefense
 from refine.defending.train import Task, train_defense
 from refine.defenses.dbr import training
 from refine.defenses.dbr.defense import Params
-from refine.defenses.dbr.guards import CAP, Cap
+from refine.defenses.dbr.guards import Cap
 from refine.models import classifier as classifiers
 from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
@@ -194,8 +194,8 @@ def test_only_images_below_the_cap_are_raised_and_it_looks_with_the_running_stat
     classifier.train()
     labels = torch.where(torch.arange(6) < 3, logits.argmax(dim=1), logits.argmin(dim=1))
     entropy = cross_entropy(logits, labels, reduction="none")
-    assert entropy[:3].max() < CAP * math.log(3) < entropy[3:].min()
-    assert Cap(classifier, CPU, "fp32").leaves_room(images, labels).tolist() == [1, 1, 1, 0, 0, 0]
+    assert entropy[:3].max() < 3.0 * math.log(3) < entropy[3:].min()
+    assert Cap(classifier, CPU, "fp32", 3.0).leaves_room(images, labels).tolist() == [1, 1, 1, 0, 0, 0]
     assert all(module.training for module in classifier.modules())
     assert same_tensors(dict(classifier.state_dict()), before)
 
@@ -240,7 +240,13 @@ def _interrupting(after: int) -> Any:
 
 def test_published_settings_are_the_defaults() -> None:
     recipe = Params().recipe
-    assert (Params().split, Params().guards, recipe.epochs, recipe.batch_size) == ("sd", "on", 20, 128)
+    assert (Params().split, Params().guards, Params().bn, recipe.epochs, recipe.batch_size) == (
+        "sd",
+        "on",
+        "train",
+        20,
+        128,
+    )
     optimizer = recipe.optimizer
     assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 1e-4, 0.9, 5e-4)
     assert (recipe.augment.shift, recipe.augment.flip, recipe.schedule.milestones) == (4, 0.5, [])

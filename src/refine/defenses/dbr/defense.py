@@ -9,7 +9,7 @@ The official code keeps the epoch with the largest difference of accuracy and at
 a defender does not have; here the last epoch counts. It raises the loss without bound: clean images in D_p then destroy
 the classifier. Here three guards notice it, and `guards: off` switches them off:
 
-- the cross-entropy of an image of D_p is not raised further where it is above 3 ln K (K classes) in evaluation mode;
+- an image of D_p is not raised further where its cross-entropy in evaluation mode is above `cap` ln K (K classes);
 - where accuracy on a held-out part of D_c has fallen by more than 10 points, the state before that epoch counts;
 - where the split itself says that its groups cannot be trusted, the classifier stays as it is.
 
@@ -24,7 +24,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from refine.core.bounds import BatchSize, Epochs
-from refine.core.params import Number, Section
+from refine.core.params import Number, PositiveNumber, Section
 from refine.defending import repaired
 from refine.defending.repaired import Repaired
 from refine.splitting.params import SplitName
@@ -57,6 +57,7 @@ class Params(Section):
     split: of the training set, a name that is listed in `splits`.
     guards: `off` is the official behavior, which can destroy the classifier.
     bn: `train` normalizes each batch by its own statistics, as published; `eval` by the running ones.
+    cap: of the cross-entropy of D_p, as a multiple of that of guessing, for the guards.
     held_out: share of the clean group that no step sees, for the guards.
     recipe: an epoch goes over D_p and over D_c.
     """
@@ -64,6 +65,7 @@ class Params(Section):
     split: SplitName = "sd"
     guards: Literal["on", "off"] = "on"
     bn: Literal["train", "eval"] = "train"
+    cap: PositiveNumber = 3.0
     held_out: Annotated[Number, Field(gt=0, le=0.5)] = 0.1
     recipe: Annotated[RepairRecipe, BeforeValidator(paper_by_name)] = RepairRecipe()
 

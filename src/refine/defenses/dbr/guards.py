@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 
 LARGEST_FALL = 0.10
 """Of the accuracy on held-out images."""
-CAP = 3.0
-"""Times ln K, the cross-entropy of guessing among K classes: as far as the loss is raised."""
 _AT_ONCE = 256
 
 
@@ -38,12 +36,14 @@ class Cap:
         classifier: that is trained.
         compute: device and threads.
         precision: resolved.
+        cap: times ln K, the cross-entropy of guessing among K classes.
     """
 
-    def __init__(self, classifier: Classifier, compute: Compute, precision: str) -> None:
+    def __init__(self, classifier: Classifier, compute: Compute, precision: str, cap: float) -> None:
         self._classifier = classifier
         self._compute = compute
         self._precision = precision
+        self._cap = cap
 
     @torch.no_grad()
     def leaves_room(self, pixels: Tensor, labels: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Cap:
         for module in in_training:
             module.training = True
         entropy = functional.cross_entropy(logits, labels, reduction="none")
-        return (entropy <= CAP * math.log(logits.shape[1])).to(entropy.dtype)
+        return (entropy <= self._cap * math.log(logits.shape[1])).to(entropy.dtype)
 
 
 class HeldOut:

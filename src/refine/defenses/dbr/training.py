@@ -65,7 +65,7 @@ def repairing(task: Task) -> Repair:
     held_out = _some(clean, params.held_out, task.seed) if guarded else torch.zeros_like(clean)
     up, down = (images.subset(which) for which in (poisoned, clean & ~held_out))
     classifier, precision = trainable(task), compute.precision(recipe.precision)
-    cap = Cap(classifier, compute, precision) if guarded else None
+    cap = Cap(classifier, compute, precision, params.cap) if guarded else None
     statistics = params.bn == "train"
     loss = _Loss(sum(up.sizes), sum(down.sizes), cap)
     repair = Repair(classifier, up, recipe, loss, compute, batch_statistics=statistics)
