@@ -37,7 +37,8 @@ def measurements(listed: Rows, project: Path) -> pd.DataFrame:
     `robust`, `robust_clean`: robust accuracy, and that of whoever the floor is of.
     `der`: defense effectiveness rating.
     `retuned`, `retuned_transform`: by how much more often the attack succeeds than on a clean model, after both were
-        retuned (see `refine.retuning`): everything in them, or the transform of a defense alone.
+        retuned (see `refine.retuning`): everything in them, or the transform of a defense alone. `ba_retuned` and
+        `ba_retuned_transform`: benign accuracy then. A model that no longer tells images apart has no low success rate.
     `images`, `labels`, `changes_classifier`: how many images the defender had, whether with labels, and whether weights
         of the classifier differ afterwards.
     `minutes`: of the training of the defense, where it was computed for this run.
@@ -73,8 +74,8 @@ def _line(variant: str, run: Run) -> dict[str, Any]:
         "robust": after["robust_accuracy"],
         "robust_clean": robust_clean,
         "der": after["der"],
-        "retuned": _retuned(run, "all"),
-        "retuned_transform": _retuned(run, "transform"),
+        **_retuned(run, "all", ""),
+        **_retuned(run, "transform", "_transform"),
     }
 
 
@@ -86,10 +87,13 @@ def _defender(run: Run) -> dict[str, Any]:
     return told.model_dump()
 
 
-def _retuned(run: Run, variant: str) -> float:
+def _retuned(run: Run, variant: str, ending: str) -> dict[str, float]:
     found = run.retuned(run.defense, variant)
     above = found.asr_over_clean if found else None
-    return nan if above is None else above
+    return {
+        f"retuned{ending}": nan if above is None else above,
+        f"ba_retuned{ending}": found.attacked.mean.benign_accuracy if found else nan,
+    }
 
 
 def _floor(run: Run) -> tuple[float, float, str]:

@@ -24,7 +24,8 @@ def ranking(measured: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `system`, `attacks` (how many count for it), `worst` (which of them is the worst), `above_floor` with
         `above_floor_low` and `above_floor_high`, `der` (mean), `ba_drop` (largest), `robust_loss` (largest, against who
-        the floor is of), `retuned` and `retuned_transform` (largest), what the defender had, and `minutes` (median).
+        the floor is of), `retuned` and `retuned_transform` (largest, with the
+        least benign accuracy then), what the defender had, and `minutes` (median).
     """
     counting = averaged(measured[measured["asr_before"] >= TAKES])
     table = pd.DataFrame(_lines(counting))
@@ -56,6 +57,7 @@ def _lines(counting: pd.DataFrame) -> Iterator[dict[str, object]]:
             "ba_drop": own["ba_drop"].max(),
             "robust_loss": (own["robust_clean"] - own["robust"]).max(),
             **{name: own[name].max() for name in ("retuned", "retuned_transform")},
+            **{name: own[name].min() for name in ("ba_retuned", "ba_retuned_transform")},
             **{name: worst[name] for name in ("regime", "images", "labels", "changes_classifier")},
             "minutes": own["minutes"].median(),
         }

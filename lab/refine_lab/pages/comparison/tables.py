@@ -100,11 +100,15 @@ def _had(line: dict[str, Any]) -> dict[str, str]:
 
 
 def _retuned(line: dict[str, Any]) -> str:
-    """Points above a clean model."""
+    """Points above a clean model, with the benign accuracy then."""
     if isnan(line["retuned"]):
         return NONE
-    alone = line["retuned_transform"]
-    return _points(line["retuned"]) + ("" if isnan(alone) else f" (transform alone: {_points(alone)})")
+    alone = "" if isnan(line["retuned_transform"]) else f"; transform alone: {_with_ba(line, '_transform')}"
+    return _with_ba(line, "") + alone
+
+
+def _with_ba(line: dict[str, Any], ending: str) -> str:
+    return f"{_points(line[f'retuned{ending}'])} (BA {percent(line[f'ba_retuned{ending}'])})"
 
 
 def _change(cell: dict[str, Any], name: str) -> str:

@@ -5,10 +5,10 @@ probability p that grows with depth, by that of a freshly initialized network: d
 learned again most easily. Batch normalization stays as it was given. The student then learns the answers of the given
 classifier, the teacher, to unlabeled clean images; in epoch e of E, with logits s of the student and t of the teacher,
 
-    minimize KL(softmax(s / T) || softmax(t / T)),  T = 1 + 3 e / E.
+    minimize KL(softmax(t / T) || softmax(s / T)),  T = 1 + 3 e / E,
 
-The official code computes the divergence in the other direction, KL(softmax(t / T) || softmax(s / T)): set `divergence`
-to `teacher_student`. It logs the best epoch by test accuracy beside the last one, which counts there and here.
+in this direction as in the official code; `divergence: student_teacher` takes the other one. That code logs the best
+epoch by test accuracy beside the last one, which counts there and here.
 
 Networks other than ResNet-18 have other groups of layers: blocks by the first two parts of their names, in their order.
 They take p at their relative depth, interpolated between the published values. Layers that an architecture computes
@@ -61,7 +61,7 @@ class Params(Section):
     )
     replaced_in_head: Share = 0.1
     warming: Annotated[Number, Field(ge=0, le=1000)] = 3.0
-    divergence: Literal["student_teacher", "teacher_student"] = "student_teacher"
+    divergence: Literal["student_teacher", "teacher_student"] = "teacher_student"
     recipe: Annotated[StudentRecipe, BeforeValidator(paper_by_name)] = StudentRecipe()
 
 
