@@ -62,7 +62,7 @@ def latex(measured: pd.DataFrame) -> str:
     ]
     header = ["defense", *(attack.replace("_", r"\_") for attack in attacks)]
     table = pd.DataFrame(rows, columns=header)
-    return table.to_markdown(index=False, tablefmt="latex_booktabs_raw", disable_numparse=True)
+    return table.to_markdown(index=False, tablefmt="latex_raw", disable_numparse=True)
 
 
 def _cell(measured: pd.DataFrame, attack: str, system: str) -> str:
