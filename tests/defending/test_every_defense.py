@@ -35,7 +35,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     data = DefenseDataParams(seed=1, labeled=0.5)
     settings = module.Params.model_validate(SMALL_DEFENSES.get(name, {}))
     if split_of(settings):
-        split_folder(folder / "split" / str(split_of(settings)), outputs.train)
+        split_folder(folder / "split" / str(split_of(settings)), outputs.train, alpha_c=0.3, alpha_p=0.2)
     given.give(name, module.Defended.regime, settings, data, sources, folder / "given")
     before = _contents(folder / "classifier")
     train_defense(name, folder / "given", folder / "classifier", CPU, folder / "defense")
