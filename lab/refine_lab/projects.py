@@ -25,6 +25,32 @@ CODE = ("src", "stages", "dvc.yaml", "presets")
 
 
 @dataclass(frozen=True)
+class SplitStages:
+    """The stages of a split of the training set, and their outputs.
+
+    Attributes:
+        split: its name.
+    """
+
+    split: str
+
+    @property
+    def evaluation(self) -> str:
+        """The stage that compares it with the truth."""
+        return f"evaluate-split@{self.split}"
+
+    @property
+    def metrics(self) -> Path:
+        """What came of that."""
+        return METRICS / "splits" / f"{self.split}.json"
+
+    @property
+    def picture(self) -> Path:
+        """The histogram that it is made by."""
+        return METRICS / "plots/splits" / self.split / "fct.png"
+
+
+@dataclass(frozen=True)
 class Stages:
     """The stages of a defense, and their outputs.
 

@@ -46,6 +46,24 @@ def test_a_finished_run_is_recorded(preset: Path, caplog: pytest.LogCaptureFixtu
         assert figures == json.loads((preset / f"metrics/{system}.json").read_text(encoding="utf-8"))
 
 
+def test_a_split_is_recorded_with_the_defense_that_is_given_it(preset: Path) -> None:
+    path = preset / "params.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content |= {"splits": ["oracle"], "split_settings": {"oracle": {"alpha_c": 0.3, "alpha_p": 0.2}}}
+    brief = {"split": "oracle", "recipe": {"epochs": 1, "batch_size": 8}}
+    content |= {"defenses": ["dbr"], "defense_settings": {"dbr": brief}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    ok(preset, "dvc", "repro", "evaluate-defense@dbr")
+    with pytest.raises(UserError, match=r"evaluate-split@oracle out of date"):
+        record(preset, preset / HOME, "quick", "default", "dbr")
+    ok(preset, "dvc", "repro", "evaluate-split@oracle")
+    folder = record(preset, preset / HOME, "quick", "default", "dbr")
+    found = read_all(preset / HOME)[folder.name]
+    assert found.record.split is not None
+    assert (found.record.split["poisoned_precision"], found.record.split["gate"]) == (1.0, "passed")
+    assert (folder / "fct.png").is_file()
+
+
 def test_each_measured_defense_is_recorded_apart(preset: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = preset / "params.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("defenses: []", "defenses: [shrinkpad]"), encoding="utf-8")

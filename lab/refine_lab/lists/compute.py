@@ -20,9 +20,10 @@ from refine_lab.lists import clones, plan
 from refine_lab.lists.clones import Clone
 from refine_lab.lists.commit import commit_run, compare_with_last_commit
 from refine_lab.lists.rows import Row, Rows
-from refine_lab.projects import PARAMS, Stages
+from refine_lab.projects import PARAMS, SplitStages, Stages
 from refine_lab.recording.record import record
 from refine_lab.runs.name import Name
+from refine_lab.runs.parameters import read_params, split_of
 from refine_lab.runs.recorded import HOME
 
 log = logging.getLogger(__name__)
@@ -91,11 +92,13 @@ def _computed(preset: str, row: Row, params: str, project: Path, clone: Clone, h
 def _repro(clone: Clone, row: Row, held: int) -> None:
     """Runs the stages that a row's defense needs, and no others."""
     stage = Stages(row.defense).evaluation
+    split = split_of(read_params(clone.folder / PARAMS), row.defense)
+    wanted = [stage, *([SplitStages(split).evaluation] if split else [])]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     asked = {name: str(value) for name, value in row.machine.items()}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     status = subprocess.run(  # noqa: S603
-        ["dvc", "repro", stage],  # noqa: S607
+        ["dvc", "repro", *wanted],  # noqa: S607
         cwd=clone.folder,
         env={**inherited, "PATH": path, **asked},
         pass_fds={clone.lock, held},

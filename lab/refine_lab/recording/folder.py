@@ -8,8 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from refine.core.files import new_folder, write_json
-from refine_lab.projects import BARE_METRICS, PARAMS, PREVIEW, Stages
+from refine_lab.projects import BARE_METRICS, PARAMS, PREVIEW, SplitStages, Stages
 from refine_lab.recording.bare import figures_without_defense
+from refine_lab.runs.parameters import read_params, split_of
 from refine_lab.runs.record import Record
 from refine_lab.runs.recorded import DIAGNOSTICS, RECORD
 
@@ -28,7 +29,9 @@ def write(project: Path, home: Path, record: Record) -> Path:
         shutil.copy(project / stages.metrics, part)
         shutil.copy(project / stages.diagnostics, part / DIAGNOSTICS)
         write_json(part / BARE_METRICS.name, figures_without_defense(project))
-        for picture in (PREVIEW, *stages.pictures):
+        split = split_of(read_params(project / PARAMS), record.name.defense)
+        of_split = (SplitStages(split).picture,) if split else ()
+        for picture in (PREVIEW, *stages.pictures, *of_split):
             if (project / picture).is_file():
                 _shrink(project / picture, part / picture.name)
         write_json(part / RECORD, record.model_dump())

@@ -12,7 +12,7 @@ from refine.core.errors import UserError
 from refine.core.files import read_json
 from refine.defending.params import STAGE_OF_ITS_OWN
 from refine_lab import projects
-from refine_lab.projects import PARAMS, Stages, preset_file
+from refine_lab.projects import PARAMS, SplitStages, Stages, preset_file
 from refine_lab.recording.folder import write
 from refine_lab.recording.runtime import runtime
 from refine_lab.runs import parameters
@@ -49,7 +49,7 @@ def record_all(project: Path, home: Path, preset: str, variant: str) -> list[Pat
     if not finished:
         raise UserError("there is nothing to record; run `dvc repro` first")
     for stages in finished:
-        _refuse_stale(project, stages)
+        _refuse_stale(project, stages.evaluation)
     return [record(project, home, preset, variant, stages.defense) for stages in finished]
 
 
@@ -80,7 +80,7 @@ def record(
     from refine_lab.recording.defender import defender  # loads torch, which lists of runs and pages do without
 
     stages = Stages(defense)
-    _refuse_stale(project, stages)
+    _refuse_stale(project, stages.evaluation)
     params = parameters.read_params(project / PARAMS)
     name = name_of(params, preset, defense, variant)
     outputs = projects.hashes(project, (*projects.RAW, projects.CLASSIFIER, stages.model))
@@ -94,6 +94,7 @@ def record(
         outputs=outputs,
         **({} if name.attack == "none" else _attacked(project, home, defense, outputs)),
         defender=defender(project, defense),
+        split=_split(project, params, defense),
     )
     return write(project, home, content)
 
@@ -108,10 +109,20 @@ def _attacked(project: Path, home: Path, defense: str, outputs: dict[str, str]) 
     return {"clean": clean.measured(systems, images), "retuning": retuned}
 
 
-def _refuse_stale(project: Path, stages: Stages) -> None:
-    stale = projects.out_of_date(project, stages.evaluation)
+def _refuse_stale(project: Path, stage: str) -> None:
+    stale = projects.out_of_date(project, stage)
     if stale:
         raise UserError(f"{', '.join(stale)} out of date; run `dvc repro` before a run is recorded")
+
+
+def _split(project: Path, params: dict[str, Any], defense: str) -> dict[str, Any] | None:
+    """How good the split is that the defense was given; None if it needs none."""
+    name = parameters.split_of(params, defense)
+    if name is None:
+        return None
+    split = SplitStages(name)
+    _refuse_stale(project, split.evaluation)
+    return dict(read_json(project / split.metrics, f"run `dvc repro {split.evaluation}`"))
 
 
 def _preset(project: Path, name: str) -> dict[str, Any]:

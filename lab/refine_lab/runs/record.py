@@ -132,6 +132,8 @@ class Record(_Strict):
             no such run was recorded.
         retuning: its systems after an attacker trained them further; None without attack.
         defender: what its defender had; as the two before, None in runs recorded by an early version.
+        split: how good the split of the training set is that the defense was given; None where it needs none, and in
+            runs recorded by an early version.
     """
 
     name: Name
@@ -147,3 +149,4 @@ class Record(_Strict):
     clean: Clean | None = None
     retuning: Retuning | None = None
     defender: Defender | None = None
+    split: dict[str, Any] | None = None

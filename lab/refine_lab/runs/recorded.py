@@ -8,6 +8,7 @@ metrics/runs/DATASET-PRESET-ATTACK-DEFENSE-VARIANT-sSEED/
     run.json            what differs from the preset, the commit, and the runtime record of each stage
     preview.png         what the attack does to images
     gallery.png         what is answered to images, and what a defense that transforms them makes of them
+    fct.png             of a defense that is given a split of the training set, what that is made by
     features.png        what the classifier makes of them, before and after such a defense
 """
 
