@@ -41,8 +41,18 @@ def ranked(listed: Rows, project: Path) -> str:
     ]
     weak = sorted(set(measured["attack"]) - set(measured[measured["asr_before"] >= TAKES]["attack"]))
     left = f" Left out, as they succeed less often without defense: {', '.join(f'`{each}`' for each in weak)}."
-    note = f"Over the attacks with an ASR of at least {percent(TAKES)} without defense.{left if weak else ''}"
-    return f"{markdown(pd.DataFrame(lines))}\n\n{note}"
+    note = f"Over the attacks with an ASR of at least {percent(TAKES)} without defense."
+    return f"{markdown(pd.DataFrame(lines))}\n\n{note}{left if weak else ''}{_missing(listed, len(measured))}"
+
+
+def _missing(listed: Rows, recorded: int) -> str:
+    """A sentence on rows of a list that are not recorded yet."""
+    wanted = sum(row.attack != "none" for row in listed.rows)
+    if recorded == wanted:
+        return ""
+    return (
+        f" {recorded} of the {wanted} runs of the list are recorded; a defense that lacks attacks comes behind others."
+    )
 
 
 def compared(listed: Rows, project: Path) -> str:
