@@ -85,24 +85,29 @@ def _compute_once(preset: str, row: Row, name: Name, params: str, project: Path,
 def _computed(preset: str, row: Row, params: str, project: Path, clone: Clone, held: int) -> Path:
     """Computes a run in a clone, and records it in the project; its folder there."""
     (clone.folder / PARAMS).write_text(params, encoding="utf-8")
-    _repro(clone, row, held)
+    _repro(clone, row, _stages(clone.folder / PARAMS, row.defense), held)
     return record(clone.folder, project / HOME, preset, row.variant, row.defense, row.machine)
 
 
-def _repro(clone: Clone, row: Row, held: int) -> None:
-    """Runs the stages that a row's defense needs, and no others."""
-    stage = Stages(row.defense).evaluation
-    split = split_of(read_params(clone.folder / PARAMS), row.defense)
-    wanted = [stage, *([SplitStages(split).evaluation] if split else [])]
+def _stages(file: Path, defense: str) -> list[str]:
+    """The last stages that a defense needs: its evaluation, and that of the split that it is given."""
+    split = split_of(read_params(file), defense)
+    return [Stages(defense).evaluation, *([SplitStages(split).evaluation] if split else [])]
+
+
+def _repro(clone: Clone, row: Row, stages: list[str], held: int) -> None:
+    """Runs stages for a row with all before them, and no others."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     asked = {name: str(value) for name, value in row.machine.items()}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     status = subprocess.run(  # noqa: S603
-        ["dvc", "repro", *wanted],  # noqa: S607
+        ["dvc", "repro", *stages],  # noqa: S607
         cwd=clone.folder,
         env={**inherited, "PATH": path, **asked},
         pass_fds={clone.lock, held},
         check=False,
     ).returncode
     if status:
-        raise UserError(f"`dvc repro {stage}` ended with status {status} in {clone.folder}, for the reason given above")
+        raise UserError(
+            f"`dvc repro {' '.join(stages)}` ended with status {status} in {clone.folder}, for the reason given above"
+        )
