@@ -353,6 +353,10 @@ def test_seeds_fit_in_32_bits(tmp_path: Path, seed: int, accepted: bool) -> None
 # -- recipes
 
 
+UNUSED = {"warmup": 0.2, "period": 100, "floor": 0.0, "rise": 0.0, "start": 0.0}
+"""Settings of other schedules."""
+
+
 def test_recipe_paper_is_the_published_training_of_the_classifier(tmp_path: Path) -> None:
     text = "train_backdoor: {seed: 1, network: {name: resnet18}, recipe: paper}\n"
     params = file(tmp_path, text).section("train_backdoor", TrainBackdoorParams)
@@ -366,8 +370,8 @@ def test_recipe_paper_is_the_published_training_of_the_classifier(tmp_path: Path
         "shuffle_buffer": 65536,
         "average": 0.0,
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
-        "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.1, "warmup": 0.2},
-        "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "grayscale": 0.0},
+        "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.1, **UNUSED},
+        "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.0},
         "label_smoothing": 0.0,
     }
 
@@ -397,8 +401,8 @@ def test_recipe_paper_is_the_published_training_of_the_defense(tmp_path: Path) -
         "shuffle_buffer": 65536,
         "average": 0.0,
         "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
-        "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.8, "warmup": 0.2},
-        "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "grayscale": 0.2},
+        "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.8, **UNUSED},
+        "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.2},
     }
 
 

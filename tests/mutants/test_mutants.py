@@ -10,7 +10,18 @@ import pytest
 from mutants import MUTANTS, Mutant
 from support import PROJECT, environment, run
 
-COPIED = ("src", "stages", "tests", "presets", "data/own", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore")
+COPIED = (
+    "src",
+    "stages",
+    "tests",
+    "presets",
+    "data/own",
+    "data/split",
+    "dvc.yaml",
+    "params.yaml",
+    "pyproject.toml",
+    ".dvcignore",
+)
 
 
 @pytest.fixture
