@@ -8,7 +8,6 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from refine.core.progress import progress
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
 from refine.models.device import Compute
@@ -17,7 +16,7 @@ from refine.training.batches import Batch
 from refine.training.compilation import compiled
 from refine.training.order import Columns, Part
 from refine.training.recipe import Recipe
-from refine.training.training_set import TrainingSet
+from refine.training.training_set import TrainingSet, in_order
 
 _AT_MOST = 500
 """Images that the classifier is asked of at a time, where it is asked beforehand."""
@@ -89,10 +88,8 @@ class PseudoLabels:
         if not self._once:
             return images
         device = self._compute.device
-        parts = [Part(number, 0, size) for number, size in enumerate(images.sizes) if size]
         labels = []
-        for block in progress(images.blocks(parts), "pseudo-labels", len(parts)):
-            for columns in zip(*(torch.split(column, self._at_once) for column in block), strict=True):
-                pixels = to_pixels(images.delivered(columns, device)[0])
-                labels.append(self.of(pixels.contiguous(memory_format=torch.channels_last)).cpu())
+        for columns in in_order(images, self._at_once, device, "pseudo-labels"):
+            pixels = to_pixels(columns[0]).contiguous(memory_format=torch.channels_last)
+            labels.append(self.of(pixels).cpu())
         return Labeled(images, torch.cat(labels))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from refine.core.errors import UserError
+from refine.core.progress import progress
 from refine.models.device import Compute
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.pixels import at_rest
@@ -49,6 +50,21 @@ class TrainingSet(Protocol):
 
     def delivered(self, columns: Columns, device: torch.device) -> Columns:
         """A batch of what `blocks` gave: images uint8 [B, 3, side, side] and the fields, on the device."""
+
+
+def in_order(images: TrainingSet, at_once: int, device: torch.device, name: str) -> Iterator[Columns]:
+    """All samples in the order of the shards, at most so many at a time, as `TrainingSet.delivered` gives them.
+
+    Args:
+        images: of any kind.
+        at_once: samples.
+        device: where they are wanted.
+        name: of what is done, for the progress bar.
+    """
+    parts = [Part(number, 0, size) for number, size in enumerate(images.sizes) if size]
+    for block in progress(images.blocks(parts), name, len(parts)):
+        for columns in zip(*(torch.split(column, at_once) for column in block), strict=True):
+            yield images.delivered(columns, device)
 
 
 class Resident:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +15,8 @@ from refine.models.device import Compute, to_float32
 from refine.shards.reading.pixels import to_pixels
 from refine.training.batches import Batch
 from refine.training.loop import Epochs, Weights
-from refine.training.order import Columns, Part
-from refine.training.training_set import TrainingSet
+from refine.training.order import Columns
+from refine.training.training_set import TrainingSet, in_order
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ class HeldOut:
     def _accuracy(self) -> float:
         network = self._classifier.network.eval()
         right, count = 0, 0
-        for images, labels, *_ in delivered(self._images, self._compute):
+        for images, labels, *_ in in_order(self._images, _AT_ONCE, self._compute.device, "held-out images"):
             pixels = to_pixels(images).contiguous(memory_format=torch.channels_last)
             with self._compute.autocast(self._precision):
                 logits = network(self._classifier.normalize(pixels))
@@ -154,15 +153,7 @@ class Passes:
             yield from each.epoch(seed + number)
 
 
-def delivered(images: TrainingSet, compute: Compute) -> Iterator[tuple[Any, ...]]:
-    """All images uint8 [n, 3, side, side] and their fields, in the order of the shards."""
-    parts = [Part(number, 0, size) for number, size in enumerate(images.sizes) if size]
-    for block in images.blocks(parts):
-        for columns in zip(*(torch.split(column, _AT_ONCE) for column in block), strict=True):
-            yield images.delivered(columns, compute.device)
-
-
 def fields(images: TrainingSet, compute: Compute) -> Columns:
     """The fields of all images, int64 [N] each, on the CPU."""
-    columns = zip(*(each[1:] for each in delivered(images, compute)), strict=True)
+    columns = zip(*(each[1:] for each in in_order(images, _AT_ONCE, compute.device, "groups")), strict=True)
     return tuple(torch.cat(parts).cpu() for parts in columns)

@@ -19,10 +19,10 @@ from refine.training.augment import augment
 from refine.training.batches import Batch
 from refine.training.compilation import compiled
 from refine.training.loop import Run, Step, Weights, batches_of, write_history
-from refine.training.order import Part
-from refine.training.training_set import TrainingSet, open_training_set
+from refine.training.training_set import TrainingSet, in_order, open_training_set
 
 PROJECTION = 128
+_AT_ONCE = 1024
 _FIELDS = ("label", "split_clean", "split_poisoned")
 
 
@@ -113,8 +113,7 @@ def train(task: Task) -> str:
 
 def groups(images: TrainingSet, compute: Compute) -> tuple[Tensor, Tensor]:
     """Which samples are held for clean and which for poisoned, bool [N] each, in the order of the shards."""
-    parts = [Part(number, 0, size) for number, size in enumerate(images.sizes) if size]
-    flags = [images.delivered(block, compute.device)[2:] for block in images.blocks(parts)]
+    flags = [columns[2:] for columns in in_order(images, _AT_ONCE, compute.device, "groups")]
     clean, poisoned = (torch.cat(columns).bool().cpu() for columns in zip(*flags, strict=True))
     return clean, poisoned
 

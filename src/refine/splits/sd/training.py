@@ -11,7 +11,6 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from refine.core.progress import progress
 from refine.models.classifier import Classifier
 from refine.models.device import Compute, to_float32
 from refine.shards.reading.pixels import to_pixels
@@ -20,9 +19,9 @@ from refine.training.augment import augment
 from refine.training.batches import Batch
 from refine.training.compilation import compiled
 from refine.training.loop import Step, Weights, batches_of
-from refine.training.order import Columns, Part
+from refine.training.order import Columns
 from refine.training.recipe import Recipe
-from refine.training.training_set import TrainingSet
+from refine.training.training_set import TrainingSet, in_order
 
 _AT_ONCE = 256
 """Images whose features are computed together."""
@@ -89,13 +88,10 @@ class Measure:
 
     def _delivered(self) -> Iterator[tuple[Any, ...]]:
         """Places of some images, the images uint8 [n, 3, side, side], and their fields."""
-        parts = [Part(number, 0, size) for number, size in enumerate(self.images.sizes) if size]
         start = 0
-        for block in progress(self.images.blocks(parts), "FCT", len(parts)):
-            for columns in zip(*(torch.split(column, _AT_ONCE) for column in block), strict=True):
-                got = self.images.delivered(columns, self.compute.device)
-                yield slice(start, start + len(got[0])), *got
-                start += len(got[0])
+        for columns in in_order(self.images, _AT_ONCE, self.compute.device, "FCT"):
+            yield slice(start, start + len(columns[0])), *columns
+            start += len(columns[0])
 
 
 class _Both(nn.Module):
