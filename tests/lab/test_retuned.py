@@ -39,6 +39,31 @@ def test_where_the_clean_run_has_another_defense_its_classifier_stands_beside(fi
         assert own.clean == made.no_defense.clean
 
 
+def _recorded(defense: str, retuning: Retuning | None, classifier: str = "own", attack: str = "badnets") -> Run:
+    outputs = {"data/raw/train": "a", "data/raw/test": "b", "models/backdoor": classifier}
+    content = record(name(attack=attack, defense=defense), retuning=retuning, outputs=outputs)
+    return Run(Path(str(content.name)), content, {}, {})
+
+
+def test_a_bare_classifier_that_another_run_has_retuned_is_not_retuned_again(finished: Path, images: Bench) -> None:
+    clean = _clean(finished)
+    made = retuning.measured(finished, "refine", clean, images)
+    assert made is not None
+    own, others = made.model_copy(update={"clean_run": "none"}), _recorded("none", None, "clean", attack="none")
+    runs = {"none": others, "one": _recorded("shrinkpad", own)}
+    clean = CleanSystems("none", clean.bare, None)
+    outputs = runs["one"].record.outputs
+    known = retuning.known(runs, outputs, clean)
+    assert known == made.no_defense
+    assert retuning.measured(finished, "refine", clean, images, known) == own
+    assert retuning.known(runs, {**outputs, "models/backdoor": "another"}, clean) is None
+    assert retuning.known(runs, outputs, None) is None
+    settings = own.model_copy(update={"settings": {**own.settings, "epochs": 6}})
+    assert retuning.known({**runs, "one": _recorded("shrinkpad", settings)}, outputs, clean) is None
+    another = {**runs, "another": _recorded("none", None, "another", attack="none")}
+    assert retuning.known(another, outputs, CleanSystems("another", clean.bare, None)) is None
+
+
 def test_the_mean_is_that_of_the_draws(finished: Path, images: Bench) -> None:
     made = retuning.measured(finished, "refine", None, images)
     assert made is not None

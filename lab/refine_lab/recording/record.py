@@ -15,7 +15,7 @@ from refine_lab import projects
 from refine_lab.projects import PARAMS, SplitStages, Stages, preset_file
 from refine_lab.recording.folder import write
 from refine_lab.recording.runtime import runtime
-from refine_lab.runs import parameters
+from refine_lab.runs import parameters, recorded
 from refine_lab.runs.name import name_of
 from refine_lab.runs.record import Record
 
@@ -105,7 +105,8 @@ def _attacked(project: Path, home: Path, defense: str, outputs: dict[str, str]) 
     from refine_lab.recording.measuring import bench
 
     images, systems = bench(project), clean.found(project, home, defense, outputs)
-    retuned = retuning.measured(project, defense, systems, images)
+    bare = retuning.known(recorded.read_all(home), outputs, systems)
+    retuned = retuning.measured(project, defense, systems, images, bare)
     return {"clean": clean.measured(systems, images), "retuning": retuned}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from refine_lab.projects import CLASSIFIER, POISONED, RAW, Stages
 from refine_lab.recording.clean import CleanSystems
 from refine_lab.recording.measuring import Bench
 from refine_lab.runs.record import AfterRetuning, Retuned, Retuning, Shares
+from refine_lab.runs.recorded import Run
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,38 @@ class _Attacker:
         return Shares(**{name: figures[name] for name in Shares.model_fields})
 
 
-def measured(project: Path, defense: str, clean: CleanSystems | None, images: Bench) -> Retuning | None:
+def known(runs: Mapping[str, Run], outputs: dict[str, str], clean: CleanSystems | None) -> Retuned | None:
+    """The bare classifier after retuning, where a run with another defense has measured it already.
+
+    Args:
+        runs: recorded ones by their names.
+        outputs: of the run that is recorded now, see `runs.record.Record`.
+        clean: the systems of the run without attack, if there is one.
+
+    Returns:
+        None where no run has the same attacked and the same clean classifier, retuned by the settings of now.
+    """
+    beside = _classifier(runs, clean.run) if clean else None
+    for run in runs.values():
+        retuning = run.record.retuning
+        if (
+            retuning
+            and retuning.settings == RetuningParams().model_dump()
+            and all(run.record.outputs.get(path.as_posix()) == outputs[path.as_posix()] for path in (*RAW, CLASSIFIER))
+            and _classifier(runs, retuning.clean_run) == beside
+        ):
+            return retuning.no_defense
+    return None
+
+
+def _classifier(runs: Mapping[str, Run], name: str | None) -> str | None:
+    """DVC's hash of a run's classifier."""
+    return runs[name].record.outputs.get(CLASSIFIER.as_posix()) if name and name in runs else None
+
+
+def measured(
+    project: Path, defense: str, clean: CleanSystems | None, images: Bench, bare: Retuned | None = None
+) -> Retuning | None:
     """The retuning attack on a run's bare and defended classifier, and on those of the clean classifier beside them.
 
     Args:
@@ -56,12 +89,13 @@ def measured(project: Path, defense: str, clean: CleanSystems | None, images: Be
         defense: its name.
         clean: the systems of the run without attack, if there is one.
         images: what all of them are measured on.
+        bare: of the bare classifier, where that is known; measured otherwise.
 
     Returns:
         None where it cannot be done; the log says why, and what came out where it can.
     """
     try:
-        made = _measured(project, defense, clean, images)
+        made = _measured(project, defense, clean, images, bare)
     except UserError as error:
         log.warning("retuning is left out: %s", error)
         return None
@@ -69,17 +103,18 @@ def measured(project: Path, defense: str, clean: CleanSystems | None, images: Be
     return made
 
 
-def _measured(project: Path, defense: str, clean: CleanSystems | None, images: Bench) -> Retuning:
+def _measured(project: Path, defense: str, clean: CleanSystems | None, images: Bench, bare: Retuned | None) -> Retuning:
     params = RetuningParams()
     train, poisoned = (read_split(project / folder) for folder in (RAW[0], POISONED))
     draws = [drawn(train, poisoned, params, seed) for seed in params.seeds]
     attacker = _Attacker(params, draws, images)
     defended = load(project / Stages(defense).model, project / CLASSIFIER)
-    bare = attacker.on(NoDefense(classifiers.load(project / CLASSIFIER)[0]))
-    clean_bare = attacker.on(clean.bare) if clean else None
+    if bare is None:
+        attacked = attacker.on(NoDefense(classifiers.load(project / CLASSIFIER)[0]))
+        bare = Retuned(attacked=attacked, clean=attacker.on(clean.bare) if clean else None)
 
     def beside(variant: str) -> AfterRetuning | None:
-        return attacker.on(clean.defended, variant) if clean and clean.defended else clean_bare
+        return attacker.on(clean.defended, variant) if clean and clean.defended else bare.clean
 
     return Retuning(
         settings=params.model_dump(),
@@ -87,7 +122,7 @@ def _measured(project: Path, defense: str, clean: CleanSystems | None, images: B
         poisoned=draws[0].poisoned,
         clean_run=clean.run if clean else None,
         clean_defended=bool(clean and clean.defended),
-        no_defense=Retuned(attacked=bare, clean=clean_bare),
+        no_defense=bare,
         defended={
             variant: Retuned(attacked=attacker.on(defended, variant), clean=beside(variant))
             for variant in variants(defended)
