@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from math import isnan, nan
@@ -232,6 +233,18 @@ def test_files_of_a_comparison_are_written_and_read_back(project: Path, tmp_path
     lines = tables.compared(read_rows(project / "experiments/pairs.yaml"), project).splitlines()
     assert len(lines) == 5
     assert "100.0 % → 0.4 %" in lines[2]
+
+
+@pytest.mark.parametrize(("other", "told"), [("a", False), ("b", True)])
+def test_rows_that_defend_different_classifiers_are_told(project: Path, other: str, told: bool) -> None:
+    for defense, classifier in (("refine", "a"), ("shrinkpad", other)):
+        of = name("badnets", defense)
+        done = replace(run(of), record=record(of, outputs={"models/backdoor": classifier}))
+        done.diagnostics["images"] = {"benign": 1000, "triggered": 900}
+        shutil.rmtree(project / HOME / str(of))
+        write(project / HOME, done)
+    page = tables.compared(read_rows(project / "experiments/pairs.yaml"), project)
+    assert ("The classifier of `badnets` was trained more than once" in page) == told
 
 
 def test_without_any_run_there_is_a_sentence(project: Path, tmp_path: Path) -> None:

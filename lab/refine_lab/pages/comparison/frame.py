@@ -11,7 +11,7 @@ import pandas as pd
 from refine.evaluation.metrics import interval
 from refine_lab.lists.plan import plan
 from refine_lab.lists.rows import Rows
-from refine_lab.projects import Stages
+from refine_lab.projects import CLASSIFIER, Stages
 from refine_lab.runs.recorded import HOME, Run, read_all
 from refine_lab.systems import label, regime
 
@@ -41,6 +41,7 @@ def measurements(listed: Rows, project: Path) -> pd.DataFrame:
         `ba_retuned_transform`: benign accuracy then. A model that no longer tells images apart has no low success rate.
     `images`, `labels`, `changes_classifier`: how many images the defender had, whether with labels, and whether weights
         of the classifier differ afterwards.
+    `classifier`: DVC's hash of the attacked classifier; runs recorded by an early version do not tell it.
     `minutes`: of the training of the defense, where it was computed for this run.
     """
     recorded = read_all(project / HOME)
@@ -60,6 +61,7 @@ def _line(variant: str, run: Run) -> dict[str, Any]:
         **run.record.name.model_dump(),
         "system": label(run.defense) + ("" if variant == "default" else f", {variant.replace('_', ' ')}"),
         **_defender(run),
+        "classifier": run.record.outputs.get(CLASSIFIER.as_posix()),
         "minutes": training["seconds"] / 60 if training else nan,
         "ba_before": before["benign_accuracy"],
         "ba": after["benign_accuracy"],

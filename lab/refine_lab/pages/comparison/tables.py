@@ -60,7 +60,17 @@ def compared(listed: Rows, project: Path) -> str:
     measured = measurements(listed, project)
     if measured.empty:
         return "Not yet run."
-    return markdown(pd.DataFrame([_line(cell) for cell in records(averaged(measured))]))
+    return markdown(pd.DataFrame([_line(cell) for cell in records(averaged(measured))])) + _trained_anew(measured)
+
+
+def _trained_anew(measured: pd.DataFrame) -> str:
+    """A sentence on attacks whose classifier is not the same in all rows: another machine or code trained it anew."""
+    trainings = measured.groupby(["attack", "seed"], sort=False)["classifier"].nunique()
+    attacks = dict.fromkeys(attack for attack, _ in trainings[trainings > 1].index)
+    if not attacks:
+        return ""
+    named = ", ".join(f"`{attack}`" for attack in attacks)
+    return f"\n\nThe classifier of {named} was trained more than once, so not all of these rows defend the same one."
 
 
 def latex(measured: pd.DataFrame) -> str:
