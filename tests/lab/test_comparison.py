@@ -133,6 +133,15 @@ def test_a_measurement_is_held_against_the_same_defense_of_a_clean_classifier(pr
     assert all(isnan(value) for value in found["retuned"])
 
 
+def test_a_defense_that_leads_to_the_target_itself_gets_no_higher_floor(project: Path) -> None:
+    done = run(name("badnets"), _clean(0.2))
+    done.diagnostics["images"] = {"benign": 1000, "triggered": 900}
+    shutil.rmtree(project / HOME / str(name("badnets")))
+    write(project / HOME, done)
+    line = records(measurements(read_rows(project / "experiments/pairs.yaml"), project))[0]
+    assert (line["floor"], line["floor_of"], line["robust_clean"]) == (0.03, "classifier", 0.9)
+
+
 def test_what_a_defender_had_and_what_comes_back_stand_beside(project: Path) -> None:
     shares = Shares(benign_accuracy=0.9, attack_success_rate=0.7, robust_accuracy=0.2)
     after = AfterRetuning(mean=shares, each=[shares])

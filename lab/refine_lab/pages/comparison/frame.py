@@ -30,11 +30,12 @@ def measurements(listed: Rows, project: Path) -> pd.DataFrame:
     `system`: the defense as tables call it, with its variant.
     `ba_before`, `ba`, `ba_drop`: benign accuracy without and with the defense, and their difference.
     `asr_before`, `asr`: attack success rate without and with it.
-    `floor`: what the attack success rate is held against, and `floor_of` whose answers it is: those of the same
-        defense of a clean classifier to the triggered images (`defended`), of the clean classifier (`classifier`), or,
+    `floor`: what the attack success rate is held against, and `floor_of` whose answers it is: to the triggered images,
+        those of the same defense of a clean classifier (`defended`) or of the clean classifier (`classifier`),
+        whichever is lower, as a defense that itself leads images to the target must not get a higher floor for that;
         where no clean run is recorded, the defense's own to the images without their trigger (`untriggered`).
     `above_floor`: their difference, with `above_floor_low` and `above_floor_high`, its 95 % interval.
-    `robust`, `robust_clean`: robust accuracy, and that of whoever the floor is of.
+    `robust`, `robust_clean`: robust accuracy, and the higher one of the same two.
     `der`: defense effectiveness rating.
     `retuned`, `retuned_transform`: by how much more often the attack succeeds than on a clean model, after both were
         retuned (see `refine.retuning`): everything in them, or the transform of a defense alone. `ba_retuned` and
@@ -103,9 +104,9 @@ def _floor(run: Run) -> tuple[float, float, str]:
     clean = run.record.clean
     if clean is None:
         return run.after["asr_floor_clean"], run.after["benign_accuracy"], "untriggered"
-    if clean.defended is not None:
-        return clean.defended.asr_floor_triggered, clean.defended.robust_accuracy, "defended"
-    return clean.no_defense.asr_floor_triggered, clean.no_defense.robust_accuracy, "classifier"
+    of = {"classifier": clean.no_defense} | ({"defended": clean.defended} if clean.defended else {})
+    floor, floor_of = min((answers.asr_floor_triggered, name) for name, answers in of.items())
+    return floor, max(answers.robust_accuracy for answers in of.values()), floor_of
 
 
 def difference_interval(one: float, other: float, count: int, other_count: int) -> tuple[float, float]:

@@ -14,6 +14,8 @@ from refine_lab.pages.comparison.ranking import averaged, ranking
 VEGA_LITE = "6.4"
 _CELL = {"width": 46, "height": 22}
 _COLUMNS = 4
+_ROOM = 24
+"""Pixels around texts, as viewers draw them with wider fonts than they were measured with."""
 _PANELS = (
     ("above_floor", "attack success rate above its floor, points", "#b01020", 100),
     ("ba_drop", "drop of benign accuracy, points", "#54278f", 20),
@@ -149,6 +151,12 @@ def _mark(kind: str) -> dict[str, Any]:
 
 
 def _svg(content: dict[str, Any]) -> str:
-    drawing = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "background": "white", **content}
+    drawing = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "background": "white",
+        "padding": _ROOM,
+        "config": {"legend": {"columnPadding": _ROOM}},
+        **content,
+    }
     resolved = {"resolve": {"scale": {"color": "independent", "y": "shared"}}} if "hconcat" in content else {}
     return str(vl_convert.vegalite_to_svg(json.dumps({**drawing, **resolved}), vl_version=VEGA_LITE))
