@@ -24,7 +24,8 @@ def ranking(measured: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `system`, `attacks` (how many count for it), `worst` (which of them is the worst), `above_floor` with
         `above_floor_low` and `above_floor_high`, `der` (mean), `ba_drop` (largest), `robust_loss` (largest), `retuned`
-        and `retuned_transform` (largest, with the least benign accuracy then), what the defender had, and `minutes` (median).
+        and `retuned_transform` (largest, with the least benign accuracy then), what the defender had, and `minutes`
+        (median).
     """
     counting = averaged(measured[measured["asr_before"] >= TAKES])
     table = pd.DataFrame(_lines(counting))
