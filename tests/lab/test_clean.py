@@ -42,7 +42,7 @@ def note(repo: Path, made: dict[str, str]) -> Callable[..., Path]:
 
 
 def _measured(project: Path, home: Path, defense: str, outputs: dict[str, str]) -> Clean | None:
-    return clean.measured(clean.found(project, home, defense, outputs), bench(project))
+    return clean.measured(clean.found(project, home, read_all(home).values(), defense, outputs), bench(project))
 
 
 def test_its_answers_to_the_triggered_images_are_counted(

@@ -53,15 +53,15 @@ def test_a_bare_classifier_that_another_run_has_retuned_is_not_retuned_again(fin
     runs = {"none": others, "one": _recorded("shrinkpad", own)}
     clean = CleanSystems("none", clean.bare, None)
     outputs = runs["one"].record.outputs
-    known = retuning.known(runs, outputs, clean)
+    known = retuning.already_measured(runs, outputs, clean)
     assert known == made.no_defense
     assert retuning.measured(finished, "refine", clean, images, known) == own
-    assert retuning.known(runs, {**outputs, "models/backdoor": "another"}, clean) is None
-    assert retuning.known(runs, outputs, None) is None
+    assert retuning.already_measured(runs, {**outputs, "models/backdoor": "another"}, clean) is None
+    assert retuning.already_measured(runs, outputs, None) is None
     settings = own.model_copy(update={"settings": {**own.settings, "epochs": 6}})
-    assert retuning.known({**runs, "one": _recorded("shrinkpad", settings)}, outputs, clean) is None
+    assert retuning.already_measured({**runs, "one": _recorded("shrinkpad", settings)}, outputs, clean) is None
     another = {**runs, "another": _recorded("none", None, "another", attack="none")}
-    assert retuning.known(another, outputs, CleanSystems("another", clean.bare, None)) is None
+    assert retuning.already_measured(another, outputs, CleanSystems("another", clean.bare, None)) is None
 
 
 def test_the_mean_is_that_of_the_draws(finished: Path, images: Bench) -> None:

@@ -22,7 +22,6 @@ from refine.models import classifier as classifiers
 from refine_lab.projects import CLASSIFIER, PARAMS, RAW, Stages
 from refine_lab.recording.cache import from_cache
 from refine_lab.recording.measuring import Bench
-from refine_lab.runs import recorded
 from refine_lab.runs.parameters import effective, read_params
 from refine_lab.runs.record import Clean, OnTriggered
 from refine_lab.runs.recorded import Run
@@ -45,12 +44,13 @@ class CleanSystems:
     defended: Defense | None
 
 
-def found(project: Path, home: Path, defense: str, outputs: dict[str, str]) -> CleanSystems | None:
+def found(project: Path, home: Path, runs: Iterable[Run], defense: str, outputs: dict[str, str]) -> CleanSystems | None:
     """The clean classifier that belongs to a run, and its defense where that is the same.
 
     Args:
         project: with the finished run.
-        home: of the recorded runs, one of which is that of the clean classifier.
+        home: of the recorded runs.
+        runs: these, one of which is that of the clean classifier.
         defense: of the run.
         outputs: the run's, see `runs.record.Record`.
 
@@ -58,7 +58,7 @@ def found(project: Path, home: Path, defense: str, outputs: dict[str, str]) -> C
         None without such a run, or where its models cannot be had; the log says so.
     """
     params = read_params(project / PARAMS)
-    fitting = _fitting(recorded.read_all(home).values(), params, defense, outputs)
+    fitting = _fitting(runs, params, defense, outputs)
     if not fitting:
         log.warning(
             "asr_floor_triggered is left out: no run of the attack none with this data, network, recipe and seed "
@@ -89,7 +89,7 @@ def _fitting(runs: Iterable[Run], params: dict[str, Any], defense: str, outputs:
         each
         for each in runs
         if each.record.name.attack == "none"
-        and all(each.record.outputs.get(path.as_posix()) == outputs[path.as_posix()] for path in RAW)
+        and each.shares(outputs, RAW)
         and each.params["train_backdoor"] == params["train_backdoor"]
     ]
     return sorted(fitting, key=lambda each: (not _same_defense(each, params, defense), each.folder.name))

@@ -104,8 +104,9 @@ def _attacked(project: Path, home: Path, defense: str, outputs: dict[str, str]) 
     from refine_lab.recording import clean, retuning
     from refine_lab.recording.measuring import bench
 
-    images, systems = bench(project), clean.found(project, home, defense, outputs)
-    bare = retuning.known(recorded.read_all(home), outputs, systems)
+    images, runs = bench(project), recorded.read_all(home)
+    systems = clean.found(project, home, runs.values(), defense, outputs)
+    bare = retuning.already_measured(runs, outputs, systems)
     retuned = retuning.measured(project, defense, systems, images, bare)
     return {"clean": clean.measured(systems, images), "retuning": retuned}
 

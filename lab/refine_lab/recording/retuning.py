@@ -50,7 +50,7 @@ class _Attacker:
         return Shares(**{name: figures[name] for name in Shares.model_fields})
 
 
-def known(runs: Mapping[str, Run], outputs: dict[str, str], clean: CleanSystems | None) -> Retuned | None:
+def already_measured(runs: Mapping[str, Run], outputs: dict[str, str], clean: CleanSystems | None) -> Retuned | None:
     """The bare classifier after retuning, where a run with another defense has measured it already.
 
     Args:
@@ -67,7 +67,7 @@ def known(runs: Mapping[str, Run], outputs: dict[str, str], clean: CleanSystems 
         if (
             retuning
             and retuning.settings == RetuningParams().model_dump()
-            and all(run.record.outputs.get(path.as_posix()) == outputs[path.as_posix()] for path in (*RAW, CLASSIFIER))
+            and run.shares(outputs, (*RAW, CLASSIFIER))
             and _classifier(runs, retuning.clean_run) == beside
         ):
             return retuning.no_defense
@@ -76,7 +76,7 @@ def known(runs: Mapping[str, Run], outputs: dict[str, str], clean: CleanSystems 
 
 def _classifier(runs: Mapping[str, Run], name: str | None) -> str | None:
     """DVC's hash of a run's classifier."""
-    return runs[name].record.outputs.get(CLASSIFIER.as_posix()) if name and name in runs else None
+    return runs[name].output(CLASSIFIER) if name and name in runs else None
 
 
 def measured(

@@ -74,6 +74,14 @@ class Run:
         """Content of `params.yaml`."""
         return read_params(self.folder / "params.yaml")
 
+    def output(self, path: Path) -> str | None:
+        """DVC's hash of what lay there, data or a model; None where unknown, as in runs of an early version."""
+        return self.record.outputs.get(path.as_posix())
+
+    def shares(self, outputs: dict[str, str], paths: Iterable[Path]) -> bool:
+        """Whether what lay in all of these places is that of another run, with such `outputs`."""
+        return all(self.output(path) == outputs[path.as_posix()] for path in paths)
+
     def figure(self, system: str, name: str) -> float | None:
         """A figure of one system; None where unknown.
 

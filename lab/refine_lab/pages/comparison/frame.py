@@ -62,7 +62,7 @@ def _line(variant: str, run: Run) -> dict[str, Any]:
         **run.record.name.model_dump(),
         "system": label(run.defense) + ("" if variant == "default" else f", {variant.replace('_', ' ')}"),
         **_defender(run),
-        "classifier": run.record.outputs.get(CLASSIFIER.as_posix()),
+        "classifier": run.output(CLASSIFIER),
         "minutes": training["seconds"] / 60 if training else nan,
         "ba_before": before["benign_accuracy"],
         "ba": after["benign_accuracy"],

@@ -136,7 +136,7 @@ def _change(cell: dict[str, Any], name: str) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return f"{100 * share:z.1f}"  # z: never -0.0
 
 
 def _range(line: dict[str, Any]) -> str:
