@@ -34,7 +34,7 @@ PARAMS = {
     },
     "train_refine": {
         "seed": 1,
-        "first_channels": 8,
+        "transform": {"name": "unet", "first_channels": 8},
         "input_space": "pixel",
         "snapshots": 1,
         "recipe": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.01}},

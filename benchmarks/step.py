@@ -31,7 +31,7 @@ from benchmarks.plain import PlainBackdoor, PlainRefine
 from benchmarks.trainings import Repeated, Task, settled, train_epoch
 from refine.backdoor.params import BackdoorRecipe, Network, TrainBackdoorParams
 from refine.core.errors import command
-from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.model.transform import built
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.models.device import Compute
 from refine.training.batches import Batches
@@ -66,7 +66,7 @@ class Configuration:
         """Of a training step."""
         forward = _forward_flops(trainings.classifier(self.network, Compute(torch.device("cpu"), 1)))
         if isinstance(self.params, TrainRefineParams):
-            forward += _forward_flops(UNet(self.params.first_channels))
+            forward += _forward_flops(built(self.params.transform, trainings.card(self.network)))
         return 3 * forward
 
     def task(self, compute: Compute, batches: Batches, precision: str) -> Task:

@@ -19,11 +19,11 @@ from refine.core.params import ParamsFile
 from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.label_map import derangement
-from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.model.transform import built
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.defenses.refine.training.train import RefineTask
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Classifier, Normalization
+from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalization
 from refine.models.device import Compute
 from refine.training.batches import Batch
 from refine.training.loop import Epochs, Run
@@ -45,12 +45,23 @@ def paper_params() -> tuple[TrainBackdoorParams, TrainRefineParams]:
     )
 
 
+def card(network: Network) -> ClassifierCard:
+    """Of `classifier`, without sums."""
+    return ClassifierCard(
+        weights_sha256="0" * 64,
+        architecture=Architecture(name=network.name, width=network.width),
+        classes=[str(label) for label in range(CLASSES)],
+        normalization=Normalization(mean=[0.4914, 0.4822, 0.4465], std=[0.2023, 0.1994, 0.2010]),
+        input_side=SIDE,
+        training={},
+    )
+
+
 def classifier(network: Network, compute: Compute) -> Classifier:
     """A random classifier on the device, NCHW, its batch statistics those of noise."""
     torch.manual_seed(1)
-    normalization = Normalization(mean=[0.4914, 0.4822, 0.4465], std=[0.2023, 0.1994, 0.2010])
-    architecture = Architecture(name=network.name, width=network.width)
-    made = classifiers.build(architecture, CLASSES, normalization, "train_backdoor.network.name")
+    like = card(network)
+    made = classifiers.build(like.architecture, CLASSES, like.normalization, "train_backdoor.network.name")
     norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in norms:
         module.momentum = 1.0
@@ -65,7 +76,8 @@ def defense(params: TrainRefineParams, network: Network, compute: Compute) -> Re
     """A random transform on the device, NCHW, for a random frozen classifier."""
     attacked = classifier(network, compute)
     permutation = derangement(CLASSES, params.permutation_seed)
-    return Refine(attacked, UNet(params.first_channels), permutation, params.input_space).to(compute.device).train()
+    transform = built(params.transform, card(network))
+    return Refine(attacked, transform, permutation, params.input_space).to(compute.device).train()
 
 
 def backdoor_task(params: TrainBackdoorParams, batches: Epochs, compute: Compute, precision: str) -> BackdoorTask:

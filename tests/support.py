@@ -24,6 +24,9 @@ PROJECT = Path(__file__).parents[1]
 WATCHDOG = 1200
 """Seconds after which a command counts as hung, on any machine under any load; no test needs nearly as many."""
 
+NARROW: dict[str, object] = {"name": "unet", "first_channels": 8}
+"""The narrowest transform."""
+
 TINY_PARAMS = {
     "download": {"source": "folder", "samples_per_shard": 8},
     "sources": {"folder": {"side": 16}},
@@ -36,7 +39,7 @@ TINY_PARAMS = {
     },
     "train_refine": {
         "seed": 1,
-        "first_channels": 8,
+        "transform": NARROW,
         "input_space": "pixel",
         "snapshots": 2,
         "recipe": {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.01}},

@@ -21,7 +21,8 @@ from refine.core.registry import component
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import InputSpace, Refine, RefineCard, Snapshot
 from refine.defenses.refine.model.label_map import derangement
-from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.model.transforms import unet
+from refine.defenses.refine.model.transforms.unet import UNet
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.models import classifier as classifiers
 from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalization
@@ -36,7 +37,7 @@ from refine.splitting.folder import SplitCard
 from refine.splitting.protocol import Task as SplitTask
 from refine.splitting.split import split_samples
 from refine.training.training_set import Resident
-from support import synthetic, write_split
+from support import NARROW, synthetic, write_split
 
 CPU = Compute(torch.device("cpu"), 1)
 WIDTH = 8
@@ -116,7 +117,7 @@ def defense_folder(
         made,
         RefineCard(
             weights_sha256="0" * 64,
-            first_channels=WIDTH,
+            transform=unet.Params(first_channels=WIDTH),
             input_space=space,
             num_classes=classes,
             classifier_sha256=card.weights_sha256,
@@ -260,7 +261,13 @@ def backdoor_params(**recipe: Any) -> TrainBackdoorParams:
 def refine_params(recipe: dict[str, Any] | None = None, **changes: Any) -> TrainRefineParams:
     """Parameters of train-refine for a run of a moment."""
     base = {"epochs": 2, "batch_size": 8, "optimizer": {"lr": 0.01}, **(recipe or {})}
-    content = {"seed": 1, "first_channels": WIDTH, "input_space": "pixel", "recipe": base, **changes}
+    content = {
+        "seed": 1,
+        "transform": NARROW,
+        "input_space": "pixel",
+        "recipe": base,
+        **changes,
+    }
     return TrainRefineParams.model_validate(content)
 
 

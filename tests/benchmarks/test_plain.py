@@ -18,6 +18,7 @@ from refine.defenses.refine.training.loss import supcon
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.training.batches import Batch
 from refine.training.recipe import Augment
+from support import NARROW
 from tiny import CPU
 
 NETWORK = Network(name="resnet18", width=8)
@@ -50,7 +51,12 @@ def test_two_views_give_the_loss_and_the_gradient_of_ours(temperature: float) ->
 
 @pytest.mark.parametrize("space", ["pixel", "normalized_clamp01"])
 def test_a_plain_refine_step_has_our_loss(space: str) -> None:
-    content = {"seed": 1, "first_channels": 8, "input_space": space, "recipe": {"augment": {}}}
+    content = {
+        "seed": 1,
+        "transform": NARROW,
+        "input_space": space,
+        "recipe": {"augment": {}},
+    }
     params = TrainRefineParams.model_validate(content)
     task = trainings.refine_task(params, NETWORK, NoBatches(), CPU, "fp32")
     defense = copy.deepcopy(task.defense).to(memory_format=torch.contiguous_format)

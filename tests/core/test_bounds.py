@@ -73,7 +73,7 @@ def test_every_number_and_every_list_has_an_upper_bound(section: str) -> None:
         (BackdoorRecipe, {"batch_size": 10**9}),
         (BackdoorRecipe, {"optimizer": {"lr": 1e300}}),
         (TrainRefineParams, {"seed": 1, "recipe": "paper", "snapshots": 10**30}),
-        (TrainRefineParams, {"seed": 1, "recipe": "paper", "first_channels": 1026}),
+        (TrainRefineParams, {"seed": 1, "recipe": "paper", "transform": {"name": "unet", "first_channels": 1026}}),
         (Network, {"name": "resnet18", "width": 2048}),
     ],
 )
@@ -91,7 +91,6 @@ def _bounds(model: type[BaseModel], field: str) -> Schema:
     ("parameter", "of_a_file"),
     [
         ((Network, "width"), (Architecture, "width")),
-        ((TrainRefineParams, "first_channels"), (RefineCard, "first_channels")),
         ((DownloadParams, "samples_per_shard"), (Description, "samples_per_shard")),
         ((RefineRecipe, "epochs"), (Snapshot, "epoch")),
     ],

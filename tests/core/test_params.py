@@ -388,7 +388,7 @@ def test_the_encoder_is_trained_first_where_there_is_a_mapping(
 def test_recipe_paper_is_the_published_training_of_the_defense(tmp_path: Path) -> None:
     params = file(tmp_path, "train_refine: {seed: 1, recipe: paper}\n").section("train_refine", TrainRefineParams)
     assert params.permutation_seed == 666
-    assert params.first_channels == 64
+    assert params.transform.model_dump() == {"name": "unet", "first_channels": 64}
     assert params.input_space == "normalized_clamp01"
     assert params.initial_output == 0
     assert params.loss.model_dump() == {"utility": "binary", "supcon_weight": 0.1, "supcon_temperature": 0.07}

@@ -62,7 +62,7 @@ def test_its_answers_to_the_triggered_images_are_counted(
 
 @pytest.mark.parametrize(
     ("of", "changes"),
-    [(CLEAN, {"train_refine": {"first_channels": 16}}), (name("none", "shrinkpad"), {})],
+    [(CLEAN, {"train_refine": {"transform": {"name": "unet", "first_channels": 16}}}), (name("none", "shrinkpad"), {})],
     ids=["another recipe", "another defense"],
 )
 def test_a_defense_that_is_not_the_same_is_left_out(
@@ -77,7 +77,7 @@ def test_a_defense_that_is_not_the_same_is_left_out(
 def test_a_run_with_the_same_recipe_of_the_defense_comes_first(
     repo: Path, made: dict[str, str], note: Callable[..., Path]
 ) -> None:
-    note(train_refine={"first_channels": 16})
+    note(train_refine={"transform": {"name": "unet", "first_channels": 16}})
     note(name("none", "another"))
     measured = _measured(repo, note(name("none", variant="second")), "refine", made)
     assert measured is not None

@@ -81,7 +81,7 @@ def test_runs_of_one_experiment_differ_in_their_seeds_alone(defense: str) -> Non
     seeds = {section: {"seed": 7} for section in ("poison_dataset", "train_backdoor", "train_refine", "defense_data")}
     assert same_experiment(_params(), _params(**seeds), defense)
     assert not same_experiment(_params(), _params(train_backdoor={"network": {"name": "airbench"}}), defense)
-    assert same_experiment(_params(), _params(train_refine={"first_channels": 16}), defense) == (defense != "refine")
+    assert same_experiment(_params(), _params(train_refine={"transform": {}}), defense) == (defense != "refine")
 
 
 def test_changes_are_differences_by_dotted_names() -> None:

@@ -67,7 +67,7 @@ def test_runs_of_an_experiment_are_those_with_its_defense_and_parameters(tmp_pat
     for seed in (1, 2):
         write_run(tmp_path, run(name(seed=seed)))
     write_run(tmp_path, run(name(defense="shrinkpad")))
-    write_run(tmp_path, run(name(variant="wide")), train_refine={"first_channels": 16})
+    write_run(tmp_path, run(name(variant="wide")), train_refine={"transform": {"name": "unet", "first_channels": 16}})
     recorded = read_all(tmp_path).values()
     for defense, seeds in (("refine", [1, 2]), ("shrinkpad", [1])):
         found = of_experiment(recorded, TINY_PARAMS, defense)

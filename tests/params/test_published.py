@@ -80,7 +80,7 @@ def test_paper_trains_the_defense_as_the_released_code_does() -> None:
         "seed": 1,
         "permutation_seed": 666,
         "remap": True,
-        "first_channels": 64,
+        "transform": {"name": "unet", "first_channels": 64},
         "input_space": "normalized_clamp01",
         "initial_output": 0.0,
         "unlabeled_fraction": 1.0,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from refine.core.errors import UserError
 from refine.core.machine import Machine
-from refine.defending.pseudo_labels import Labeled
+from refine.defending.pseudo_labels import Answered
 from refine.models.device import Compute
 from refine.shards.reading.reader import Shards, read_split
 from refine.shards.writer import Sample, write_shards
@@ -194,5 +194,5 @@ def test_the_budget_decides_where_images_are_kept(
     assert caplog.records[-1].getMessage() == f"600 images, 2 MiB: {told}"
     if kind is Streamed:
         with pytest.raises(UserError, match=r"a shuffle buffer of 600 images takes 2 MiB, more than REFINE_MEMORY"):
-            Batches(Labeled(of, torch.zeros(600, dtype=torch.int64)), 10, False, 65536, CPU)
+            Batches(Answered(of, torch.zeros(600, dtype=torch.int64)), 10, False, 65536, CPU)
         assert len(Batches(of, 10, False, 300, CPU)) == 60

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier
-from refine.models.device import Compute
+from refine.models.device import Compute, to_float32
 from refine.shards.reading.pixels import to_pixels
 from refine.training.batches import Batch
 from refine.training.compilation import compiled
@@ -22,33 +22,33 @@ _AT_MOST = 500
 """Images that the classifier is asked of at a time, where it is asked beforehand."""
 
 
-class Labeled:
-    """A `TrainingSet` whose last field is a given label.
+class Answered:
+    """A `TrainingSet` whose last field is a given answer.
 
     Args:
         images: of any kind.
-        labels: int64 [N] on the CPU, in the order of the shards.
+        answers: labels int64 [N] or logits float32 [N, K] on the CPU, in the order of the shards.
     """
 
-    def __init__(self, images: TrainingSet, labels: Tensor) -> None:
+    def __init__(self, images: TrainingSet, answers: Tensor) -> None:
         self.side = images.side
         self.sizes = images.sizes
         self.memory = images.memory
         self._images = images
-        self._labels = labels
+        self._answers = answers
         self._starts = [0, *accumulate(images.sizes)]
 
-    def subset(self, selected: Tensor) -> Labeled:
-        return Labeled(self._images.subset(selected), self._labels[selected])
+    def subset(self, selected: Tensor) -> Answered:
+        return Answered(self._images.subset(selected), self._answers[selected])
 
     def blocks(self, parts: list[Part]) -> Iterator[Columns]:
         for part, block in zip(parts, self._images.blocks(parts), strict=True):
             start = self._starts[part.number]
-            yield *block, self._labels[start + part.start : start + part.stop]
+            yield *block, self._answers[start + part.start : start + part.stop]
 
     def delivered(self, columns: Columns, device: torch.device) -> Columns:
-        *own, labels = columns
-        return *self._images.delivered(tuple(own), device), labels.to(device)
+        *own, answers = columns
+        return *self._images.delivered(tuple(own), device), answers.to(device)
 
 
 class PseudoLabels:
@@ -75,21 +75,37 @@ class PseudoLabels:
 
     def of(self, pixels: Tensor) -> Tensor:
         """Of float [N, 3, H, W] in [0, 1], int64 [N]."""
+        return self.logits_of(pixels).argmax(dim=1)
+
+    def logits_of(self, pixels: Tensor) -> Tensor:
+        """Of float [N, 3, H, W] in [0, 1], float32 [N, K]."""
         with torch.no_grad(), self._compute.autocast(self._precision):
-            labels: Tensor = self._asked(pixels).argmax(dim=1)
-        return labels
+            logits: Tensor = self._asked(pixels)
+        return to_float32(logits)
 
     def of_batch(self, batch: Batch, augmented: Tensor) -> Tensor:
-        """Of a batch: of the images as they were augmented, or those that it brings along."""
-        return batch.fields[-1] if self._once else self.of(augmented)
+        """Of a batch, int64 [N]: of the images as they were augmented, or those that it brings along."""
+        if not self._once:
+            return self.of(augmented)
+        brought = batch.fields[-1]
+        return brought.argmax(dim=1) if brought.is_floating_point() else brought
 
-    def given_to(self, images: TrainingSet) -> TrainingSet:
-        """The images; where the classifier is asked once, that happens here, and each brings its label along."""
+    def logits_of_batch(self, batch: Batch, augmented: Tensor) -> Tensor:
+        """The same as logits, float32 [N, K]; a batch brings them along where it was asked for them."""
+        return batch.fields[-1] if self._once else self.logits_of(augmented)
+
+    def given_to(self, images: TrainingSet, logits: bool = False) -> TrainingSet:
+        """The images; where the classifier is asked once, that happens here, and each brings its answer along.
+
+        Args:
+            images: of any kind.
+            logits: of them; labels otherwise.
+        """
         if not self._once:
             return images
         device = self._compute.device
-        labels = []
+        ask, answers = self.logits_of if logits else self.of, []
         for columns in in_order(images, self._at_once, device, "pseudo-labels"):
             pixels = to_pixels(columns[0]).contiguous(memory_format=torch.channels_last)
-            labels.append(self.of(pixels).cpu())
-        return Labeled(images, torch.cat(labels))
+            answers.append(ask(pixels).cpu())
+        return Answered(images, torch.cat(answers))

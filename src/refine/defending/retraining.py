@@ -38,7 +38,7 @@ class Retraining:
     Attributes:
         classifier: on its device, with gradients; see `trainable` and `fresh`.
         images: that it is trained on.
-        recipe: how.
+        recipe: how; with the epochs that it takes.
         loss: of a batch.
         compute: device and threads.
         batch_statistics: normalize by the statistics of the batch and let them move the running ones, as training
@@ -58,6 +58,7 @@ class Retraining:
     def __post_init__(self) -> None:
         self.module = self.classifier.network
         self.batches: Epochs = batches_of(self.images, self.recipe, self.compute)
+        self.recipe = self.recipe.lasting(len(self.batches))
         if self.batch_statistics:
             refuse_lone_image(self.module, self.images, self.recipe, self.compute)
         self.generator = Generator(self.compute.device)

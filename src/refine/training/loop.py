@@ -119,11 +119,11 @@ class Run:
         self, task: Task, recipe: Recipe, name: str, seed: int, compute: Compute, checkpoints: Checkpoints | None
     ) -> None:
         self._task = task
-        self._recipe = recipe
+        self._recipe = recipe.lasting(len(task.batches))
         self._name = name
         self._processes = Processes(compute)
         self._checkpoints = checkpoints
-        self._optimizer, self._schedule = build(task.module.parameters(), recipe, len(task.batches))
+        self._optimizer, self._schedule = build(task.module.parameters(), self._recipe, len(task.batches))
         self._average = Average(task.module, recipe.average)
         self._random = Generator().manual_seed(seed)
         self._history: list[Row] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -125,6 +126,26 @@ class Recipe(Section):
         if self.shuffle_buffer < self.batch_size:
             raise ValueError("shuffle_buffer has to hold a batch; make it batch_size or more")
         return self
+
+    def lasting(self, steps_per_epoch: int) -> Self:
+        """This recipe with the epochs that it takes where each has so many steps."""
+        return self
+
+
+class DefenderRecipe(Recipe):
+    """A recipe for as many images as a defender happens to have.
+
+    Attributes:
+        min_steps: the passes over the images are repeated until there are that many steps; few images then take as long
+            as many.
+    """
+
+    min_steps: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+
+    def lasting(self, steps_per_epoch: int) -> Self:
+        """This recipe with as many epochs as `min_steps` asks for."""
+        epochs = max(self.epochs, math.ceil(self.min_steps / steps_per_epoch))
+        return self.model_copy(update={"epochs": epochs})
 
 
 def paper_by_name(value: Any) -> Any:

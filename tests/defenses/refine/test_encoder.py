@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.defending.pseudo_labels import Labeled, PseudoLabels
+from refine.defending.pseudo_labels import Answered, PseudoLabels
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import InputSpace, Refine
 from refine.defenses.refine.training import train as training
@@ -35,7 +35,8 @@ def _trained(made: Refine, params: TrainRefineParams) -> list[dict[str, float]]:
     assert params.encoder is not None
     images, labels = synthetic(96)
     answers = PseudoLabels(made.classifier, params.recipe, True, CPU, "fp32")
-    return train_encoder(params.encoder, 1, made, Labeled(Resident(images, ()), labels), answers, CPU, None)
+    head = made.transform.begin(made.classifier, 3, lambda: images)
+    return train_encoder(params.encoder, 1, made, head, Answered(Resident(images, ()), labels), answers, CPU, None)
 
 
 def test_the_encoder_alone_changes_and_comes_to_tell_the_pseudo_labels() -> None:
@@ -90,7 +91,7 @@ def test_pseudo_labels_of_each_step_are_those_of_the_augmented_images() -> None:
 def test_a_part_of_labeled_images_keeps_its_labels() -> None:
     images, labels = synthetic(30)
     chosen = torch.arange(30) % 4 == 1
-    part = Labeled(Resident(images, (), sizes=[12, 18]), labels).subset(chosen)
+    part = Answered(Resident(images, (), sizes=[12, 18]), labels).subset(chosen)
     (batch,) = Batches(part, int(chosen.sum()), False, 30, CPU.device).epoch(seed=1)
     brightness = batch.pixels.mean(dim=(1, 2, 3)) * 255
     assert torch.equal(batch.fields[0], ((brightness - 30) / (190 // 3)).round().long())

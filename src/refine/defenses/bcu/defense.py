@@ -29,12 +29,12 @@ from refine.core.bounds import BatchSize, Epochs
 from refine.core.params import Number, Section, Share
 from refine.defending import repaired
 from refine.defending.repaired import Repaired
-from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_by_name
+from refine.training.recipe import Augment, DefenderRecipe, Optimizer, Schedule, paper_by_name
 
 NAME = "bcu"
 
 
-class StudentRecipe(Recipe):
+class StudentRecipe(DefenderRecipe):
     """The defaults are the published ones."""
 
     place: ClassVar[str] = f"defense_settings.{NAME}.recipe"

@@ -19,12 +19,12 @@ from refine.core.bounds import BatchSize, Epochs
 from refine.core.params import Section
 from refine.defending import repaired
 from refine.defending.repaired import Repaired
-from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_by_name
+from refine.training.recipe import Augment, DefenderRecipe, Optimizer, Schedule, paper_by_name
 
 NAME = "distilled"
 
 
-class StudentRecipe(Recipe):
+class StudentRecipe(DefenderRecipe):
     """The defaults are those of REFINE's transform."""
 
     place: ClassVar[str] = f"defense_settings.{NAME}.recipe"

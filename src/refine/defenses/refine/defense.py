@@ -8,21 +8,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from refine.core.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs, UNetWidth
+from refine.core.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs
 from refine.core.errors import UserError
 from refine.defending.protocol.card import protected_classifier
 from refine.defending.protocol.defense import Defense
 from refine.defenses.refine.model.label_map import remap
-from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.model.transform import AnyTransform, Transform, TransformParams, built
 from refine.models import classifier as classifiers
 from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, read_card, restored, write_card
-from refine.models.classifier import Classifier
+from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import to_float32
 from refine.models.probe import probe, refuse_unusable
 from refine.shards.reading.tensors import save_tensors
@@ -43,8 +43,8 @@ class RefineCard(Card):
     """Card of a REFINE defense.
 
     Attributes:
-        first_channels: width of the U-Net.
-        input_space: what the U-Net sees and where its output is clamped.
+        transform: its name and settings; `first_channels` of version 0.1.0 means those of the U-Net.
+        input_space: what the transform sees and where its output is clamped.
         permutation_direction: how the stored permutation is meant.
         num_classes: K.
         classifier_sha256: of the weights of the classifier that it was trained for.
@@ -52,7 +52,7 @@ class RefineCard(Card):
     """
 
     kind: Literal["refine"] = "refine"
-    first_channels: UNetWidth
+    transform: AnyTransform
     input_space: InputSpace
     permutation_direction: Literal["probability of class j moves to class permutation[j]"] = (
         "probability of class j moves to class permutation[j]"
@@ -61,6 +61,14 @@ class RefineCard(Card):
     classifier_sha256: Sha256
     snapshots: Annotated[list[Snapshot], Field(min_length=1, max_length=MOST_SNAPSHOTS)]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_first_version(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "first_channels" in content and "transform" not in content:
+            content = {**content, "transform": {"name": "unet", "first_channels": content["first_channels"]}}
+            del content["first_channels"]
+        return content
+
 
 class Refine(Defense):
     """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to remapped logits float [N, K].
@@ -68,7 +76,7 @@ class Refine(Defense):
     A call of what `load` gave refuses other pixels, as its classifier does. See `defending.protocol.defense.Defense`.
 
     Attributes:
-        transform: the U-Net, the only part that is ever trained.
+        transform: the only part that is ever trained.
         permutation: int64 [K].
     """
 
@@ -76,7 +84,9 @@ class Refine(Defense):
     regime = "unlabeled"
     permutation: Tensor
 
-    def __init__(self, classifier: Classifier, transform: UNet, permutation: Tensor, input_space: InputSpace) -> None:
+    def __init__(
+        self, classifier: Classifier, transform: Transform, permutation: Tensor, input_space: InputSpace
+    ) -> None:
         super().__init__()
         self.classifier = classifiers.freeze(classifier)
         self.transform = transform
@@ -180,7 +190,7 @@ def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Ref
         if not found:
             raise UserError(f"{folder} has no snapshot of epoch {epoch}; see the list in its card.json")
         path, sha256 = folder / found[0].file, found[0].sha256
-    stored = restored(lambda: _Stored(card.first_channels, len(classifier_card.classes)), path, sha256)
+    stored = restored(lambda: _Stored(card.transform, classifier_card), path, sha256)
     if sorted(stored.permutation.tolist()) != list(range(card.num_classes)):
         raise UserError(f"{path} holds no permutation of the classifier's classes; {REMEDY}")
     defense = Refine(classifier, stored.transform, stored.permutation, card.input_space).eval()
@@ -198,10 +208,10 @@ class _Stored(nn.Module):
 
     permutation: Tensor
 
-    def __init__(self, first_channels: int, classes: int) -> None:
+    def __init__(self, params: TransformParams, classifier: ClassifierCard) -> None:
         super().__init__()
-        self.transform = UNet(first_channels)
-        self.register_buffer("permutation", torch.zeros(classes, dtype=torch.int64))
+        self.transform = built(params, classifier)
+        self.register_buffer("permutation", torch.zeros(len(classifier.classes), dtype=torch.int64))
 
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.transform(images)

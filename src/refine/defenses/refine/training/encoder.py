@@ -1,4 +1,4 @@
-"""Teaching the U-Net's encoder to tell the pseudo-labels, before the whole transform is trained.
+"""Teaching the encoder of a transform to tell the pseudo-labels, before the whole transform is trained.
 
 A transform has to know an image's class to draw what the frozen classifier takes for another one. Through the decoder
 and the classifier that knowledge is learned slowly and each step costs several times as much; a linear head on the
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.defense import Refine
-from refine.defenses.refine.model.unet import UNet, encoded
+from refine.defenses.refine.model.transform import Transform
 from refine.defenses.refine.training.params import EncoderRecipe
 from refine.models.device import Compute, to_float32
 from refine.training.augment import augment
@@ -29,29 +29,32 @@ from refine.training.training_set import TrainingSet
 
 
 class EncoderWithHead(nn.Module):
-    """A U-Net's encoder under a linear head: what the U-Net takes, float [N, 3, H, W], to logits float [N, K]."""
+    """A transform's encoder under a head: what the transform takes, float [N, 3, H, W], to logits float [N, K]."""
 
-    def __init__(self, transform: UNet, num_classes: int) -> None:
+    def __init__(self, transform: Transform, head: nn.Module) -> None:
         super().__init__()
-        self.inlet, self.down = transform.inlet, transform.down
-        self.head = nn.Linear(transform.inner_channels, num_classes)
+        self._encoded = transform.encoded
+        self.parts = nn.ModuleList(transform.encoder())
+        self.head = head
 
     def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.head(encoded(self.inlet, self.down, inputs)[-1].amax(dim=(2, 3)))
+        logits: Tensor = self.head(self._encoded(inputs))
         return logits
 
 
 @dataclass
 class EncoderTask:
-    """Cross-entropy of the head's logits and the pseudo-labels; see `training.loop.Task`.
+    """What the head's logits are off the classifier's answers; see `training.loop.Task`.
 
     Attributes:
         defense: whose transform's encoder is trained.
+        head: that it is trained under.
         batches: of what `answers` was given to.
         answers: of the defense's classifier.
     """
 
     defense: Refine
+    head: nn.Module
     batches: Epochs
     answers: PseudoLabels
     recipe: EncoderRecipe
@@ -60,7 +63,7 @@ class EncoderTask:
     kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.module = EncoderWithHead(self.defense.transform, len(self.defense.permutation)).to(self.compute.device)
+        self.module = EncoderWithHead(self.defense.transform, self.head).to(self.compute.device)
         self.generator = Generator(self.compute.device)
         self._forward = compiled(Processes(self.compute).data_parallel(self.module), self.recipe)
 
@@ -68,10 +71,15 @@ class EncoderTask:
         with torch.no_grad():
             pixels = augment(batch.pixels, self.recipe.augment, self.generator)
             inputs = self.defense.transform_inputs(pixels)
-        pseudo_labels = self.answers.of_batch(batch, pixels)
         with self.compute.autocast(self.precision):
-            logits = self._forward(inputs)
-        loss = functional.cross_entropy(to_float32(logits), pseudo_labels, label_smoothing=self.recipe.label_smoothing)
+            logits = to_float32(self._forward(inputs))
+        if self.recipe.learns == "probabilities":
+            said = self.answers.logits_of_batch(batch, pixels)
+            loss = distillation(logits, said, self.recipe.temperature)
+            pseudo_labels = said.argmax(dim=1)
+        else:
+            pseudo_labels = self.answers.of_batch(batch, pixels)
+            loss = functional.cross_entropy(logits, pseudo_labels, label_smoothing=self.recipe.label_smoothing)
         agreement = (logits.argmax(dim=1) == pseudo_labels).float().mean()
         return Step(loss * batch.loss_weight, {"loss": loss, "agreement": agreement})
 
@@ -79,10 +87,23 @@ class EncoderTask:
         """Nothing to keep: the last epoch counts (no selection)."""
 
 
+def distillation(logits: Tensor, said: Tensor, temperature: float) -> Tensor:
+    """KL divergence of the softmax at a temperature T from what it should be, times T^2 (Hinton et al. 2015); scalar.
+
+    Args:
+        logits: float32 [N, K].
+        said: float32 [N, K], logits of what it should be.
+        temperature: T.
+    """
+    own, wanted = ((each / temperature).log_softmax(dim=1) for each in (logits, said))
+    return functional.kl_div(own, wanted, reduction="batchmean", log_target=True) * temperature**2
+
+
 def train_encoder(
     recipe: EncoderRecipe,
     seed: int,
     defense: Refine,
+    head: nn.Module,
     images: TrainingSet,
     answers: PseudoLabels,
     compute: Compute,
@@ -94,6 +115,7 @@ def train_encoder(
         recipe: how.
         seed: of batch order and augmentation.
         defense: on its device.
+        head: that the encoder is trained under, and which is thrown away.
         images: benign and unlabeled, to which `answers` was given.
         answers: of the defense's classifier.
         compute: device and threads.
@@ -104,6 +126,7 @@ def train_encoder(
     """
     task = EncoderTask(
         defense=defense,
+        head=head,
         batches=batches_of(images, recipe, compute),
         answers=answers,
         recipe=recipe,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from refine.core.bounds import MOST_SNAPSHOTS, BatchSize, Epochs, UNetWidth
+from refine.core.bounds import MOST_SNAPSHOTS, BatchSize, Epochs
 from refine.core.params import Number, PositiveNumber, Section, Seed, Share, Weight
-from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_by_name
+from refine.defenses.refine.model.transform import AnyTransform
+from refine.defenses.refine.model.transforms import unet
+from refine.training.recipe import Augment, DefenderRecipe, Optimizer, Schedule, paper_by_name
 
 InputSpace = Literal["normalized_clamp01", "pixel"]
 Form = Literal["binary", "categorical"]
@@ -27,7 +29,7 @@ class Loss(Section):
     supcon_temperature: PositiveNumber = 0.07
 
 
-class RefineRecipe(Recipe):
+class RefineRecipe(DefenderRecipe):
     """The paper trains 150 epochs by SGD with crops, flips and gray images."""
 
     place: ClassVar[str] = "train_refine.recipe"
@@ -40,11 +42,13 @@ class RefineRecipe(Recipe):
     augment: Augment = Augment(crop_scale=0.8, flip=0.5, grayscale=0.2)
 
 
-class EncoderRecipe(Recipe):
+class EncoderRecipe(DefenderRecipe):
     """How the encoder learns to tell the pseudo-labels; ours, the paper has no such training.
 
     Attributes:
-        label_smoothing: share of the target spread over all classes.
+        learns: the classifier's answers as `labels`, or as `probabilities`, which tell more.
+        label_smoothing: share of the target spread over all classes, of labels.
+        temperature: of probabilities; larger ones tell more of the less likely classes.
         frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
     """
 
@@ -56,7 +60,9 @@ class EncoderRecipe(Recipe):
     optimizer: Optimizer = Optimizer(lr=0.2, nesterov=True)
     schedule: Schedule = Schedule(name="one_cycle")
     augment: Augment = Augment(shift=2)
+    learns: Literal["labels", "probabilities"] = "labels"
     label_smoothing: Share = 0.1
+    temperature: PositiveNumber = 2.0
     frozen: bool = False
 
 
@@ -65,14 +71,14 @@ class TrainRefineParams(Section):
     seed: of initial weights, batch order, augmentation and the choice of unlabeled images.
     permutation_seed: of the label map; 666 with 10 classes gives the permutation of the public log.
     remap: move the labels by that map, as REFINE does; false leaves each in its place, an ablation.
-    first_channels: width of the U-Net; 64 is the paper's for CIFAR-10.
-    input_space: what the U-Net sees and where its output is clamped.
-    initial_output: added to the bias of the U-Net's last layer before training. Its outputs begin around 0, so that
+    transform: a file in `src/refine/defenses/refine/model/transforms` and its settings; the published one is `unet`.
+    input_space: what the transform sees and where its output is clamped.
+    initial_output: added to the bias of the transform's last layer before training. Its outputs begin around 0, so that
         half of the values begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle of the range.
     unlabeled_fraction: share of the training images that the defender has; 1 in the released code, 0.2 in the paper.
     pseudo_labels: `each_step` asks the classifier for those of the augmented images, as the released code does; `once`
         asks it beforehand for those of the images as they are.
-    encoder: how the encoder of the U-Net is trained before the whole transform is; null leaves that out, as the paper
+    encoder: how the encoder of the transform is trained before the whole of it is; null leaves that out, as the paper
         does.
     snapshots: how many states of the transform are kept for the curves, evenly spaced, the last one included.
     loss: weights of the terms.
@@ -82,7 +88,7 @@ class TrainRefineParams(Section):
     seed: Seed
     permutation_seed: Seed = 666
     remap: bool = True
-    first_channels: UNetWidth = 64
+    transform: AnyTransform = unet.Params()
     input_space: InputSpace = "normalized_clamp01"
     initial_output: Share = 0.0
     unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
@@ -91,3 +97,9 @@ class TrainRefineParams(Section):
     snapshots: Annotated[int, Field(ge=1, le=MOST_SNAPSHOTS)] = 5
     loss: Loss = Loss()
     recipe: Annotated[RefineRecipe, BeforeValidator(paper_by_name)]
+
+    @model_validator(mode="after")
+    def _check_input_space(self) -> Self:
+        if self.transform.takes_pixels and self.input_space != "pixel":
+            raise ValueError(f"{self.transform.name} takes pixels; set input_space to pixel")
+        return self

@@ -17,7 +17,7 @@ from refine.defending.share import chosen
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import Refine, RefineCard, Snapshot
 from refine.defenses.refine.model.label_map import derangement, remap
-from refine.defenses.refine.model.unet import UNet
+from refine.defenses.refine.model.transform import Transform, built
 from refine.defenses.refine.training.encoder import train_encoder
 from refine.defenses.refine.training.loss import supcon, utility
 from refine.defenses.refine.training.params import TrainRefineParams
@@ -116,7 +116,7 @@ def unlabeled(images: TrainingSet, fraction: float, generator: Generator) -> Tra
     return images.subset(chosen(sum(images.sizes), fraction, generator, "train_refine.unlabeled_fraction"))
 
 
-def _refuse(images: TrainingSet, params: TrainRefineParams, transform: UNet, compute: Compute) -> None:
+def _refuse(images: TrainingSet, params: TrainRefineParams, transform: Transform, compute: Compute) -> None:
     """Before any work: images that cannot be cut into batches or shuffled, and batches that are too small."""
     if params.encoder:
         batches_of(images, params.encoder, compute)
@@ -126,6 +126,11 @@ def _refuse(images: TrainingSet, params: TrainRefineParams, transform: UNet, com
             transform.freeze_encoder()
     batches_of(images, params.recipe, compute)
     refuse_lone_image(transform, images, params.recipe, compute)
+
+
+def _first(images: TrainingSet, params: TrainRefineParams, compute: Compute) -> Tensor:
+    """A batch of images, for encoders that begin with something computed from them; float [B, 3, H, W] on the CPU."""
+    return next(batches_of(images, params.recipe, compute).epoch(params.seed)).pixels.cpu()
 
 
 def resolved(params: TrainRefineParams, compute: Compute) -> dict[str, Any]:
@@ -167,29 +172,31 @@ def train_refine(
     torch.manual_seed(params.seed)
     classes = len(classifier_card.classes)
     permutation = derangement(classes, params.permutation_seed) if params.remap else torch.arange(classes)
-    transform = UNet(params.first_channels)
+    transform = built(params.transform, classifier_card)
     with torch.no_grad():
         transform.outlet.bias.add_(params.initial_output)  # type: ignore[union-attr]
+    own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
+    head = transform.begin(classifier, classes, lambda: _first(own, params, compute))
     defense = Refine(classifier, transform, permutation, params.input_space)
     defense.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
-    own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
     _refuse(own, params, transform, compute)
     answers = PseudoLabels(classifier, recipe, params.pseudo_labels == "once", compute, precision)
-    own = answers.given_to(own)
+    own = answers.given_to(own, logits=bool(params.encoder and params.encoder.learns == "probabilities"))
     encoder_history = []
     if params.encoder:
-        encoder_history = train_encoder(params.encoder, params.seed, defense, own, answers, compute, checkpoints)
+        encoder_history = train_encoder(params.encoder, params.seed, defense, head, own, answers, compute, checkpoints)
         if params.encoder.frozen:
             transform.freeze_encoder()
+    batches = batches_of(own, recipe, compute)
     task = RefineTask(
         defense=defense,
-        batches=batches_of(own, recipe, compute),
+        batches=batches,
         answers=answers,
         params=params,
         compute=compute,
         precision=precision,
-        keep=snapshot_epochs(recipe.epochs, params.snapshots),
+        keep=snapshot_epochs(recipe.lasting(len(batches)).epochs, params.snapshots),
     )
     history = Run(task, recipe, "train-refine", params.seed, compute, checkpoints).train()
     if compute.rank:
@@ -203,7 +210,7 @@ def train_refine(
             snapshots.append(Snapshot(epoch=int(name.rpartition("-")[2]), file=file, sha256=sha256))
         card = RefineCard(
             weights_sha256="0" * 64,
-            first_channels=params.first_channels,
+            transform=params.transform,
             input_space=params.input_space,
             num_classes=len(classifier_card.classes),
             classifier_sha256=classifier_card.weights_sha256,

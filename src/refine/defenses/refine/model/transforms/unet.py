@@ -6,14 +6,27 @@ without activation: the clamp belongs to the caller, because its range depends o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refine.core.bounds import UNetWidth
+from refine.defenses.refine.model.transform import Transform, TransformParams
+from refine.models.classifier import Classifier, ClassifierCard
+
 LEVELS = 4
+
+
+class Params(TransformParams):
+    """Attributes:
+    first_channels: of the first level; 64 for CIFAR-10 and 32 for 224 pixels in the paper.
+    """
+
+    name: Literal["unet"] = "unet"
+    first_channels: UNetWidth = 64
 
 
 class DoubleConv(nn.Sequential):
@@ -31,14 +44,11 @@ class DoubleConv(nn.Sequential):
         )
 
 
-class UNet(nn.Module):
-    """Maps images to images of the same size.
+class UNet(Transform):
+    """Maps images to images of the same size. See `Transform`.
 
     Args:
-        first_channels: channels of the first level; 64 for CIFAR-10 and 32 for 224 pixels in the paper.
-
-    Attributes:
-        inner_channels: of the innermost maps.
+        first_channels: channels of the first level.
 
     Shapes:
         float [N, 3, H, W] to float [N, 3, H, W], H and W at least 16, unbounded values.
@@ -50,31 +60,26 @@ class UNet(nn.Module):
         self.inlet = DoubleConv(3, widths[0])
         self.down = nn.ModuleList(DoubleConv(widths[i], widths[i + 1]) for i in range(LEVELS))
         self.up = nn.ModuleList()
-        self.inner_channels = below = widths[LEVELS]
+        self._inner = below = widths[LEVELS]
         for level in reversed(range(LEVELS)):
             joined = widths[level] + below
             below = widths[level] // 2 if level else widths[level]
             self.up.append(DoubleConv(joined, below, middle=joined // 2))
         self.outlet = nn.Conv2d(widths[0], 3, 1)
-        self._encoder_frozen = False
 
-    def freeze_encoder(self) -> None:
-        """From now on the encoder stays as it is, its batch statistics included; the decoder goes on learning."""
-        for part in (self.inlet, self.down):
-            part.requires_grad_(False)
-        self._encoder_frozen = True
-        self.train(self.training)
+    def encoder(self) -> list[nn.Module]:
+        return [self.inlet, self.down]
 
-    def train(self, mode: bool = True) -> Self:
-        """Sets the mode; a frozen encoder stays in eval mode whatever happens."""
-        super().train(mode)
-        if self._encoder_frozen:
-            for part in (self.inlet, self.down):
-                part.eval()
-        return self
+    def encoded(self, images: Tensor) -> Tensor:
+        """The largest value of each of the innermost maps."""
+        return self._levels(images)[-1].amax(dim=(2, 3))
+
+    def begin(self, classifier: Classifier, classes: int, pixels: Callable[[], Tensor]) -> nn.Module:
+        """It begins as it was built, under a new linear head."""
+        return nn.Linear(self._inner, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        skips = encoded(self.inlet, self.down, images)
+        skips = self._levels(images)
         inner = skips.pop()
         for up in self.up:
             skip = skips.pop()
@@ -82,13 +87,12 @@ class UNet(nn.Module):
         out: Tensor = self.outlet(inner)
         return out
 
-
-def encoded(inlet: nn.Module, down: Iterable[nn.Module], images: Tensor) -> list[Tensor]:
-    """What a U-Net's encoder makes of images float [N, 3, H, W]: the maps of all levels, the innermost last."""
-    maps = [inlet(images)]
-    for level in down:
-        maps.append(level(functional.max_pool2d(maps[-1], 2)))
-    return maps
+    def _levels(self, images: Tensor) -> list[Tensor]:
+        """The encoder's maps, the innermost last."""
+        maps = [self.inlet(images)]
+        for level in self.down:
+            maps.append(level(functional.max_pool2d(maps[-1], 2)))
+        return maps
 
 
 def _grow(inner: Tensor, skip: Tensor) -> Tensor:
@@ -98,3 +102,8 @@ def _grow(inner: Tensor, skip: Tensor) -> Tensor:
     if rows == 0 and columns == 0:
         return grown
     return functional.pad(grown, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+
+
+def build(params: Params, card: ClassifierCard) -> UNet:
+    """See `transform.built`."""
+    return UNet(params.first_channels)
