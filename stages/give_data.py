@@ -9,22 +9,24 @@ from refine.core.params import ParamsFile
 from refine.core.registry import DEFENSES, component
 from refine.core.stage import run
 from refine.defending.params import DefenseDataParams, settings
+from refine.poisoning.params import PoisonDatasetParams
 
 NAME = sys.argv[1]
 OUT = Path("data/given") / NAME
 
 
 def give_data(_: Machine) -> dict[str, Any]:
-    """Reads `defense_data` and the defense's settings; writes `data/given/NAME`."""
+    """Reads `defense_data`, `poison_dataset` and the defense's settings; writes `data/given/NAME`."""
     file = ParamsFile(Path("params.yaml"))
     data = file.section("defense_data", DefenseDataParams)
+    share = file.section("poison_dataset", PoisonDatasetParams).held_out
     own = settings(file, NAME)
 
     from refine.defending.given import give
 
     regime = component(DEFENSES, NAME, "defenses").Defended.regime
     sources = {"raw": Path("data/raw/train"), "poisoned": Path("data/poisoned/train"), "split": Path("data/split")}
-    return {"images": give(NAME, regime, own, data, sources, OUT).images}
+    return {"images": give(NAME, regime, own, data, sources, OUT, share).images}
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ def poison_dataset(machine: Machine) -> dict[str, Any]:
 
     from refine.poisoning import poison
     from refine.poisoning.attack import Setting
+    from refine.shards.reading.held_out import of_attacker
     from refine.shards.reading.reader import read_split
 
-    train, test = read_split(Path("data/raw/train")), read_split(Path("data/raw/test"))
+    train, test = of_attacker(read_split(Path("data/raw/train")), params.held_out), read_split(Path("data/raw/test"))
     setting = Setting(
         num_classes=len(train.manifest.classes),
         side=train.manifest.side,

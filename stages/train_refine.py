@@ -7,15 +7,19 @@ from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.stage import run
 from refine.defenses.refine.training.params import TrainRefineParams
+from refine.poisoning.params import PoisonDatasetParams
 
 INPUTS = (Path(__file__), Path("data/raw/train"), Path("models/backdoor"))
 
 
 def train_refine(machine: Machine) -> dict[str, Any]:
-    """Reads `train_refine`; writes `models/refine`."""
-    params = ParamsFile(Path("params.yaml")).section("train_refine", TrainRefineParams)
+    """Reads `train_refine` and, of `poison_dataset`, which images are held out; writes `models/refine`."""
+    file = ParamsFile(Path("params.yaml"))
+    params = file.section("train_refine", TrainRefineParams)
+    share = file.section("poison_dataset", PoisonDatasetParams).held_out
 
     from refine.defenses.refine.training import train as refine
+    from refine.shards.reading.held_out import of_defender
     from refine.training.checkpoint import checkpoints, runtime
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set
@@ -24,7 +28,9 @@ def train_refine(machine: Machine) -> dict[str, Any]:
         precision = compute.precision(params.recipe.precision)
         scratch = machine.root / ".scratch"
         with checkpoints(scratch, "train-refine", refine.resolved(params, compute), precision, INPUTS, compute) as kept:
-            images, _ = open_training_set(Path("data/raw/train"), (), compute)
+            images, manifest = open_training_set(Path("data/raw/train"), (), compute)
+            if share:
+                images = images.subset(of_defender(manifest.samples, share))
             refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
     return runtime(compute, precision, kept)
 

@@ -14,6 +14,7 @@ from refine.core.params import Section
 from refine.defending import given, material
 from refine.defending.params import DefenseDataParams
 from refine.defending.protocol.defense import Regime
+from refine.shards.reading.held_out import held_out
 from refine.shards.reading.reader import Split, read_split
 from refine.training.order import Part
 from refine.training.training_set import open_training_set
@@ -150,3 +151,17 @@ def test_a_damaged_folder_is_refused(data: tuple[dict[str, Path], Poisoned], tmp
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "regime": "all"}), encoding="utf-8")
     with pytest.raises(UserError, match=r"given.json cannot be used \(regime: .*; run `dvc repro`"):
         material.read(tmp_path / "out")
+
+
+def test_where_images_are_held_out_the_defender_has_these_alone(
+    data: tuple[dict[str, Path], Poisoned], tmp_path: Path
+) -> None:
+    own = data[1].train.keys[held_out(60, 0.25)].tolist()
+    params = DefenseDataParams(seed=1, labeled=0.4)
+    given.give("shrinkpad", "unlabeled", Settings(), params, data[0], tmp_path / "all", 0.25)
+    assert _images(tmp_path / "all").keys.tolist() == own
+    given.give("shrinkpad", "labeled", Settings(), params, data[0], tmp_path / "some", 0.25)
+    assert len(_images(tmp_path / "some").keys) == 6
+    assert set(_images(tmp_path / "some").keys.tolist()) < set(own)
+    given.give("shrinkpad", "poisoned_train", Settings(), params, data[0], tmp_path / "poisoned", 0.25)
+    assert len(_images(tmp_path / "poisoned").keys) == 60

@@ -10,6 +10,9 @@ from pathlib import Path
 import yaml
 
 from gates import Gate, group, hook_into
+from refine.shards.reading.held_out import held_out
+from refine.shards.reading.reader import read_split
+from refine_lab.recording.defender import defender
 from repositories import ok, ran
 from support import environment, run, write_params
 
@@ -159,3 +162,11 @@ def test_two_repros_at_once_are_refused_in_a_sentence(repo: Path, tmp_path: Path
     assert second.returncode != 0
     assert re.search(r"is busy|Unable to acquire lock|Another DVC process", second.stdout + second.stderr)
     assert "Traceback" not in second.stderr
+
+
+def test_images_that_are_held_out_for_the_defender_never_reach_the_attacker(repo: Path) -> None:
+    _edit(repo, poison_dataset={"held_out": 0.25})
+    assert ran(repo) == ["poison-dataset", "train-backdoor", "train-refine", "evaluate"]
+    raw, poisoned = (read_split(repo / folder) for folder in ("data/raw/train", "data/poisoned/train"))
+    assert poisoned.keys.tolist() == raw.keys[~held_out(len(raw.keys), 0.25)].tolist()
+    assert defender(repo, "refine").images == len(raw.keys) - len(poisoned.keys)

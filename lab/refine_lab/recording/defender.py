@@ -9,7 +9,9 @@ from refine.core.registry import DEFENSES, component
 from refine.defending import material
 from refine.defending.params import STAGE_OF_ITS_OWN
 from refine.defenses.refine.training.params import TrainRefineParams
+from refine.poisoning.params import PoisonDatasetParams
 from refine.shards.format.manifest import complete
+from refine.shards.reading.held_out import of_defender
 from refine_lab.projects import PARAMS, RAW, Stages
 from refine_lab.runs.record import Defender
 
@@ -29,8 +31,11 @@ def defender(project: Path, defense: str) -> Defender:
     kind = component(DEFENSES, defense, "defenses").Defended
     if defense == STAGE_OF_ITS_OWN:
         train, _ = RAW
-        fraction = ParamsFile(project / PARAMS).section("train_refine", TrainRefineParams).unlabeled_fraction
-        regime, images = kind.regime, round(fraction * complete(project / train).samples)
+        file = ParamsFile(project / PARAMS)
+        fraction = file.section("train_refine", TrainRefineParams).unlabeled_fraction
+        held_out = file.section("poison_dataset", PoisonDatasetParams).held_out
+        own = int(of_defender(complete(project / train).samples, held_out).sum())
+        regime, images = kind.regime, round(fraction * own)
     else:
         given = material.read(project / Stages(defense).given)
         regime, images = given.regime, given.images

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import Generator, Tensor
 
 from refine.core.files import new_folder, write_json
@@ -21,6 +22,7 @@ from refine.defending.params import DefenseDataParams, split_of
 from refine.defending.protocol.defense import Regime
 from refine.defending.share import chosen
 from refine.shards.format.manifest import complete
+from refine.shards.reading.held_out import of_defender
 from refine.shards.reading.reader import Shards
 from refine.shards.writer import Sample, write_shards
 from refine.splitting.folder import read_card, read_samples
@@ -32,7 +34,13 @@ _SOURCES = {"unlabeled": "raw", "labeled": "raw", "poisoned_train": "poisoned"}
 
 
 def give(
-    defense: str, regime: Regime, settings: Section, data: DefenseDataParams, sources: dict[str, Path], out: Path
+    defense: str,
+    regime: Regime,
+    settings: Section,
+    data: DefenseDataParams,
+    sources: dict[str, Path],
+    out: Path,
+    held_out: float = 0.0,
 ) -> Given:
     """Writes what a defender is given.
 
@@ -40,9 +48,10 @@ def give(
         defense: its name.
         regime: what it needs.
         settings: of the defense.
-        data: how much of the clean images.
+        data: how much of the clean images that the defender has.
         sources: folders: of shards `raw` and `poisoned`, and of all splits `split`.
         out: takes `given.json` and, unless the regime is `none`, the shards.
+        held_out: share of the training images that is held out for the defender, see `shards.reading.held_out`.
 
     Raises:
         UserError: the shards are damaged, or the share holds no image.
@@ -51,7 +60,9 @@ def give(
     with new_folder(out) as part:
         count = 0
         if regime != "none":
-            count = _write_images(part / IMAGES, sources[_SOURCES[regime]], regime, data, flags)
+            source = sources[_SOURCES[regime]]
+            rows = _given(regime, complete(source).samples, data, held_out)
+            count = _write_images(part / IMAGES, source, rows, regime != "unlabeled", flags)
         values = settings.model_dump()
         given = Given(defense=defense, regime=regime, settings=values, seed=data.seed, images=count, split=split)
         write_json(part / GIVEN, given.model_dump())
@@ -71,13 +82,20 @@ def _split(settings: Section, sources: dict[str, Path]) -> tuple[GivenSplit, Fla
     return GivenSplit(name=place.name, clean=clean, poisoned=poisoned, gate=card.gate, abstain=card.abstain), flags
 
 
-def _write_images(folder: Path, source: Path, regime: Regime, data: DefenseDataParams, flags: Flags) -> int:
-    manifest = complete(source)
-    fraction = {"labeled": data.labeled, "unlabeled": data.unlabeled}.get(regime, 1.0)
-    draws = Generator().manual_seed(data.seed)
-    given = chosen(manifest.samples, fraction, draws, f"defense_data.{regime}")
+def _given(regime: Regime, samples: int, data: DefenseDataParams, share: float) -> Tensor:
+    """Which of the images a regime allows, bool [samples]."""
+    if regime == "poisoned_train":
+        return torch.ones(samples, dtype=torch.bool)
+    own = of_defender(samples, share).nonzero().flatten()
+    fraction = {"labeled": data.labeled, "unlabeled": data.unlabeled}[regime]
+    given = torch.zeros(samples, dtype=torch.bool)
+    given[own[chosen(len(own), fraction, Generator().manual_seed(data.seed), f"defense_data.{regime}")]] = True
+    return given
+
+
+def _write_images(folder: Path, source: Path, given: Tensor, labels: bool, flags: Flags) -> int:
     folder.mkdir()
-    return write_shards(folder, _samples(source, given, regime != "unlabeled", flags), manifest.description).samples
+    return write_shards(folder, _samples(source, given, labels, flags), complete(source).description).samples
 
 
 def _samples(source: Path, given: Tensor, labels: bool, flags: Flags) -> Iterator[Sample]:

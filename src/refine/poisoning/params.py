@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from refine.core.params import Section, Seed
+from typing import Annotated
+
+from pydantic import Field
+
+from refine.core.params import Number, Section, Seed
 
 
 class AttackName(Section):
@@ -17,7 +21,10 @@ class PoisonDatasetParams(Section):
     """Attributes:
     attack: to apply.
     seed: of all random draws of the attack.
+    held_out: share of the training images that the attacker does not have; the defender then has these and no others.
+        With 0, as in the papers, the defender has the very images that the classifier is fitted to.
     """
 
     attack: AttackName
     seed: Seed
+    held_out: Annotated[Number, Field(ge=0, lt=1)] = 0.0

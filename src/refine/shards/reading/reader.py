@@ -92,6 +92,23 @@ class Split:
         """Values of a boolean in the JSON of each sample, bool [N]."""
         return flags(self.infos, name)
 
+    def subset(self, selected: Tensor) -> Split:
+        """The samples where bool [N] is true; the manifest stays that of the folder."""
+        return self._rows(selected.nonzero().flatten())
+
+    def sorted(self) -> Split:
+        """Ordered by key."""
+        return self._rows(self.keys.argsort())
+
+    def _rows(self, rows: Tensor) -> Split:
+        return Split(
+            images=self.images[rows],
+            labels=self.labels[rows] if len(self.labels) else self.labels,
+            keys=self.keys[rows],
+            infos=[self.infos[row] for row in rows.tolist()] if self.infos else [],
+            manifest=self.manifest,
+        )
+
 
 def flags(infos: list[dict[str, Any]], name: str) -> Tensor:
     """Values of a boolean in the JSON of each sample, bool [N].
@@ -132,18 +149,7 @@ def read_split(folder: Path, only_images: bool = False) -> Split:
     if not only_images and split.labels.bincount(minlength=len(description.classes)).tolist() != description.counts:
         raise UserError(f"the labels in {folder} differ from the counts in its manifest; write the shards again")
     if not bool((keys.diff() > 0).all()):
-        split = _sorted(split)
+        split = split.sorted()
     if bool((split.keys.diff() == 0).any()):
         raise UserError(f"two samples of {folder} have the same key; write the shards again")
     return split
-
-
-def _sorted(split: Split) -> Split:
-    order = split.keys.argsort()
-    return Split(
-        images=split.images[order],
-        labels=split.labels[order] if len(split.labels) else split.labels,
-        keys=split.keys[order],
-        infos=[split.infos[row] for row in order.tolist()] if split.infos else [],
-        manifest=split.manifest,
-    )
