@@ -13,6 +13,7 @@ from refine.core.errors import UserError
 from refine.core.params import Section
 from refine.core.registry import DEFENSES, component, names
 from refine.defending import given, loading
+from refine.defending.material import IMAGES
 from refine.defending.params import DefenseDataParams, split_of
 from refine.defending.protocol.defense import Defense, Regime
 from refine.defending.train import train_defense
@@ -103,3 +104,13 @@ def test_snapshots_end_with_the_final_state(made: tuple[str, Path]) -> None:
     epochs = loading.snapshots(made[1] / "defense")
     assert epochs == sorted(set(epochs))
     assert made[0] != "refine" or epochs == [1, 2]
+
+
+def test_images_of_another_size_are_refused(made: tuple[str, Path], tmp_path: Path) -> None:
+    name, folder = made
+    if name == "refine" or not (folder / "given" / IMAGES).is_dir():
+        pytest.skip("it is given no images by this way")
+    classifier_folder(tmp_path / "classifier", side=20)
+    with pytest.raises(UserError, match="of 16 pixels, the classifier takes 20; give images that it was made for"):
+        train_defense(name, folder / "given", tmp_path / "classifier", CPU, tmp_path / "defense")
+    assert not (tmp_path / "defense").exists()

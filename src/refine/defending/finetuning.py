@@ -6,30 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from refine.core.errors import UserError
 from refine.defending.train import Task
 from refine.training.batches import Batch
-from refine.training.training_set import TrainingSet, open_training_set
+from refine.training.training_set import TrainingSet
 
 
 def labeled_images(task: Task) -> TrainingSet:
-    """The images that a defender is given, each with its label.
-
-    Raises:
-        UserError: they are damaged, or their labels or their size are not those of the classifier.
-    """
-    images, manifest = open_training_set(task.images, ("label",), task.compute)
-    if len(manifest.classes) != len(task.card.classes):
-        raise UserError(
-            f"{task.images} holds images of {len(manifest.classes)} classes, the classifier knows "
-            f"{len(task.card.classes)}; give images that it was made for"
-        )
-    if manifest.side != task.card.input_side:
-        raise UserError(
-            f"{task.images} holds images of {manifest.side} pixels, the classifier takes {task.card.input_side}; "
-            "give images that it was made for"
-        )
-    return images
+    """The images that a defender is given, each with its label; see `Task.open_images`."""
+    return task.open_images(("label",))
 
 
 def labels_of(batch: Batch) -> Tensor:

@@ -20,6 +20,7 @@ from refine.models.card import write_card
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
 from refine.training.checkpoint import Checkpoints
+from refine.training.training_set import TrainingSet, open_training_set
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,28 @@ class Task:
     folder: Path
     checkpoints: Checkpoints | None = None
     split: GivenSplit | None = None
+
+    def open_images(self, fields: tuple[str, ...] = ()) -> TrainingSet:
+        """The images that the defender is given.
+
+        Args:
+            fields: to give with each, see `training.training_set.open_training_set`.
+
+        Raises:
+            UserError: they are damaged, or their classes or their size are not those of the classifier.
+        """
+        images, manifest = open_training_set(self.images, fields, self.compute)
+        if len(manifest.classes) != len(self.card.classes):
+            raise UserError(
+                f"{self.images} holds images of {len(manifest.classes)} classes, the classifier knows "
+                f"{len(self.card.classes)}; give images that it was made for"
+            )
+        if manifest.side != self.card.input_side:
+            raise UserError(
+                f"{self.images} holds images of {manifest.side} pixels, the classifier takes {self.card.input_side}; "
+                "give images that it was made for"
+            )
+        return images
 
 
 Train = Callable[[Task], str | None]

@@ -12,14 +12,13 @@ from refine.defenses.bcu.defense import Params
 from refine.models import classifier as classifiers
 from refine.models.device import to_float32
 from refine.training.batches import Batch
-from refine.training.training_set import open_training_set
 
 
 def train(task: Task) -> str:
     """See `defending.train.Task`."""
     params: Params = task.settings
     compute, recipe = task.compute, params.recipe
-    images, _ = open_training_set(task.images, (), compute)
+    images = task.open_images()
     student, new = trainable(task), fresh(task)
     replace(student.network, new.network, probabilities(new.network, params.replaced, params.replaced_in_head))
     teacher = classifiers.folded(task.classifier.to(compute.device))

@@ -18,7 +18,6 @@ from refine.defenses.dbr.guards import Cap, HeldOut, Passes, fields
 from refine.training.batches import Batch
 from refine.training.lone_image import refuse_lone_image
 from refine.training.loop import Weights, batches_of
-from refine.training.training_set import open_training_set
 
 GUARDS = "guards.json"
 
@@ -59,7 +58,7 @@ def repairing(task: Task) -> Repair:
     """The training of a task, ready to run."""
     params: Params = task.settings
     recipe, compute = params.recipe, task.compute
-    images, _ = open_training_set(task.images, ("label", "split_clean", "split_poisoned"), compute)
+    images = task.open_images(("label", "split_clean", "split_poisoned"))
     _, clean, poisoned = (column.bool() for column in fields(images, compute))
     guarded = params.guards == "on"
     held_out = _some(clean, params.held_out, task.seed) if guarded else torch.zeros_like(clean)

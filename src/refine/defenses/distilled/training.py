@@ -13,14 +13,13 @@ from refine.defenses.distilled.defense import Params
 from refine.models.classifier import init_from_data
 from refine.models.device import to_float32
 from refine.training.batches import Batch
-from refine.training.training_set import open_training_set
 
 
 def train(task: Task) -> str:
     """See `defending.train.Task`."""
     params: Params = task.settings
     compute = task.compute
-    images, _ = open_training_set(task.images, (), compute)
+    images = task.open_images()
     teacher = task.classifier.to(compute.device)
     precision = compute.precision(params.recipe.precision)
     answers = PseudoLabels(teacher, params.recipe, params.asked == "once", compute, precision)

@@ -19,7 +19,7 @@ from refine.training.augment import augment
 from refine.training.batches import Batch
 from refine.training.compilation import compiled
 from refine.training.loop import Run, Step, Weights, batches_of, write_history
-from refine.training.training_set import TrainingSet, in_order, open_training_set
+from refine.training.training_set import TrainingSet, in_order
 
 PROJECTION = 128
 _AT_ONCE = 1024
@@ -89,7 +89,7 @@ def train(task: Task) -> str:
     if task.split is not None and task.split.abstain:
         write_history(task.folder / "extractor_history.csv", [])
         return unchanged(task, f"split {task.split.name}, {task.split.gate}")
-    images, _ = open_training_set(task.images, _FIELDS, task.compute)
+    images = task.open_images(_FIELDS)
     clean, poisoned = groups(images, task.compute)
     if not clean.any():
         raise UserError(
