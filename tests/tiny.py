@@ -21,8 +21,8 @@ from refine.core.registry import component
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import InputSpace, Refine, RefineCard, Snapshot
 from refine.defenses.refine.model.label_map import derangement
-from refine.defenses.refine.model.transforms import unet
-from refine.defenses.refine.model.transforms.unet import UNet
+from refine.defenses.refine.model.transforms.unet import params as unet
+from refine.defenses.refine.model.transforms.unet.transform import UNet
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.models import classifier as classifiers
 from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalization

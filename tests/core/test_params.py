@@ -394,6 +394,7 @@ def test_recipe_paper_is_the_published_training_of_the_defense(tmp_path: Path) -
     assert params.loss.model_dump() == {"utility": "binary", "supcon_weight": 0.1, "supcon_temperature": 0.07}
     assert params.recipe.model_dump() == {
         "epochs": 150,
+        "min_steps": 0,
         "batch_size": 256,
         "drop_last": True,
         "precision": "fp32",
@@ -443,3 +444,16 @@ def test_an_average_that_never_moves_or_grows_is_refused(tmp_path: Path, average
     text = f"train_refine: {{seed: 1, recipe: {{average: {average}}}}}\n"
     with pytest.raises(UserError, match=r"train_refine\.recipe\.average: "):
         file(tmp_path, text).section("train_refine", TrainRefineParams)
+
+
+@pytest.mark.parametrize(
+    ("written", "steps", "epochs"),
+    [("", 7, 150), (", min_steps: 1000", 7, 150), (", min_steps: 2101", 14, 151), (", min_steps: 1000", 1, 1000)],
+)
+def test_a_defender_s_recipe_lasts_for_the_steps_that_it_asks_for(
+    tmp_path: Path, written: str, steps: int, epochs: int
+) -> None:
+    text = f"train_refine: {{seed: 1, recipe: {{epochs: 150{written}}}}}\n"
+    recipe = file(tmp_path, text).section("train_refine", TrainRefineParams).recipe
+    assert recipe.lasting(steps).epochs == epochs
+    assert recipe.lasting(steps).lasting(steps) == recipe.lasting(steps)

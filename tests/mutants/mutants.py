@@ -149,7 +149,7 @@ MUTANTS = (
         "batch normalization of the U-Net with another momentum",
         (
             (
-                "src/refine/defenses/refine/model/transforms/unet.py",
+                "src/refine/defenses/refine/model/transforms/unet/transform.py",
                 "nn.BatchNorm2d(middle)",
                 "nn.BatchNorm2d(middle, momentum=0.2)",
             ),

@@ -95,6 +95,7 @@ def test_paper_trains_the_defense_as_the_released_code_does() -> None:
             "optimizer": {**SGD, "lr": 0.01},
             "schedule": _steps(0.8),
             "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.2},
+            "min_steps": 0,
             **MACHINE,
         },
     }
@@ -103,7 +104,7 @@ def test_paper_trains_the_defense_as_the_released_code_does() -> None:
 def test_paper_poisons_cifar10_by_badnets() -> None:
     content = ParamsFile(PAPER).content
     assert content["download"]["source"] == "cifar10"
-    assert content["poison_dataset"] == {"attack": {"name": "badnets"}, "seed": 1}
+    assert content["poison_dataset"] == {"attack": {"name": "badnets"}, "seed": 1, "held_out": 0.0}
     assert content["sources"] == {}
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from refine.core.errors import UserError
 from refine.core.registry import names
-from refine.defenses.refine.model.transforms.unet import UNet
+from refine.defenses.refine.model.transforms.unet.transform import UNet
 from refine.models import classifier as classifiers
 from refine.models.classifier import ARCHITECTURES, Architecture, Normalization
 from refine.models.device import Compute

@@ -1,4 +1,4 @@
-"""Finding the module that a parameter or a card names: an attack, a data source, an architecture, a split, a defense.
+"""Finding the module that a parameter or a card names: an attack, a data source, an architecture, a defense and others.
 
 Such a package contains nothing else, so that the list of its files and folders is the list of available names.
 """
@@ -17,12 +17,15 @@ ATTACKS = "refine.attacks"
 DEFENSES = "refine.defenses"
 SOURCES = "refine.sources"
 SPLITS = "refine.splits"
+TRANSFORMS = "refine.defenses.refine.model.transforms"
 
 TRAINING = "training"
 """The module of a defense's folder that trains it."""
+TRANSFORM = "transform"
+"""The module of a transform's folder that builds it."""
 
-_IN_FOLDER = {DEFENSES: "defense", SPLITS: "split"}
-"""The module of a component that is a folder, as every defense and every split is."""
+_IN_FOLDER = {DEFENSES: "defense", SPLITS: "split", TRANSFORMS: "params"}
+"""The module of a component that is a folder, as every defense, every split and every transform is."""
 
 
 def names(room: str) -> list[str]:

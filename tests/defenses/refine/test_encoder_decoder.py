@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from refine.core.registry import ARCHITECTURES, names
+from refine.core.registry import ARCHITECTURES, TRANSFORMS, names
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.model.transform import built
-from refine.defenses.refine.model.transforms.encoder_decoder import EncoderDecoder, Params
+from refine.defenses.refine.model.transforms.encoder_decoder.params import Params
+from refine.defenses.refine.model.transforms.encoder_decoder.transform import EncoderDecoder
 from refine.defenses.refine.training.train import train_refine
 from refine.models import classifier as classifiers
 from refine.models.classifier import Architecture, ClassifierCard
@@ -167,7 +168,7 @@ def test_wrong_settings_are_told(wrong: Any, said: str) -> None:
         refine_params(transform=wrong)
 
 
-@pytest.mark.parametrize("name", names("refine.defenses.refine.model.transforms"))
+@pytest.mark.parametrize("name", names(TRANSFORMS))
 def test_every_transform_is_built_without_settings_and_knows_its_encoder(name: str) -> None:
     made = built(refine_params(transform={"name": name}).transform, _card())
     head = made.begin(classifier(), 3, _none)

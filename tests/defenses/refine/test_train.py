@@ -17,7 +17,7 @@ from refine.core.files import sha256_of
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import InputSpace, Refine
 from refine.defenses.refine.model.label_map import derangement
-from refine.defenses.refine.model.transforms.unet import UNet
+from refine.defenses.refine.model.transforms.unet.transform import UNet
 from refine.defenses.refine.training import train as training
 from refine.defenses.refine.training.params import Form
 from refine.defenses.refine.training.train import RefineTask, snapshot_epochs, train_refine, unlabeled

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refine.defenses.refine.model.transforms.unet import UNet
+from refine.defenses.refine.model.transforms.unet.transform import UNet
 
 # spatial size, then input and output channels of both convolutions, for c = 64 and images of 32 pixels
 TABLE = [

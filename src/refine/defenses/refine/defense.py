@@ -19,7 +19,8 @@ from refine.core.errors import UserError
 from refine.defending.protocol.card import protected_classifier
 from refine.defending.protocol.defense import Defense
 from refine.defenses.refine.model.label_map import remap
-from refine.defenses.refine.model.transform import AnyTransform, Transform, TransformParams, built
+from refine.defenses.refine.model.transform import Transform, built
+from refine.defenses.refine.model.transform_params import AnyTransform, TransformParams
 from refine.models import classifier as classifiers
 from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, read_card, restored, write_card
 from refine.models.classifier import Classifier, ClassifierCard

@@ -1,38 +1,21 @@
-"""What a transform is, and finding the one that a parameter or a card names.
+"""What a transform is.
 
-A transform is a file in `transforms`: its settings `Params`, and `build(params, card)`, which gives a `Transform` for
-the classifier of that card.
+A transform is a folder in `transforms`: `params.py` with its settings `Params`, and `transform.py` with
+`build(params, card)`, which gives a `Transform` for the classifier of that card.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Self
+from types import ModuleType
+from typing import Self, cast
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError
-from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from refine.core.errors import UserError
-from refine.core.params import Section, sentence
-from refine.core.registry import component
-from refine.core.yaml12 import shown
+from refine.core.registry import TRANSFORM, TRANSFORMS, part
+from refine.defenses.refine.model.transform_params import TransformParams
 from refine.models.classifier import Classifier, ClassifierCard
-
-TRANSFORMS = "refine.defenses.refine.model.transforms"
-_NAME = "name"
-
-
-class TransformParams(Section):
-    """Attributes:
-    name: of a file in `transforms`, whose own settings stand beside it.
-    takes_pixels: whether it takes nothing but pixels, and normalizes them itself where it has to.
-    """
-
-    takes_pixels: ClassVar[bool] = False
-
-    name: str
 
 
 class Transform(nn.Module, ABC):
@@ -70,8 +53,8 @@ class Transform(nn.Module, ABC):
 
     def freeze_encoder(self) -> None:
         """From now on the encoder stays as it is, its batch statistics included; the rest goes on learning."""
-        for part in self.encoder():
-            part.requires_grad_(False)
+        for module in self.encoder():
+            module.requires_grad_(False)
         self._frozen = True
         self.train(self.training)
 
@@ -79,8 +62,8 @@ class Transform(nn.Module, ABC):
         """Sets the mode; a frozen encoder stays in eval mode whatever happens."""
         super().train(mode)
         if self._frozen:
-            for part in self.encoder():
-                part.eval()
+            for module in self.encoder():
+                module.eval()
         return self
 
 
@@ -94,27 +77,4 @@ def built(params: TransformParams, card: ClassifierCard) -> Transform:
     Raises:
         UserError: it cannot be built for this classifier.
     """
-    made: Transform = component(TRANSFORMS, params.name, "transform").build(params, card)
-    return made
-
-
-def _by_name(content: Any) -> Any:
-    """The settings of the transform that is named, validated."""
-    if isinstance(content, TransformParams):
-        return content
-    if not isinstance(content, dict) or not isinstance(content.get(_NAME), str):
-        raise _wrong(f"must be a mapping with the name of a transform, such as {{name: unet}}, not {shown(content)}")
-    try:
-        return component(TRANSFORMS, content[_NAME], _NAME).Params.model_validate(content)
-    except UserError as error:
-        raise _wrong(str(error)) from None
-    except ValidationError as error:
-        raise _wrong(sentence(content[_NAME], error)) from None
-
-
-def _wrong(message: str) -> PydanticCustomError:
-    return PydanticCustomError("unknown", "{sentence}", {"sentence": message})
-
-
-AnyTransform = Annotated[SerializeAsAny[TransformParams], BeforeValidator(_by_name)]
-"""The settings of any transform, in parameters and cards."""
+    return cast(Transform, cast(ModuleType, part(TRANSFORMS, params.name, TRANSFORM)).build(params, card))

@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from refine.core.bounds import MOST_SNAPSHOTS, BatchSize, Epochs
 from refine.core.params import Number, PositiveNumber, Section, Seed, Share, Weight
-from refine.defenses.refine.model.transform import AnyTransform
-from refine.defenses.refine.model.transforms import unet
+from refine.defenses.refine.model.transform_params import AnyTransform
+from refine.defenses.refine.model.transforms.unet import params as unet
 from refine.training.recipe import Augment, DefenderRecipe, Optimizer, Schedule, paper_by_name
 
 InputSpace = Literal["normalized_clamp01", "pixel"]
@@ -71,7 +71,7 @@ class TrainRefineParams(Section):
     seed: of initial weights, batch order, augmentation and the choice of unlabeled images.
     permutation_seed: of the label map; 666 with 10 classes gives the permutation of the public log.
     remap: move the labels by that map, as REFINE does; false leaves each in its place, an ablation.
-    transform: a file in `src/refine/defenses/refine/model/transforms` and its settings; the published one is `unet`.
+    transform: a folder in `src/refine/defenses/refine/model/transforms` and its settings; the published one is `unet`.
     input_space: what the transform sees and where its output is clamped.
     initial_output: added to the bias of the transform's last layer before training. Its outputs begin around 0, so that
         half of the values begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle of the range.

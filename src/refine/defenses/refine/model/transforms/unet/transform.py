@@ -7,26 +7,16 @@ without activation: the clamp belongs to the caller, because its range depends o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refine.core.bounds import UNetWidth
-from refine.defenses.refine.model.transform import Transform, TransformParams
+from refine.defenses.refine.model.transform import Transform
+from refine.defenses.refine.model.transforms.unet.params import Params
 from refine.models.classifier import Classifier, ClassifierCard
 
 LEVELS = 4
-
-
-class Params(TransformParams):
-    """Attributes:
-    first_channels: of the first level; 64 for CIFAR-10 and 32 for 224 pixels in the paper.
-    """
-
-    name: Literal["unet"] = "unet"
-    first_channels: UNetWidth = 64
 
 
 class DoubleConv(nn.Sequential):

@@ -12,18 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, cast
+from typing import cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
-from refine.core.bounds import Width
-from refine.core.params import Share
 from refine.defending.replacement import probabilities, replace
-from refine.defenses.refine.model.transform import Transform, TransformParams
+from refine.defenses.refine.model.transform import Transform
+from refine.defenses.refine.model.transforms.encoder_decoder.params import Params
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 
@@ -31,24 +29,6 @@ _SMALLEST = 4
 """Largest side of the maps that the decoder begins with."""
 _FEWEST = 16
 """Channels of its last maps, where it has that many."""
-
-
-class Params(TransformParams):
-    """Attributes:
-    start: the encoder's first weights, new ones (`fresh`), or the classifier's (`from_classifier`).
-    replaced: share of the classifier's weights that is replaced by new ones, for groups of layers from the input on,
-        without the head; other numbers of groups take them by their relative depth, interpolated.
-    replaced_in_head: share in the head, under which the encoder learns and which is thrown away.
-    channels: of the decoder's first maps; those of each further size are half as many.
-    """
-
-    takes_pixels: ClassVar[bool] = True
-
-    name: Literal["encoder_decoder"] = "encoder_decoder"
-    start: Literal["fresh", "from_classifier"] = "from_classifier"
-    replaced: Annotated[list[Share], Field(min_length=1, max_length=100)] = Field(default=[0.03, 0.09, 0.27])
-    replaced_in_head: Share = 0.1
-    channels: Width = 128
 
 
 class EncoderDecoder(Transform):

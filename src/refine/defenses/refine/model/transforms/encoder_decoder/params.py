@@ -1,0 +1,29 @@
+"""Settings of the transform whose encoder is a network of the classifier's architecture."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from refine.core.bounds import Width
+from refine.core.params import Share
+from refine.defenses.refine.model.transform_params import TransformParams
+
+
+class Params(TransformParams):
+    """Attributes:
+    start: the encoder's first weights, new ones (`fresh`), or the classifier's (`from_classifier`).
+    replaced: share of the classifier's weights that is replaced by new ones, for groups of layers from the input on,
+        without the head; other numbers of groups take them by their relative depth, interpolated.
+    replaced_in_head: share in the head, under which the encoder learns and which is thrown away.
+    channels: of the decoder's first maps; those of each further size are half as many.
+    """
+
+    takes_pixels: ClassVar[bool] = True
+
+    name: Literal["encoder_decoder"] = "encoder_decoder"
+    start: Literal["fresh", "from_classifier"] = "from_classifier"
+    replaced: Annotated[list[Share], Field(min_length=1, max_length=100)] = Field(default=[0.03, 0.09, 0.27])
+    replaced_in_head: Share = 0.1
+    channels: Width = 128
