@@ -238,6 +238,21 @@ def reference(image: Tensor, settings: Augment, seed: int) -> Tensor:
     return image
 
 
+def test_cutout_blackens_a_square_around_a_pixel_and_leaves_the_rest() -> None:
+    images = random_images(DRAWS, 7) + 0.1
+    cut = augment(images, Augment(cutout=3), generator())
+    black = (cut == 0).all(dim=1)
+    assert torch.equal(cut, images * ~black.unsqueeze(1))
+    tall, wide = black.any(dim=2), black.any(dim=1)
+    assert torch.equal(black, tall.unsqueeze(2) & wide.unsqueeze(1))
+    for covered in (tall, wide):  # 3 pixels, but 2 around the first or last one
+        assert (
+            stats.chisquare(covered.sum(dim=1).bincount(minlength=4)[2:], [DRAWS * 2 / 7, DRAWS * 5 / 7]).pvalue > 1e-3
+        )
+        middle = (covered * torch.arange(7)).sum(dim=1) / covered.sum(dim=1)
+        assert stats.chisquare(middle.unique(return_counts=True)[1]).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("jitter", [None, Jitter()])
 @pytest.mark.parametrize("seed", range(12))
 def test_all_changes_together_are_those_of_torchvision_one_after_the_other(seed: int, jitter: Jitter | None) -> None:

@@ -20,7 +20,7 @@ _ATTEMPTS = 10
 
 
 def augment(images: Tensor, settings: Augment, generator: Generator, unflipped: Tensor | None = None) -> Tensor:
-    """Random resized crop, shift, flip, change of colors and graying, in this order.
+    """Random resized crop, shift, flip, change of colors, graying and cutout, in this order.
 
     Crops, shifts and flips treat all channels alike. So graying comes first where no colors are changed, because it
     then costs the chosen images alone.
@@ -44,6 +44,8 @@ def augment(images: Tensor, settings: Augment, generator: Generator, unflipped: 
     if settings.jitter:
         resting = jittered(resting, settings.jitter, generator)
         resting = resting if gray is None else grayed(resting, gray)
+    if settings.cutout:
+        resting = resting * _outside_squares(resting, settings.cutout, generator)
     return resting.permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
 
 
@@ -116,6 +118,18 @@ def _matrix(start: Tensor, length: Tensor, side: int, by: Tensor | None = None) 
     if by is not None:
         matrix *= ((wanted >= 0) & (wanted < side)).unsqueeze(2)
     return matrix
+
+
+def _outside_squares(resting: Tensor, side: int, generator: Generator) -> Tensor:
+    """0 in a square of each image, 1 outside (DeVries and Taylor, 2017); float [N, H, 1, W] for [N, H, 3, W]."""
+    count, height, _, width = resting.shape
+
+    def inside(length: int) -> Tensor:
+        first = torch.randint(0, length, (count, 1), generator=generator, device=resting.device) - side // 2
+        places = torch.arange(length, device=resting.device)
+        return (places >= first) & (places < first + side)
+
+    return 1 - (inside(height).view(count, height, 1, 1) & inside(width).view(count, 1, 1, width)).to(resting.dtype)
 
 
 def _shifts(images: Tensor, largest: int, generator: Generator) -> Tensor | None:

@@ -40,6 +40,7 @@ class Augment(Section):
         flip: probability of a horizontal flip.
         jitter: changes of colors; null is off, and {} has the usual strength.
         grayscale: probability of turning the image gray.
+        cutout: side in pixels of a black square around any pixel, so that part of it may lie outside.
     """
 
     crop_scale: Annotated[Number, Field(gt=0, le=1)] = 1.0
@@ -47,6 +48,7 @@ class Augment(Section):
     flip: Share = 0.0
     jitter: Jitter | None = None
     grayscale: Share = 0.0
+    cutout: PixelCount = 0
 
 
 class Optimizer(Section):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from refine.core.errors import UserError
@@ -15,7 +16,7 @@ from refine.defending.pseudo_labels import Answered, PseudoLabels
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import InputSpace, Refine
 from refine.defenses.refine.training import train as training
-from refine.defenses.refine.training.encoder import train_encoder
+from refine.defenses.refine.training.encoder import mixed, train_encoder
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.defenses.refine.training.train import train_refine
 from refine.training.batches import Batches
@@ -145,3 +146,43 @@ def test_a_lone_image_in_its_batches_is_refused_before_any_work(tmp_path: Path) 
     with pytest.raises(UserError, match=r"^train_refine\.encoder: .*single one of the 48 images.*raise batch_size"):
         train_refine(params, Resident(synthetic(48)[0], ()), tmp_path / "classifier", CPU, tmp_path / "refine")
     assert not (tmp_path / "refine").exists()
+
+
+def test_a_mixture_is_of_an_image_and_another_one_at_a_share_of_its_own() -> None:
+    images = torch.eye(16).view(16, 1, 4, 4).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+    results = mixed(images, torch.Generator().manual_seed(1))
+    assert results.shape == images.shape
+    assert results.is_contiguous(memory_format=torch.channels_last)
+    shares = results[:, 0].flatten(1)  # of each image in each mixture
+    assert torch.allclose(shares.sum(dim=1), torch.ones(16))
+    assert ((shares > 0).sum(dim=1) <= 2).all()
+    assert len(shares.diagonal().unique()) > 12
+    others = shares - shares.diag().diag()
+    assert (others > 0).any(dim=0).sum() > 12
+
+
+def test_mixtures_need_answers_to_them() -> None:
+    with pytest.raises(ValidationError, match="set pseudo_labels to each_step"):
+        _params(mixup=True)
+
+
+def test_mixtures_are_answered_by_the_classifier_and_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = PseudoLabels.logits_of
+
+    def logits_of(answers: PseudoLabels, pixels: Tensor) -> Tensor:
+        asked.append(pixels)
+        return real(answers, pixels)
+
+    monkeypatch.setattr(PseudoLabels, "logits_of", logits_of)
+    made = defense(classifier())
+    params = refine_params(
+        encoder={**ENCODER, "mixup": True, "learns": "probabilities", "epochs": 1}, pseudo_labels="each_step"
+    )
+    assert params.encoder is not None
+    images = synthetic(16)[0]
+    answers = PseudoLabels(made.classifier, params.recipe, False, CPU, "fp32")
+    head = made.transform.begin(made.classifier, 3, lambda: images)
+    train_encoder(params.encoder, 1, made, head, Resident(images, ()), answers, CPU, None)
+    levels = torch.cat(asked) * 255
+    assert (levels - levels.round()).abs().max() > 0.1

@@ -19,7 +19,7 @@ from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.transform import Transform
 from refine.defenses.refine.training.params import EncoderRecipe
 from refine.models.device import Compute, to_float32
-from refine.training.augment import augment
+from refine.training.augment import augment, uniform
 from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
@@ -70,6 +70,8 @@ class EncoderTask:
     def step(self, batch: Batch) -> Step:
         with torch.no_grad():
             pixels = augment(batch.pixels, self.recipe.augment, self.generator)
+            if self.recipe.mixup:
+                pixels = mixed(pixels, self.generator)
             inputs = self.defense.transform_inputs(pixels)
         with self.compute.autocast(self.precision):
             logits = to_float32(self._forward(inputs))
@@ -85,6 +87,24 @@ class EncoderTask:
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """Nothing to keep: the last epoch counts (no selection)."""
+
+
+def mixed(pixels: Tensor, generator: Generator) -> Tensor:
+    """Each image mixed with another one of the batch, at a share of its own (Zhang et al., ICLR 2018).
+
+    With a teacher that is asked for each mixture, few images say much more (Beyer et al., CVPR 2022, "Knowledge
+    distillation: A good teacher is patient and consistent").
+
+    Args:
+        pixels: float [N, 3, H, W].
+        generator: on the device of the images.
+
+    Returns:
+        Images of the same shape and memory order.
+    """
+    others = torch.randperm(len(pixels), generator=generator, device=pixels.device)
+    share = uniform(pixels, generator).view(-1, 1, 1, 1)
+    return torch.lerp(pixels[others], pixels, share)
 
 
 def distillation(logits: Tensor, said: Tensor, temperature: float) -> Tensor:

@@ -49,6 +49,8 @@ class EncoderRecipe(DefenderRecipe):
         learns: the classifier's answers as `labels`, or as `probabilities`, which tell more.
         label_smoothing: share of the target spread over all classes, of labels.
         temperature: of probabilities; larger ones tell more of the less likely classes.
+        mixup: mix each image with another one of its batch, at a share drawn from [0, 1). The classifier is asked for
+            its answers to the mixtures, so `pseudo_labels` has to be `each_step`.
         frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
     """
 
@@ -63,6 +65,7 @@ class EncoderRecipe(DefenderRecipe):
     learns: Literal["labels", "probabilities"] = "labels"
     label_smoothing: Share = 0.1
     temperature: PositiveNumber = 2.0
+    mixup: bool = False
     frozen: bool = False
 
 
@@ -97,6 +100,12 @@ class TrainRefineParams(Section):
     snapshots: Annotated[int, Field(ge=1, le=MOST_SNAPSHOTS)] = 5
     loss: Loss = Loss()
     recipe: Annotated[RefineRecipe, BeforeValidator(paper_by_name)]
+
+    @model_validator(mode="after")
+    def _check_mixup(self) -> Self:
+        if self.encoder and self.encoder.mixup and self.pseudo_labels != "each_step":
+            raise ValueError("encoder.mixup asks for answers to mixtures; set pseudo_labels to each_step")
+        return self
 
     @model_validator(mode="after")
     def _check_input_space(self) -> Self:
