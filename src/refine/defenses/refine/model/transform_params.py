@@ -25,6 +25,11 @@ class TransformParams(Section):
 
     name: str
 
+    @property
+    def copies_weights(self) -> bool:
+        """Whether it begins with weights of the network that it is trained through."""
+        return False
+
 
 def _by_name(content: Any) -> Any:
     """The settings of the transform that is named, validated."""

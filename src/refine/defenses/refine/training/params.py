@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from refine.core.bounds import MOST_SNAPSHOTS, BatchSize, Epochs
+from refine.core.bounds import MOST_SNAPSHOTS, BatchSize, Epochs, Width
 from refine.core.params import Number, PositiveNumber, Section, Seed, Share, Weight
 from refine.defenses.refine.model.transform_params import AnyTransform
 from refine.defenses.refine.model.transforms.unet import params as unet
@@ -69,6 +69,31 @@ class EncoderRecipe(DefenderRecipe):
     frozen: bool = False
 
 
+class SubstituteRecipe(DefenderRecipe):
+    """How a substitute for the classifier is trained; ours, the defaults are those of a distilled student."""
+
+    place: ClassVar[str] = "train_refine.substitute.recipe"
+
+    epochs: Epochs = 150
+    batch_size: BatchSize = 256
+    drop_last: bool = False
+    optimizer: Optimizer = Optimizer(lr=0.01)
+    schedule: Schedule = Schedule(factor=0.8)
+    augment: Augment = Augment(crop_scale=0.8, flip=0.5, grayscale=0.2)
+
+
+class SubstituteParams(Section):
+    """Attributes:
+    width: of the substitute, a network of the classifier's architecture; null takes the classifier's width as well.
+    label_smoothing: share of the target spread over all classes.
+    recipe: how it is trained.
+    """
+
+    width: Width | None = None
+    label_smoothing: Share = 0.0
+    recipe: Annotated[SubstituteRecipe, BeforeValidator(paper_by_name)] = SubstituteRecipe()
+
+
 class TrainRefineParams(Section):
     """Attributes:
     seed: of initial weights, batch order, augmentation and the choice of unlabeled images.
@@ -81,6 +106,8 @@ class TrainRefineParams(Section):
     unlabeled_fraction: share of the training images that the defender has; 1 in the released code, 0.2 in the paper.
     pseudo_labels: `each_step` asks the classifier for those of the augmented images, as the released code does; `once`
         asks it beforehand for those of the images as they are.
+    substitute: a network that learns the classifier's labels first, and then stands for it until the transform is
+        trained, for a defender who cannot look into the classifier; null trains with the classifier itself.
     encoder: how the encoder of the transform is trained before the whole of it is; null leaves that out, as the paper
         does.
     snapshots: how many states of the transform are kept for the curves, evenly spaced, the last one included.
@@ -96,6 +123,7 @@ class TrainRefineParams(Section):
     initial_output: Share = 0.0
     unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
     pseudo_labels: Literal["each_step", "once"] = "each_step"
+    substitute: SubstituteParams | None = None
     encoder: EncoderRecipe | None = None
     snapshots: Annotated[int, Field(ge=1, le=MOST_SNAPSHOTS)] = 5
     loss: Loss = Loss()
@@ -105,6 +133,15 @@ class TrainRefineParams(Section):
     def _check_mixup(self) -> Self:
         if self.encoder and self.encoder.mixup and self.pseudo_labels != "each_step":
             raise ValueError("encoder.mixup asks for answers to mixtures; set pseudo_labels to each_step")
+        return self
+
+    @model_validator(mode="after")
+    def _check_substitute(self) -> Self:
+        if self.substitute and self.substitute.width and self.transform.copies_weights:
+            raise ValueError(
+                f"{self.transform.name} begins with the weights of the network that it is trained through, which wants "
+                "the classifier's width; set substitute.width to null, or transform.start to fresh"
+            )
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import Refine, RefineCard, Snapshot
 from refine.defenses.refine.model.label_map import derangement, remap
 from refine.defenses.refine.model.transform import Transform, built
+from refine.defenses.refine.training import substitute
 from refine.defenses.refine.training.encoder import train_encoder
 from refine.defenses.refine.training.loss import supcon, utility
 from refine.defenses.refine.training.params import TrainRefineParams
@@ -29,7 +30,7 @@ from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
 from refine.training.compilation import compiled
 from refine.training.lone_image import refuse_lone_image
-from refine.training.loop import Epochs, Run, Step, Weights, batches_of, write_history
+from refine.training.loop import Epochs, Row, Run, Step, Weights, batches_of, write_history
 from refine.training.processes import Processes
 from refine.training.training_set import TrainingSet
 
@@ -118,6 +119,8 @@ def unlabeled(images: TrainingSet, fraction: float, generator: Generator) -> Tra
 
 def _refuse(images: TrainingSet, params: TrainRefineParams, transform: Transform, compute: Compute) -> None:
     """Before any work: images that cannot be cut into batches or shuffled, and batches that are too small."""
+    if params.substitute:
+        batches_of(images, params.substitute.recipe, compute)
     if params.encoder:
         batches_of(images, params.encoder, compute)
         refuse_lone_image(transform, images, params.encoder, compute)
@@ -134,10 +137,12 @@ def _first(images: TrainingSet, params: TrainRefineParams, compute: Compute) -> 
 
 
 def resolved(params: TrainRefineParams, compute: Compute) -> dict[str, Any]:
-    """All parameters, with the encoder's precision as it is on this machine."""
+    """All parameters, with the precisions of the trainings before its own as they are on this machine."""
     values = params.model_dump()
     if params.encoder:
         values["encoder"]["precision"] = compute.precision(params.encoder.precision)
+    if params.substitute:
+        values["substitute"]["recipe"]["precision"] = compute.precision(params.substitute.recipe.precision)
     return values
 
 
@@ -156,7 +161,8 @@ def train_refine(
         images: benign and unlabeled.
         classifier_folder: of anybody's classifier.
         compute: device and threads.
-        folder: takes weights, card, snapshots and the history, and that of the encoder, empty if it was not trained.
+        folder: takes weights, card, snapshots and the history, that of the encoder, empty if it was not trained, and
+            that of a substitute.
         checkpoints: of this run.
 
     Raises:
@@ -176,11 +182,18 @@ def train_refine(
     with torch.no_grad():
         transform.outlet.bias.add_(params.initial_output)  # type: ignore[union-attr]
     own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
+    _refuse(own, params, transform, compute)
+    substitute_history: list[Row] = []
+    if params.substitute:
+        asked = classifier, classifier_card
+        classifier, substitute_history = substitute.trained(
+            params.substitute, params.seed, asked, own, compute, checkpoints
+        )
+        torch.manual_seed(params.seed)
     head = transform.begin(classifier, classes, lambda: _first(own, params, compute))
     defense = Refine(classifier, transform, permutation, params.input_space)
     defense.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
-    _refuse(own, params, transform, compute)
     answers = PseudoLabels(classifier, recipe, params.pseudo_labels == "once", compute, precision)
     own = answers.given_to(own, logits=bool(params.encoder and params.encoder.learns == "probabilities"))
     encoder_history = []
@@ -220,3 +233,5 @@ def train_refine(
         refine.save(part, defense, card)
         write_history(part / "history.csv", history)
         write_history(part / "encoder_history.csv", encoder_history)
+        if params.substitute:
+            write_history(part / "substitute_history.csv", substitute_history)

@@ -27,3 +27,7 @@ class Params(TransformParams):
     replaced: Annotated[list[Share], Field(min_length=1, max_length=100)] = Field(default=[0.03, 0.09, 0.27])
     replaced_in_head: Share = 0.1
     channels: Width = 128
+
+    @property
+    def copies_weights(self) -> bool:
+        return self.start == "from_classifier"
