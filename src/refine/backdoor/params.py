@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator
 
 from refine.core.bounds import BatchSize, Epochs, Width
-from refine.core.params import Section, Seed, Share
+from refine.core.params import PositiveNumber, Section, Seed, Share
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_by_name
 
 
@@ -39,13 +39,31 @@ class BackdoorRecipe(Recipe):
     label_smoothing: Share = 0.0
 
 
+class AdaptiveParams(Section):
+    """An attacker who expects REFINE, see `adaptive.py`; ours.
+
+    Attributes:
+        first_channels: of the attacker's own U-Net.
+        permutation_seed: of the label map that the attacker expects, as `train_refine.permutation_seed`.
+        weight: of the loss through that U-Net, beside the usual one.
+        transform_rate: learning rate of the U-Net, a share of `recipe.optimizer.lr`.
+    """
+
+    first_channels: Width = 64
+    permutation_seed: Seed = 666
+    weight: PositiveNumber = 1.0
+    transform_rate: Share = 0.1
+
+
 class TrainBackdoorParams(Section):
     """Attributes:
     seed: of initial weights, batch order and augmentation.
     network: to train.
+    adaptive: how the attacker prepares for REFINE; null does not.
     recipe: how to train it.
     """
 
     seed: Seed
     network: Network
+    adaptive: AdaptiveParams | None = None
     recipe: Annotated[BackdoorRecipe, BeforeValidator(paper_by_name)]

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from refine.backdoor import attacker_augmentation, twins
+from refine.backdoor.adaptive import WithTransform
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.distort import distort
 from refine.backdoor.params import BackdoorRecipe, TrainBackdoorParams
@@ -41,6 +42,7 @@ class BackdoorTask:
     Attributes:
         classifier: its network is trained.
         batches: of the poisoned training set, with `FIELDS`.
+        adaptive: the classifier beside the defense that its attacker expects, and the weight of that loss.
     """
 
     classifier: Classifier
@@ -50,22 +52,34 @@ class BackdoorTask:
     compute: Compute
     precision: str
     twins: Twins | None = None
+    adaptive: tuple[WithTransform, float] | None = None
     kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.module = self.classifier.network
+        self.module: nn.Module = self.adaptive[0] if self.adaptive else self.classifier.network
         self.generator = Generator(self.compute.device)
-        self._forward = compiled(Processes(self.compute).data_parallel(self.classifier), self.recipe)
+        trained = self.adaptive[0] if self.adaptive else self.classifier
+        self._forward = compiled(Processes(self.compute).data_parallel(trained), self.recipe)
 
     def step(self, batch: Batch) -> Step:
         labels = batch.fields[0]
         with torch.no_grad():
             pixels = self._augmented(batch)
         with self.compute.autocast(self.precision):
-            logits = self._forward(pixels)
-        loss = functional.cross_entropy(to_float32(logits), labels, label_smoothing=self.recipe.label_smoothing)
+            if self.adaptive:
+                logits, through = self._forward(pixels, batch.fields[1].bool())
+            else:
+                logits = self._forward(pixels)
+        loss = self._cross_entropy(logits, labels)
         right = (logits.argmax(dim=1) == labels).float().mean()
-        return Step(loss * batch.loss_weight, {"loss": loss, "train_accuracy": right})
+        told = {"loss": loss, "train_accuracy": right}
+        if self.adaptive:
+            told["through_transform"] = self._cross_entropy(through, labels)
+            loss = loss + self.adaptive[1] * told["through_transform"]
+        return Step(loss * batch.loss_weight, told)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(to_float32(logits), labels, label_smoothing=self.recipe.label_smoothing)
 
     def _augmented(self, batch: Batch) -> Tensor:
         pixels, settings, unflipped = batch.pixels, self.recipe.augment, None
@@ -122,6 +136,10 @@ def train_backdoor(
     twin_images = None
     if attack.twins_sha256 is not None:
         twin_images = twins.read(attack_folder, attack.twins_sha256, manifest.side, compute.device)
+    adaptive = None
+    if params.adaptive:
+        expected = WithTransform(classifier, len(manifest.classes), params.adaptive)
+        adaptive = expected.to(compute.device).to(memory_format=torch.channels_last), params.adaptive.weight
     precision = compute.precision(recipe.precision)
     task = BackdoorTask(
         classifier=classifier,
@@ -131,6 +149,7 @@ def train_backdoor(
         compute=compute,
         precision=precision,
         twins=twin_images,
+        adaptive=adaptive,
     )
     history = Run(task, recipe, "train-backdoor", params.seed, compute, checkpoints).train()
     card = ClassifierCard(

@@ -1,0 +1,54 @@
+"""An attacker who expects REFINE and trains the classifier together with a transform of the attacker's own.
+
+The paper's adaptive attacker knows the label map; its reviewers found that attack too weak. This one, which is ours,
+also knows the method: a U-Net learns on benign images what the defender's will learn, while the classifier learns to
+answer what the U-Net makes of a triggered image with the class that the map takes to the target. The question is
+whether that carries over to the transform that the defender trains later, and to another map.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from refine.backdoor.params import AdaptiveParams
+from refine.defenses.refine.model.label_map import derangement, remap
+from refine.defenses.refine.model.transforms.unet.transform import UNet
+from refine.models.classifier import Classifier
+from refine.models.device import to_float32
+
+
+class WithTransform(nn.Module):
+    """A classifier beside the defense that its attacker expects.
+
+    Args:
+        classifier: it is trained as well; its network is part of this module.
+        classes: K.
+        params: of the attacker.
+    """
+
+    permutation: Tensor
+
+    def __init__(self, classifier: Classifier, classes: int, params: AdaptiveParams) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.transform = UNet(params.first_channels)
+        nn.init.constant_(self.transform.outlet.bias, 0.5)  # type: ignore[arg-type]
+        self.register_buffer("permutation", derangement(classes, params.permutation_seed), persistent=False)
+        self._rate = params.transform_rate
+
+    def forward(self, pixels: Tensor, poisoned: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the images, and remapped ones of what the transform makes of them, float [N, K] each.
+
+        The transform learns from benign images alone, as the defender's will, and the classifier from all of them. Both
+        halves go through the classifier together, so that its batch statistics are those of both.
+
+        Args:
+            pixels: float [N, 3, H, W] in [0, 1].
+            poisoned: bool [N].
+        """
+        drawn = to_float32(self.transform(pixels)).clamp(0, 1)
+        share = (self._rate * ~poisoned).to(drawn.dtype).view(-1, 1, 1, 1)  # of the gradient that passes
+        drawn = drawn * share + (drawn * (1 - share)).detach()
+        logits, through = self.classifier(torch.cat([pixels, drawn])).chunk(2)
+        return logits, remap(through, self.permutation)

@@ -1,0 +1,91 @@
+"""An attacker who expects REFINE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from refine.backdoor.adaptive import WithTransform
+from refine.backdoor.params import AdaptiveParams, TrainBackdoorParams
+from refine.backdoor.train import train_backdoor
+from refine.defenses.refine.model.label_map import derangement
+from refine.models import classifier as classifiers
+from tiny import CPU, Poisoned, backdoor_params, badnets, classifier, files_of, history, training_set
+
+PARAMS = AdaptiveParams(first_channels=8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
+    """48 training images of three classes, a quarter of them poisoned."""
+    return badnets(tmp_path_factory.mktemp("data"))
+
+
+def _made(**changes: float) -> WithTransform:
+    torch.manual_seed(1)
+    made = WithTransform(classifier(), 3, PARAMS.model_copy(update=changes))
+    for parameter in made.classifier.parameters():
+        parameter.requires_grad_()
+    return made
+
+
+def _pixels(count: int = 8) -> Tensor:
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def _gradients(made: WithTransform, poisoned: Tensor) -> dict[str, float]:
+    """Of the loss through the transform, the norms in its two parts."""
+    made.zero_grad()
+    made.eval()  # batch statistics would let an image's gradient reach the others
+    made(_pixels(), poisoned)[1].square().sum().backward()
+
+    def norm(module: torch.nn.Module) -> float:
+        return sum(float(each.grad.norm()) for each in module.parameters() if each.grad is not None)
+
+    return {"transform": norm(made.transform), "classifier": norm(made.classifier)}
+
+
+def test_the_transform_learns_from_benign_images_and_the_classifier_from_all() -> None:
+    made = _made()
+    poisoned = _gradients(made, torch.ones(8, dtype=torch.bool))
+    benign = _gradients(made, torch.zeros(8, dtype=torch.bool))
+    assert poisoned["transform"] == 0 < benign["transform"]
+    assert poisoned["classifier"] == pytest.approx(benign["classifier"])
+
+
+def test_the_rate_scales_what_the_transform_gets() -> None:
+    benign = torch.zeros(8, dtype=torch.bool)
+    half, tenth = (_gradients(_made(transform_rate=rate), benign) for rate in (0.5, 0.1))
+    assert half["transform"] == pytest.approx(5 * tenth["transform"], rel=1e-4)
+    assert half["classifier"] == pytest.approx(tenth["classifier"])
+
+
+def test_answers_come_through_transform_and_map() -> None:
+    made = _made().eval()
+    pixels, poisoned = _pixels(), torch.zeros(8, dtype=torch.bool)
+    logits, through = made(pixels, poisoned)
+    assert torch.allclose(logits, made.classifier(pixels), atol=1e-5)
+    drawn = made.classifier(made.transform(pixels).clamp(0, 1))
+    assert torch.allclose(through[:, derangement(3, 666)], drawn, atol=1e-5)
+
+
+def test_training_is_repeatable_and_leaves_a_classifier_as_any_other(data: Poisoned, tmp_path: Path) -> None:
+    params = backdoor_params(epochs=6).model_copy(update={"adaptive": PARAMS})
+    for name, each in {"first": params, "second": params, "plain": backdoor_params(epochs=6)}.items():
+        given = data.outputs.attack / "training"
+        train_backdoor(each, training_set(data.poisoned_train), given, CPU, tmp_path / name)
+    assert files_of(tmp_path / "first") == files_of(tmp_path / "second")
+    made, plain = (classifiers.load(tmp_path / name)[0].state_dict() for name in ("first", "plain"))
+    assert made.keys() == plain.keys()
+    rows = history(tmp_path / "first")
+    assert rows[-1]["through_transform"] < rows[0]["through_transform"]
+    assert "through_transform" not in history(tmp_path / "plain")[0]
+
+
+def test_nobody_prepares_unless_told_to() -> None:
+    assert backdoor_params().adaptive is None
+    written = {**backdoor_params().model_dump(), "adaptive": {}}
+    assert TrainBackdoorParams.model_validate(written).adaptive == AdaptiveParams()
