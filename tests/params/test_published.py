@@ -28,7 +28,7 @@ CLASSIFIER = {
     "drop_last": False,
     "optimizer": {**SGD, "lr": 0.1},
     "schedule": _steps(0.1),
-    "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.0},
+    "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.0, "cutout": 0},
     "label_smoothing": 0.0,
     **MACHINE,
 }
@@ -71,7 +71,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
 
 def test_paper_trains_the_classifier_as_the_released_code_does() -> None:
     params = ParamsFile(PAPER).section("train_backdoor", TrainBackdoorParams)
-    assert params.model_dump() == {"seed": 1, "network": NETWORK, "recipe": CLASSIFIER}
+    assert params.model_dump() == {"seed": 1, "network": NETWORK, "adaptive": None, "recipe": CLASSIFIER}
 
 
 def test_paper_trains_the_defense_as_the_released_code_does() -> None:
@@ -85,6 +85,7 @@ def test_paper_trains_the_defense_as_the_released_code_does() -> None:
         "initial_output": 0.0,
         "unlabeled_fraction": 1.0,
         "pseudo_labels": "each_step",
+        "substitute": None,
         "encoder": None,
         "snapshots": 5,
         "loss": {"utility": "binary", "supcon_weight": 0.1, "supcon_temperature": 0.07},
@@ -94,7 +95,7 @@ def test_paper_trains_the_defense_as_the_released_code_does() -> None:
             "drop_last": True,
             "optimizer": {**SGD, "lr": 0.01},
             "schedule": _steps(0.8),
-            "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.2},
+            "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.2, "cutout": 0},
             "min_steps": 0,
             **MACHINE,
         },
@@ -130,4 +131,11 @@ def test_cpu_presets_have_jordans_optimizer_and_schedule_rescaled_to_their_batch
     assert optimizer.weight_decay == pytest.approx(0.0153 / 11.5, rel=0.03)
     assert (schedule.name, schedule.warmup) == ("one_cycle", 0.23)
     assert recipe.label_smoothing == 0.2
-    assert recipe.augment.model_dump() == {"crop_scale": 1.0, "shift": 2, "flip": 0.5, "jitter": None, "grayscale": 0.0}
+    assert recipe.augment.model_dump() == {
+        "crop_scale": 1.0,
+        "shift": 2,
+        "flip": 0.5,
+        "jitter": None,
+        "grayscale": 0.0,
+        "cutout": 0,
+    }
