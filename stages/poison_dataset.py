@@ -22,7 +22,7 @@ def poison_dataset(machine: Machine) -> dict[str, Any]:
 
     from refine.poisoning import poison
     from refine.poisoning.attack import Setting
-    from refine.shards.reading.held_out import of_attacker
+    from refine.shards.held_out import of_attacker
     from refine.shards.reading.reader import read_split
 
     train, test = of_attacker(read_split(Path("data/raw/train")), params.held_out), read_split(Path("data/raw/test"))

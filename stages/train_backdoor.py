@@ -16,6 +16,7 @@ def train_backdoor(machine: Machine) -> dict[str, Any]:
     params = ParamsFile(Path("params.yaml")).section("train_backdoor", TrainBackdoorParams)
 
     from refine.backdoor import train as backdoor
+    from refine.defenses.refine.adaptive import WithTransform
     from refine.training.checkpoint import checkpoints, runtime
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set
@@ -26,7 +27,8 @@ def train_backdoor(machine: Machine) -> dict[str, Any]:
         with checkpoints(scratch, "train-backdoor", params.model_dump(), precision, INPUTS, compute) as kept:
             poisoned = open_training_set(Path("data/poisoned/train"), backdoor.FIELDS, compute)
             attack = Path("data/poisoned/attack/training")
-            backdoor.train_backdoor(params, poisoned, attack, compute, Path("models/backdoor"), kept)
+            folder = Path("models/backdoor")
+            backdoor.train_backdoor(params, poisoned, attack, compute, folder, kept, WithTransform)
     return runtime(compute, precision, kept)
 
 

@@ -111,7 +111,7 @@ def test_the_card_names_no_machine_and_no_time(data: Poisoned, tmp_path: Path) -
     _train(data, tmp_path / "backdoor")
     text = (tmp_path / "backdoor/card.json").read_text(encoding="utf-8")
     assert str(tmp_path) not in text
-    assert set(json.loads(text)["training"]) == {"seed", "network", "recipe", "precision"}
+    assert set(json.loads(text)["training"]) == {"seed", "network", "adaptive", "recipe", "precision"}
 
 
 def test_the_history_has_a_row_for_each_epoch(data: Poisoned, tmp_path: Path) -> None:

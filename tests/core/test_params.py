@@ -371,7 +371,7 @@ def test_recipe_paper_is_the_published_training_of_the_classifier(tmp_path: Path
         "average": 0.0,
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
         "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.1, **UNUSED},
-        "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.0},
+        "augment": {"crop_scale": 1.0, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.0, "cutout": 0},
         "label_smoothing": 0.0,
     }
 
@@ -380,13 +380,15 @@ def test_recipe_paper_is_the_published_training_of_the_classifier(tmp_path: Path
 def test_the_encoder_is_trained_first_where_there_is_a_mapping(
     tmp_path: Path, written: str, epochs: int | None
 ) -> None:
-    text = f"train_refine:\n  seed: 1\n  recipe: paper\n  encoder: {written}\n"
+    text = f"train_refine:\n  seed: 1\n  transform: {{name: unet}}\n  recipe: paper\n  encoder: {written}\n"
     params = file(tmp_path, text).section("train_refine", TrainRefineParams)
     assert (params.encoder and params.encoder.epochs) == epochs
 
 
 def test_recipe_paper_is_the_published_training_of_the_defense(tmp_path: Path) -> None:
-    params = file(tmp_path, "train_refine: {seed: 1, recipe: paper}\n").section("train_refine", TrainRefineParams)
+    params = file(tmp_path, "train_refine: {seed: 1, transform: {name: unet}, recipe: paper}\n").section(
+        "train_refine", TrainRefineParams
+    )
     assert params.permutation_seed == 666
     assert params.transform.model_dump() == {"name": "unet", "first_channels": 64}
     assert params.input_space == "normalized_clamp01"
@@ -403,17 +405,19 @@ def test_recipe_paper_is_the_published_training_of_the_defense(tmp_path: Path) -
         "average": 0.0,
         "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0005},
         "schedule": {"name": "step", "milestones": [2 / 3, 13 / 15], "factor": 0.8, **UNUSED},
-        "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.2},
+        "augment": {"crop_scale": 0.8, "shift": 0, "flip": 0.5, "jitter": None, "grayscale": 0.2, "cutout": 0},
     }
 
 
 def test_the_papers_milestones_are_its_epochs_100_and_130(tmp_path: Path) -> None:
-    params = file(tmp_path, "train_refine: {seed: 1, recipe: paper}\n").section("train_refine", TrainRefineParams)
+    params = file(tmp_path, "train_refine: {seed: 1, transform: {name: unet}, recipe: paper}\n").section(
+        "train_refine", TrainRefineParams
+    )
     assert [round(share * params.recipe.epochs) for share in params.recipe.schedule.milestones] == [100, 130]
 
 
 def test_a_recipe_that_names_some_values_keeps_the_papers_others(tmp_path: Path) -> None:
-    text = "train_refine: {seed: 1, recipe: {epochs: 3, augment: {shift: 2}}}\n"
+    text = "train_refine: {seed: 1, transform: {name: unet}, recipe: {epochs: 3, augment: {shift: 2}}}\n"
     recipe = file(tmp_path, text).section("train_refine", TrainRefineParams).recipe
     assert (recipe.epochs, recipe.batch_size, recipe.schedule.factor) == (3, 256, 0.8)
     assert (recipe.augment.shift, recipe.augment.crop_scale, recipe.augment.flip) == (2, 1.0, 0.0)  # a group is whole
@@ -421,27 +425,27 @@ def test_a_recipe_that_names_some_values_keeps_the_papers_others(tmp_path: Path)
 
 @pytest.mark.parametrize("recipe", ["papers", "[1]", "3"])
 def test_paper_is_the_only_name_of_a_recipe(tmp_path: Path, recipe: str) -> None:
-    text = f"train_refine: {{seed: 1, recipe: {recipe}}}\n"
+    text = f"train_refine: {{seed: 1, transform: {{name: unet}}, recipe: {recipe}}}\n"
     with pytest.raises(UserError, match=r"train_refine\.recipe: input should be a valid dictionary"):
         file(tmp_path, text).section("train_refine", TrainRefineParams)
 
 
 @pytest.mark.parametrize("optimizer", ["{name: adamw, lr: 1, nesterov: true}", "{lr: 1, momentum: 0, nesterov: true}"])
 def test_nesterov_without_sgd_and_momentum_is_refused(tmp_path: Path, optimizer: str) -> None:
-    text = f"train_refine: {{seed: 1, recipe: {{optimizer: {optimizer}}}}}\n"
+    text = f"train_refine: {{seed: 1, transform: {{name: unet}}, recipe: {{optimizer: {optimizer}}}}}\n"
     with pytest.raises(UserError, match=r"train_refine\.recipe: optimizer\.nesterov needs optimizer\.name sgd"):
         file(tmp_path, text).section("train_refine", TrainRefineParams)
 
 
 def test_a_shuffle_buffer_that_holds_no_batch_is_refused(tmp_path: Path) -> None:
-    text = "train_refine: {seed: 1, recipe: {batch_size: 64, shuffle_buffer: 63}}\n"
+    text = "train_refine: {seed: 1, transform: {name: unet}, recipe: {batch_size: 64, shuffle_buffer: 63}}\n"
     with pytest.raises(UserError, match=r"train_refine\.recipe: shuffle_buffer has to hold a batch"):
         file(tmp_path, text).section("train_refine", TrainRefineParams)
 
 
 @pytest.mark.parametrize("average", ["1", "-0.1", "yes"])
 def test_an_average_that_never_moves_or_grows_is_refused(tmp_path: Path, average: str) -> None:
-    text = f"train_refine: {{seed: 1, recipe: {{average: {average}}}}}\n"
+    text = f"train_refine: {{seed: 1, transform: {{name: unet}}, recipe: {{average: {average}}}}}\n"
     with pytest.raises(UserError, match=r"train_refine\.recipe\.average: "):
         file(tmp_path, text).section("train_refine", TrainRefineParams)
 
@@ -453,7 +457,7 @@ def test_an_average_that_never_moves_or_grows_is_refused(tmp_path: Path, average
 def test_a_defender_s_recipe_lasts_for_the_steps_that_it_asks_for(
     tmp_path: Path, written: str, steps: int, epochs: int
 ) -> None:
-    text = f"train_refine: {{seed: 1, recipe: {{epochs: 150{written}}}}}\n"
+    text = f"train_refine: {{seed: 1, transform: {{name: unet}}, recipe: {{epochs: 150{written}}}}}\n"
     recipe = file(tmp_path, text).section("train_refine", TrainRefineParams).recipe
     assert recipe.lasting(steps).epochs == epochs
     assert recipe.lasting(steps).lasting(steps) == recipe.lasting(steps)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from refine.core.errors import UserError
-from refine.shards.reading.held_out import held_out, of_attacker, of_defender
+from refine.shards.held_out import held_out, of_attacker, of_defender
 from tiny import attack, poisoned, raw
 
 

@@ -11,7 +11,7 @@ from refine.defending.params import STAGE_OF_ITS_OWN
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.poisoning.params import PoisonDatasetParams
 from refine.shards.format.manifest import complete
-from refine.shards.reading.held_out import of_defender
+from refine.shards.held_out import of_defender
 from refine_lab.projects import PARAMS, RAW, Stages
 from refine_lab.runs.record import Defender
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +11,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from refine.backdoor import attacker_augmentation, twins
-from refine.backdoor.adaptive import WithTransform
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
 from refine.backdoor.distort import distort
-from refine.backdoor.params import BackdoorRecipe, TrainBackdoorParams
+from refine.backdoor.params import AdaptiveParams, BackdoorRecipe, TrainBackdoorParams
 from refine.backdoor.twins import Twins
 from refine.core.files import new_folder
 from refine.models import classifier as classifiers
@@ -34,6 +34,10 @@ from refine.training.training_set import TrainingSet
 FIELDS = ("label", "poisoned", "key")
 """What training needs to know of each sample; the key is only needed for twins."""
 
+Beside = Callable[[Classifier, int, AdaptiveParams], nn.Module]
+"""Gives, for a classifier of so many classes, a module that has it as a part. That maps pixels float [N, 3, H, W] and
+bool [N], which of them are poisoned, to two logits float [N, K]: of the images, and of them through a defense."""
+
 
 @dataclass
 class BackdoorTask:
@@ -42,7 +46,8 @@ class BackdoorTask:
     Attributes:
         classifier: its network is trained.
         batches: of the poisoned training set, with `FIELDS`.
-        adaptive: the classifier beside the defense that its attacker expects, and the weight of that loss.
+        expected: the classifier beside the defense that its attacker expects, see `Beside`.
+        weight: of the loss through that defense.
     """
 
     classifier: Classifier
@@ -52,13 +57,14 @@ class BackdoorTask:
     compute: Compute
     precision: str
     twins: Twins | None = None
-    adaptive: tuple[WithTransform, float] | None = None
+    expected: nn.Module | None = None
+    weight: float = 1.0
     kept: dict[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.module: nn.Module = self.adaptive[0] if self.adaptive else self.classifier.network
+        self.module: nn.Module = self.expected or self.classifier.network
         self.generator = Generator(self.compute.device)
-        trained = self.adaptive[0] if self.adaptive else self.classifier
+        trained = self.expected or self.classifier
         self._forward = compiled(Processes(self.compute).data_parallel(trained), self.recipe)
 
     def step(self, batch: Batch) -> Step:
@@ -66,16 +72,16 @@ class BackdoorTask:
         with torch.no_grad():
             pixels = self._augmented(batch)
         with self.compute.autocast(self.precision):
-            if self.adaptive:
+            if self.expected:
                 logits, through = self._forward(pixels, batch.fields[1].bool())
             else:
                 logits = self._forward(pixels)
         loss = self._cross_entropy(logits, labels)
         right = (logits.argmax(dim=1) == labels).float().mean()
         told = {"loss": loss, "train_accuracy": right}
-        if self.adaptive:
+        if self.expected:
             told["through_transform"] = self._cross_entropy(through, labels)
-            loss = loss + self.adaptive[1] * told["through_transform"]
+            loss = loss + self.weight * told["through_transform"]
         return Step(loss * batch.loss_weight, told)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -106,6 +112,7 @@ def train_backdoor(
     compute: Compute,
     folder: Path,
     checkpoints: Checkpoints | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Trains the classifier and writes its folder.
 
@@ -116,6 +123,10 @@ def train_backdoor(
         compute: device and threads.
         folder: to write weights, card and history into.
         checkpoints: of this run; None trains without any.
+        beside: puts the defense that `params.adaptive` expects beside the classifier; None prepares for nothing.
+
+    Raises:
+        UserError: the images cannot be cut into batches, or the loss or the weights are no longer finite.
     """
     recipe = params.recipe
     images, manifest = poisoned
@@ -136,10 +147,10 @@ def train_backdoor(
     twin_images = None
     if attack.twins_sha256 is not None:
         twin_images = twins.read(attack_folder, attack.twins_sha256, manifest.side, compute.device)
-    adaptive = None
-    if params.adaptive:
-        expected = WithTransform(classifier, len(manifest.classes), params.adaptive)
-        adaptive = expected.to(compute.device).to(memory_format=torch.channels_last), params.adaptive.weight
+    expected = None
+    if beside and params.adaptive:
+        expected = beside(classifier, len(manifest.classes), params.adaptive)
+        expected.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
     task = BackdoorTask(
         classifier=classifier,
@@ -149,7 +160,8 @@ def train_backdoor(
         compute=compute,
         precision=precision,
         twins=twin_images,
-        adaptive=adaptive,
+        expected=expected,
+        weight=params.adaptive.weight if params.adaptive else 1.0,
     )
     history = Run(task, recipe, "train-backdoor", params.seed, compute, checkpoints).train()
     card = ClassifierCard(

@@ -22,7 +22,7 @@ from refine.defending.params import DefenseDataParams, split_of
 from refine.defending.protocol.defense import Regime
 from refine.defending.share import chosen
 from refine.shards.format.manifest import complete
-from refine.shards.reading.held_out import of_defender
+from refine.shards.held_out import of_defender
 from refine.shards.reading.reader import Shards
 from refine.shards.writer import Sample, write_shards
 from refine.splitting.folder import read_card, read_samples
@@ -51,7 +51,7 @@ def give(
         data: how much of the clean images that the defender has.
         sources: folders: of shards `raw` and `poisoned`, and of all splits `split`.
         out: takes `given.json` and, unless the regime is `none`, the shards.
-        held_out: share of the training images that is held out for the defender, see `shards.reading.held_out`.
+        held_out: share of the training images that is held out for the defender, see `shards.held_out`.
 
     Raises:
         UserError: the shards are damaged, or the share holds no image.

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from refine.backdoor.adaptive import WithTransform
 from refine.backdoor.params import AdaptiveParams, TrainBackdoorParams
 from refine.backdoor.train import train_backdoor
+from refine.defenses.refine.adaptive import WithTransform
 from refine.defenses.refine.model.label_map import derangement
 from refine.models import classifier as classifiers
 from tiny import CPU, Poisoned, backdoor_params, badnets, classifier, files_of, history, training_set
@@ -76,7 +76,7 @@ def test_training_is_repeatable_and_leaves_a_classifier_as_any_other(data: Poiso
     params = backdoor_params(epochs=6).model_copy(update={"adaptive": PARAMS})
     for name, each in {"first": params, "second": params, "plain": backdoor_params(epochs=6)}.items():
         given = data.outputs.attack / "training"
-        train_backdoor(each, training_set(data.poisoned_train), given, CPU, tmp_path / name)
+        train_backdoor(each, training_set(data.poisoned_train), given, CPU, tmp_path / name, beside=WithTransform)
     assert files_of(tmp_path / "first") == files_of(tmp_path / "second")
     made, plain = (classifiers.load(tmp_path / name)[0].state_dict() for name in ("first", "plain"))
     assert made.keys() == plain.keys()
