@@ -24,8 +24,8 @@ class Params(TransformParams):
 
     name: Literal["encoder_decoder"] = "encoder_decoder"
     start: Literal["fresh", "from_classifier"] = "from_classifier"
-    replaced: Annotated[list[Share], Field(min_length=1, max_length=100)] = Field(default=[0.03, 0.09, 0.27])
-    replaced_in_head: Share = 0.1
+    replaced: Annotated[list[Share], Field(min_length=1, max_length=100)] = Field(default=[0.0, 0.5, 1.0])
+    replaced_in_head: Share = 1.0
     channels: Width = 128
 
     @property

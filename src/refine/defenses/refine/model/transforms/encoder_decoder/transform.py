@@ -2,9 +2,10 @@
 
 The published transform learns to see from nothing, which takes many images. Here the encoder is a network of the
 classifier's own architecture, and may begin with the classifier's own weights, of which a share is replaced by new ones
-that grows with depth, as a student of BCU begins (Pang et al., CVPR 2023): what the classifier knows of images mostly
-stays, and what it knows of a trigger mostly goes. The decoder sees nothing but the encoder's features, so that whatever
-the encoder does not tell, a trigger for one, is not in the picture that the frozen classifier gets.
+that grows with depth, as a student of BCU begins (Pang et al., CVPR 2023). What the first layers know of any image
+stays; the last ones, which lead from what a trigger excites to the target, learn anew, and from clean images alone. The
+decoder sees nothing but the encoder's features, so that whatever these do not tell is not in the picture that the
+frozen classifier gets. With BCU's own shares a backdoor comes along: docs/results.md.
 """
 
 from __future__ import annotations
