@@ -41,7 +41,7 @@ def paper_params() -> tuple[TrainBackdoorParams, TrainRefineParams]:
     """Both trainings as published."""
     backdoor = {"seed": 1, "network": {"name": "resnet18", "width": 64}, "recipe": "paper"}
     return TrainBackdoorParams.model_validate(backdoor), TrainRefineParams.model_validate(
-        {"seed": 1, "recipe": "paper"}
+        {"seed": 1, "transform": {"name": "unet"}, "recipe": "paper"}
     )
 
 

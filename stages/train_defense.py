@@ -16,10 +16,12 @@ INPUTS = (Path(__file__), GIVEN, CLASSIFIER)
 
 def train_defense(machine: Machine) -> dict[str, Any]:
     """Writes `models/defenses/NAME`."""
+    from refine.core.registry import DEFENSES, TRAINING, part
     from refine.defending import train
     from refine.models.device import compute
     from refine.training.checkpoint import checkpoints
 
+    part(DEFENSES, NAME, TRAINING)  # what is imported here, checkpoints belong to
     resolved = compute(machine)
     precision = resolved.precision("auto")
     scratch = machine.root / ".scratch"

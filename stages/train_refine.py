@@ -18,21 +18,24 @@ def train_refine(machine: Machine) -> dict[str, Any]:
     params = file.section("train_refine", TrainRefineParams)
     share = file.section("poison_dataset", PoisonDatasetParams).held_out
 
+    from refine.core.registry import TRANSFORM, TRANSFORMS, part
     from refine.defenses.refine.training import train as refine
     from refine.shards.held_out import of_defender
     from refine.training.checkpoint import checkpoints, runtime
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set
 
+    part(TRANSFORMS, params.transform.name, TRANSFORM)  # what is imported here, checkpoints belong to
     with joined(machine) as compute:
         precision = compute.precision(params.recipe.precision)
         scratch = machine.root / ".scratch"
-        with checkpoints(scratch, "train-refine", refine.resolved(params, compute), precision, INPUTS, compute) as kept:
+        values = {**refine.resolved(params, compute), "held_out": share}
+        with checkpoints(scratch, "train-refine", values, precision, INPUTS, compute) as kept:
             images, manifest = open_training_set(Path("data/raw/train"), (), compute)
             if share:
                 images = images.subset(of_defender(manifest.samples, share))
             refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
-    return runtime(compute, precision, kept)
+    return {**runtime(compute, precision, kept), "images": round(params.unlabeled_fraction * sum(images.sizes))}
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ MUTANTS = (
             ),
             (
                 "src/refine/defending/pseudo_labels.py",
-                "batch.fields[-1] if self._once else self.of(augmented)",
-                "batch.fields[-1]",
+                "        if not self._once:\n            return self.of(augmented)\n        brought",
+                "        brought",
             ),
         ),
         "tests/defenses/refine/test_train.py::test_true_labels_leave_no_trace[plain]",
@@ -123,13 +123,13 @@ MUTANTS = (
     ),
     Mutant(
         "a dependency missing",
-        (("dvc.yaml", "      - src/refine/defenses/refine\n", ""),),
+        (("dvc.yaml", "      - src/refine/defenses/refine/training\n", ""),),
         "tests/pipeline/test_dependencies.py::TestEachStage::"
         "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
     ),
     Mutant(
         "a dependency too many",
-        (("dvc.yaml", "      - src/refine/defenses/refine\n", "      - src/refine/defenses\n"),),
+        (("dvc.yaml", "      - src/refine/defenses/refine/training\n", "      - src/refine/defenses/refine\n"),),
         "tests/pipeline/test_dependencies.py::TestEachStage::"
         "test_the_code_that_its_source_reaches_is_the_code_that_it_declares",
     ),

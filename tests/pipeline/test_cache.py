@@ -169,4 +169,7 @@ def test_images_that_are_held_out_for_the_defender_never_reach_the_attacker(repo
     assert ran(repo) == ["poison-dataset", "train-backdoor", "train-refine", "evaluate"]
     raw, poisoned = (read_split(repo / folder) for folder in ("data/raw/train", "data/poisoned/train"))
     assert poisoned.keys.tolist() == raw.keys[~held_out(len(raw.keys), 0.25)].tolist()
-    assert defender(repo, "refine").images == len(raw.keys) - len(poisoned.keys)
+    own = len(raw.keys) - len(poisoned.keys)
+    assert defender(repo, "refine").images == own
+    trained = json.loads((repo / "metrics/runtime/train-refine.json").read_text(encoding="utf-8"))
+    assert trained["images"] == own

@@ -29,7 +29,8 @@ def _task(name: str) -> Task:
     if name == "refine":
         return RefineTask(made, [], answers, params, CPU, "bf16", keep=[])
     assert params.encoder is not None
-    return EncoderTask(made, [], answers, params.encoder, CPU, "bf16")
+    head = made.transform.begin(made.classifier, 3, lambda: torch.zeros(1, 3, 16, 16))
+    return EncoderTask(made, head, [], answers, params.encoder, CPU, "bf16")
 
 
 @pytest.mark.parametrize(

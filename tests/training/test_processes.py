@@ -51,7 +51,8 @@ def _task(name: str, world: int = 1, rank: int = 0) -> Task:
         answers = PseudoLabels(whole.classifier, params.recipe, False, CPU, "fp32")
         if name == "encoder":
             assert params.encoder is not None
-            return EncoderTask(whole, [], answers, params.encoder, compute, "fp32")
+            head = whole.transform.begin(whole.classifier, 3, lambda: torch.zeros(1, 3, 16, 16))
+            return EncoderTask(whole, head, [], answers, params.encoder, compute, "fp32")
         return RefineTask(whole, [], answers, params, compute, "fp32", keep=[])
     trained = classifier(seed=1).train().requires_grad_(True).to(torch.get_default_dtype())
     return BackdoorTask(trained, [], backdoor_params(augment={}).recipe, AttackerAugmentation(), compute, "fp32")

@@ -91,8 +91,15 @@ def _fitting(runs: Iterable[Run], params: dict[str, Any], defense: str, outputs:
         if each.record.name.attack == "none"
         and each.shares(outputs, RAW)
         and each.params["train_backdoor"] == params["train_backdoor"]
+        and _held_out(each.params) == _held_out(params)
     ]
     return sorted(fitting, key=lambda each: (not _same_defense(each, params, defense), each.folder.name))
+
+
+def _held_out(params: dict[str, Any]) -> float:
+    """Share of the images that its attacker, and so its clean classifier, does not have."""
+    share: float = params["poison_dataset"].get("held_out", 0.0)
+    return share
 
 
 def _same_defense(clean: Run, params: dict[str, Any], defense: str) -> bool:

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refine.core.errors import UserError
+from refine.core.params import ParamsFile
 from refine.defending.loading import load
 from refine.defending.protocol.defense import Defense, NoDefense
 from refine.evaluation.metrics import DIGITS, measure
 from refine.models import classifier as classifiers
+from refine.poisoning.params import PoisonDatasetParams
 from refine.retuning.attack import ALL, Draw, drawn, retuned, variants
 from refine.retuning.params import RetuningParams
+from refine.shards.held_out import of_attacker
 from refine.shards.reading.reader import read_split
-from refine_lab.projects import CLASSIFIER, POISONED, RAW, Stages
+from refine_lab.projects import CLASSIFIER, PARAMS, POISONED, RAW, Stages
 from refine_lab.recording.clean import CleanSystems
 from refine_lab.recording.measuring import Bench
 from refine_lab.runs.record import AfterRetuning, Retuned, Retuning, Shares
@@ -105,7 +108,8 @@ def measured(
 
 def _measured(project: Path, defense: str, clean: CleanSystems | None, images: Bench, bare: Retuned | None) -> Retuning:
     params = RetuningParams()
-    train, poisoned = (read_split(project / folder) for folder in (RAW[0], POISONED))
+    share = ParamsFile(project / PARAMS).section("poison_dataset", PoisonDatasetParams).held_out
+    train, poisoned = of_attacker(read_split(project / RAW[0]), share), read_split(project / POISONED)
     draws = [drawn(train, poisoned, params, seed) for seed in params.seeds]
     attacker = _Attacker(params, draws, images)
     defended = load(project / Stages(defense).model, project / CLASSIFIER)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator
 
-from refine.core.bounds import BatchSize, Epochs, Width
+from refine.core.bounds import BatchSize, Epochs, UNetWidth, Width
 from refine.core.params import PositiveNumber, Section, Seed, Share
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_by_name
 
@@ -40,19 +40,20 @@ class BackdoorRecipe(Recipe):
 
 
 class AdaptiveParams(Section):
-    """An attacker who expects REFINE, see `adaptive.py`; ours.
+    """An attacker who expects REFINE as published, a U-Net, but one that takes pixels; ours.
+
+    See `src/refine/defenses/refine/adaptive.py`. Against another transform or input space, or without the label map,
+    the attacker has prepared for something else.
 
     Attributes:
         first_channels: of the attacker's own U-Net.
         permutation_seed: of the label map that the attacker expects, as `train_refine.permutation_seed`.
         weight: of the loss through that U-Net, beside the usual one.
-        transform_rate: learning rate of the U-Net, a share of `recipe.optimizer.lr`.
     """
 
-    first_channels: Width = 64
+    first_channels: UNetWidth = 64
     permutation_seed: Seed = 666
     weight: PositiveNumber = 1.0
-    transform_rate: Share = 0.1
 
 
 class TrainBackdoorParams(Section):

@@ -123,7 +123,7 @@ def train_backdoor(
         compute: device and threads.
         folder: to write weights, card and history into.
         checkpoints: of this run; None trains without any.
-        beside: puts the defense that `params.adaptive` expects beside the classifier; None prepares for nothing.
+        beside: puts the defense that `params.adaptive` expects beside the classifier; None where it is null.
 
     Raises:
         UserError: the images cannot be cut into batches, or the loss or the weights are no longer finite.
@@ -148,9 +148,12 @@ def train_backdoor(
     if attack.twins_sha256 is not None:
         twin_images = twins.read(attack_folder, attack.twins_sha256, manifest.side, compute.device)
     expected = None
-    if beside and params.adaptive:
+    if params.adaptive:
+        if beside is None:
+            raise TypeError("params.adaptive needs `beside`")
         expected = beside(classifier, len(manifest.classes), params.adaptive)
         expected.to(compute.device).to(memory_format=torch.channels_last)
+        refuse_lone_image(expected, images, recipe, compute)
     precision = compute.precision(recipe.precision)
     task = BackdoorTask(
         classifier=classifier,

@@ -21,7 +21,8 @@ Fraction = Annotated[Number, Field(gt=0, le=1)]
 class DefenseDataParams(Section):
     """Attributes:
     seed: for the choice of images, and for everything random while a defense is trained.
-    labeled: share of the clean training images that defenses with the regime `labeled` get, with their labels.
+    labeled: share of the clean training images, or of those held out for the defender, that defenses with the regime
+        `labeled` get, with their labels.
     unlabeled: share of them that defenses with the regime `unlabeled` get.
     """
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import torch
 from torch import Generator, Tensor, nn
@@ -38,7 +39,7 @@ class Retraining:
     Attributes:
         classifier: on its device, with gradients; see `trainable` and `fresh`.
         images: that it is trained on.
-        recipe: how; with the epochs that it takes.
+        recipe: how; replaced by what its `lasting` gives for these images.
         loss: of a batch.
         compute: device and threads.
         batch_statistics: normalize by the statistics of the batch and let them move the running ones, as training
@@ -89,6 +90,16 @@ class Retraining:
         """Nothing to keep: the last epoch counts (no selection)."""
 
 
+def own_seed(seed: int) -> int:
+    """The seed of a defender's new weights, below 2**32, as torch takes no more of it on CPUs.
+
+    With the seed itself they would be those that a classifier of the same seed began with, which no defender has, and
+    near which a student stays like its teacher.
+    """
+    digest = blake2b(seed.to_bytes(8, "little"), digest_size=4, person=b"new weights").digest()
+    return int.from_bytes(digest, "little")
+
+
 def trainable(task: Task) -> Classifier:
     """A copy of the classifier that may change, on the task's device; what its architecture does not learn stays."""
     made = deepcopy(task.classifier)
@@ -100,11 +111,11 @@ def trainable(task: Task) -> Classifier:
 
 
 def fresh(task: Task) -> Classifier:
-    """A classifier of the same architecture with new weights, drawn by the task's seed, on its device.
+    """A classifier of the same architecture with new weights, drawn by the task's seed (see `own_seed`), on its device.
 
     Weights that the architecture computes from images instead of learning them stay frozen.
     """
-    torch.manual_seed(task.seed)
+    torch.manual_seed(own_seed(task.seed))
     return _ready(_built(task), task.compute)
 
 

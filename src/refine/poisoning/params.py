@@ -21,8 +21,8 @@ class PoisonDatasetParams(Section):
     """Attributes:
     attack: to apply.
     seed: of all random draws of the attack.
-    held_out: share of the training images that the attacker does not have; the defender then has these and no others.
-        With 0, as in the papers, the defender has the very images that the classifier is fitted to.
+    held_out: share of the training images that the attacker does not have; defenses with clean images then have these
+        and no others. With 0, as in the papers, they have the very images that the classifier is fitted to.
     """
 
     attack: AttackName

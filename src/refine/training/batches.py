@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
         pixels: float [B, 3, H, W] in [0, 1].
-        fields: int64 [B] each, as the training set was asked for them.
+        fields: int64 [B] each, as the training set was asked for them; answers of a classifier may be float32 [B, K].
         loss_weight: images of this process over the mean of all processes; what its mean loss has to be weighted with.
     """
 

@@ -142,7 +142,7 @@ class DefenderRecipe(Recipe):
             as many.
     """
 
-    min_steps: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    min_steps: Annotated[int, Field(ge=0, le=999_999)] = 0
 
     def lasting(self, steps_per_epoch: int) -> Self:
         """This recipe with as many epochs as `min_steps` asks for."""

@@ -21,7 +21,7 @@ from refine.training.training_set import Resident
 from support import synthetic
 from tiny import CPU, WIDTH, classifier, classifier_card, classifier_folder, files_of, refine_params, same_tensors
 
-SMALL: dict[str, Any] = {"name": "encoder_decoder", "channels": 8}
+SMALL: dict[str, Any] = {"name": "encoder_decoder", "channels": 8, "start": "from_classifier"}
 KEPT: dict[str, Any] = {**SMALL, "replaced": [0.0], "replaced_in_head": 0.0}
 ENCODER: dict[str, Any] = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.05}, "frozen": True}
 

@@ -76,7 +76,7 @@ def test_another_width_gives_another_transform_and_the_same_way_the_same(tmp_pat
 
 
 def test_a_copy_of_weights_wants_the_same_width() -> None:
-    transform = {"name": "encoder_decoder", "channels": 8}
+    transform = {"name": "encoder_decoder", "channels": 8, "start": "from_classifier"}
     with pytest.raises(ValidationError, match=r"set substitute\.width to null, or transform\.start to fresh"):
         refine_params(transform=transform, input_space="pixel", substitute={"width": 16, "recipe": RECIPE})
     fresh = {**transform, "start": "fresh"}

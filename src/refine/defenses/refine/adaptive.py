@@ -35,7 +35,6 @@ class WithTransform(nn.Module):
         self.transform = UNet(params.first_channels)
         nn.init.constant_(self.transform.outlet.bias, 0.5)  # type: ignore[arg-type]
         self.register_buffer("permutation", derangement(classes, params.permutation_seed), persistent=False)
-        self._rate = params.transform_rate
 
     def forward(self, pixels: Tensor, poisoned: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the images, and remapped ones of what the transform makes of them, float [N, K] each.
@@ -48,7 +47,6 @@ class WithTransform(nn.Module):
             poisoned: bool [N].
         """
         drawn = to_float32(self.transform(pixels)).clamp(0, 1)
-        share = (self._rate * ~poisoned).to(drawn.dtype).view(-1, 1, 1, 1)  # of the gradient that passes
-        drawn = drawn * share + (drawn * (1 - share)).detach()
+        drawn = torch.where(poisoned.view(-1, 1, 1, 1), drawn.detach(), drawn)
         logits, through = self.classifier(torch.cat([pixels, drawn])).chunk(2)
         return logits, remap(through, self.permutation)

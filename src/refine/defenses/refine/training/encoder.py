@@ -44,7 +44,7 @@ class EncoderWithHead(nn.Module):
 
 @dataclass
 class EncoderTask:
-    """What the head's logits are off the classifier's answers; see `training.loop.Task`.
+    """How far the head's logits are from the classifier's answers; see `training.loop.Task`.
 
     Attributes:
         defense: whose transform's encoder is trained.
@@ -90,7 +90,7 @@ class EncoderTask:
 
 
 def mixed(pixels: Tensor, generator: Generator) -> Tensor:
-    """Each image mixed with another one of the batch, at a share of its own (Zhang et al., ICLR 2018).
+    """Each image mixed with one drawn from the batch, at a share of its own (Zhang et al., ICLR 2018).
 
     With a teacher that is asked for each mixture, few images say much more (Beyer et al., CVPR 2022, "Knowledge
     distillation: A good teacher is patient and consistent").

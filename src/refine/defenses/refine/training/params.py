@@ -102,7 +102,8 @@ class TrainRefineParams(Section):
     input_space: what the transform sees and where its output is clamped.
     initial_output: added to the bias of the transform's last layer before training. Its outputs begin around 0, so that
         half of the values begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle of the range.
-    unlabeled_fraction: share of the training images that the defender has; 1 in the released code, 0.2 in the paper.
+    unlabeled_fraction: share of the training images, or of those held out, that the defender has; 1 in the released
+        code, 0.2 in the paper.
     pseudo_labels: `each_step` asks the classifier for those of the augmented images, as the released code does; `once`
         asks it beforehand for those of the images as they are.
     substitute: a network that learns the classifier's labels first, and then stands for it until the transform is

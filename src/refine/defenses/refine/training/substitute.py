@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from refine.core.errors import UserError
 from refine.defending.pseudo_labels import PseudoLabels
-from refine.defending.retraining import Retraining
+from refine.defending.retraining import Retraining, own_seed
 from refine.defenses.refine.training.params import SubstituteParams
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
@@ -45,8 +46,11 @@ def trained(
         The substitute, frozen and on the CPU, and the history, a row per epoch.
 
     Raises:
-        UserError: the images cannot be cut into batches, or the loss or the weights are no longer finite.
+        UserError: several processes train, the images cannot be cut into batches, or the loss or the weights are no
+            longer finite.
     """
+    if compute.world > 1:
+        raise UserError("a substitute is trained in one process; unset REFINE_PROCESSES, or set substitute to null")
     asked, card = classifier
     recipe = params.recipe
     precision = compute.precision(recipe.precision)
@@ -59,7 +63,7 @@ def trained(
             "agreement": (logits.argmax(dim=1) == labels).float().mean(),
         }
 
-    torch.manual_seed(seed)
+    torch.manual_seed(own_seed(seed))
     architecture = card.architecture
     if params.width:
         architecture = architecture.model_copy(update={"width": params.width})

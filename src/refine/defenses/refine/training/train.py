@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from refine.core.errors import UserError
 from refine.core.files import new_folder
 from refine.defending.pseudo_labels import PseudoLabels
+from refine.defending.retraining import own_seed
 from refine.defending.share import chosen
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import Refine, RefineCard, Snapshot
@@ -189,7 +190,7 @@ def train_refine(
         classifier, substitute_history = substitute.trained(
             params.substitute, params.seed, asked, own, compute, checkpoints
         )
-        torch.manual_seed(params.seed)
+        torch.manual_seed(own_seed(own_seed(params.seed)))  # neither the classifier's nor the substitute's
     head = transform.begin(classifier, classes, lambda: _first(own, params, compute))
     defense = Refine(classifier, transform, permutation, params.input_space)
     defense.to(compute.device).to(memory_format=torch.channels_last)

@@ -1,11 +1,12 @@
 """An encoder that knows images already, and a small decoder.
 
-The published transform learns to see from nothing, which takes many images. Here the encoder is a network of the
-classifier's own architecture, and may begin with the classifier's own weights, of which a share is replaced by new ones
-that grows with depth, as a student of BCU begins (Pang et al., CVPR 2023). What the first layers know of any image
-stays; the last ones, which lead from what a trigger excites to the target, learn anew, and from clean images alone. The
-decoder sees nothing but the encoder's features, so that whatever these do not tell is not in the picture that the
-frozen classifier gets. With BCU's own shares a backdoor comes along: docs/results.md.
+The published transform learns to see through its decoder and the frozen classifier. Here the encoder is a network of
+the classifier's own architecture, which learns the classifier's answers under a head of its own, and the decoder sees
+nothing but its features, so that whatever these do not tell is not in the picture that the classifier gets.
+
+The encoder may begin with the classifier's own weights, of which a share is replaced by new ones that grows with depth,
+as a student of BCU begins (Pang et al., CVPR 2023). With few images it is then more accurate by far, but what the kept
+layers know of a trigger comes along: how much depends on the attack and the shares, see docs/results.md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
@@ -82,7 +83,8 @@ class EncoderDecoder(Transform):
 
     def freeze_encoder(self) -> None:
         super().freeze_encoder()
-        self.__dict__["_folded"] = fuse(self.network.eval())  # faster, and no part of the transform's state
+        if not distributed.is_initialized():  # else processes share what is registered, and this is not
+            self.__dict__["_folded"] = fuse(self.network.eval())  # faster, and no part of the transform's state
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.encoded(images)
