@@ -92,7 +92,7 @@ class EncoderTask:
 def mixed(pixels: Tensor, generator: Generator) -> Tensor:
     """Each image mixed with one drawn from the batch, at a share of its own (Zhang et al., ICLR 2018).
 
-    With a teacher that is asked for each mixture, few images say much more (Beyer et al., CVPR 2022, "Knowledge
+    With a teacher that is asked for each mixture, few images may say more (Beyer et al., CVPR 2022, "Knowledge
     distillation: A good teacher is patient and consistent").
 
     Args:

@@ -48,8 +48,9 @@ class EncoderRecipe(DefenderRecipe):
         learns: the classifier's answers as `labels`, or as `probabilities`, which tell more.
         label_smoothing: share of the target spread over all classes, of labels.
         temperature: of probabilities; larger ones tell more of the less likely classes.
-        mixup: mix each image with another one of its batch, at a share drawn from [0, 1). The classifier is asked for
-            its answers to the mixtures, so `pseudo_labels` has to be `each_step`.
+        mixup: mix each image with one drawn from its batch, at a share drawn from [0, 1). The classifier is asked for
+            its answers to the mixtures, so `pseudo_labels` has to be `each_step`. A mixture may look to it like a faint
+            trigger, and its answer then tells the encoder where that leads, see docs/results.md.
         frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
     """
 
