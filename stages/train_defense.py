@@ -21,7 +21,7 @@ def train_defense(machine: Machine) -> dict[str, Any]:
     from refine.models.device import compute
     from refine.training.checkpoint import checkpoints
 
-    part(DEFENSES, NAME, TRAINING)  # what is imported here, checkpoints belong to
+    part(DEFENSES, NAME, TRAINING)  # before `checkpoints`, whose key covers the code that is loaded
     resolved = compute(machine)
     precision = resolved.precision("auto")
     scratch = machine.root / ".scratch"

@@ -25,7 +25,7 @@ def train_refine(machine: Machine) -> dict[str, Any]:
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set
 
-    part(TRANSFORMS, params.transform.name, TRANSFORM)  # what is imported here, checkpoints belong to
+    part(TRANSFORMS, params.transform.name, TRANSFORM)  # before `checkpoints`, whose key covers the code that is loaded
     with joined(machine) as compute:
         precision = compute.precision(params.recipe.precision)
         scratch = machine.root / ".scratch"

@@ -78,11 +78,11 @@ class BackdoorTask:
                 logits = self._forward(pixels)
         loss = self._cross_entropy(logits, labels)
         right = (logits.argmax(dim=1) == labels).float().mean()
-        told = {"loss": loss, "train_accuracy": right}
+        figures = {"loss": loss, "train_accuracy": right}
         if self.expected:
-            told["through_transform"] = self._cross_entropy(through, labels)
-            loss = loss + self.weight * told["through_transform"]
-        return Step(loss * batch.loss_weight, told)
+            figures["through_transform"] = self._cross_entropy(through, labels)
+            loss = loss + self.weight * figures["through_transform"]
+        return Step(loss * batch.loss_weight, figures)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(to_float32(logits), labels, label_smoothing=self.recipe.label_smoothing)

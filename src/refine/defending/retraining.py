@@ -104,7 +104,7 @@ def trainable(task: Task) -> Classifier:
     """A copy of the classifier that may change, on the task's device; what its architecture does not learn stays."""
     made = deepcopy(task.classifier)
     with torch.device("meta"):
-        like = _built(task)
+        like = classifiers.like(task.card)
     for own, other in zip(made.parameters(), like.parameters(), strict=True):
         own.requires_grad_(other.requires_grad)
     return _ready(made, task.compute)
@@ -116,12 +116,7 @@ def fresh(task: Task) -> Classifier:
     Weights that the architecture computes from images instead of learning them stay frozen.
     """
     torch.manual_seed(own_seed(task.seed))
-    return _ready(_built(task), task.compute)
-
-
-def _built(task: Task) -> Classifier:
-    card = task.card
-    return classifiers.build(card.architecture, len(card.classes), card.normalization, read_from="its card")
+    return _ready(classifiers.like(task.card), task.compute)
 
 
 def _ready(classifier: Classifier, compute: Compute) -> Classifier:

@@ -135,6 +135,11 @@ def build(architecture: Architecture, num_classes: int, normalization: Normaliza
     return Classifier(_builder(architecture, num_classes, read_from)(), normalization)
 
 
+def like(card: ClassifierCard) -> Classifier:
+    """A freshly initialized classifier of the kind that a card describes; see `build`."""
+    return build(card.architecture, len(card.classes), card.normalization, read_from="its card")
+
+
 def _builder(architecture: Architecture, num_classes: int, read_from: str) -> Callable[[], nn.Module]:
     module = component(ARCHITECTURES, architecture.name, read_from)
     return partial(cast(Callable[..., nn.Module], module.build), num_classes=num_classes, width=architecture.width)

@@ -69,17 +69,12 @@ class EncoderRecipe(DefenderRecipe):
     frozen: bool = False
 
 
-class SubstituteRecipe(DefenderRecipe):
-    """How a substitute for the classifier is trained; ours, the defaults are those of a distilled student."""
+class SubstituteRecipe(RefineRecipe):
+    """How a substitute for the classifier is trained; ours, with the defaults of REFINE's transform."""
 
     place: ClassVar[str] = "train_refine.substitute.recipe"
 
-    epochs: Epochs = 150
-    batch_size: BatchSize = 256
     drop_last: bool = False
-    optimizer: Optimizer = Optimizer(lr=0.01)
-    schedule: Schedule = Schedule(factor=0.8)
-    augment: Augment = Augment(crop_scale=0.8, flip=0.5, grayscale=0.2)
 
 
 class SubstituteParams(Section):

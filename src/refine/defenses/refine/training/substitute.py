@@ -64,10 +64,9 @@ def trained(
         }
 
     torch.manual_seed(own_seed(seed))
-    architecture = card.architecture
     if params.width:
-        architecture = architecture.model_copy(update={"width": params.width})
-    made = classifiers.build(architecture, len(card.classes), card.normalization, read_from="its card")
+        card = card.model_copy(update={"architecture": card.architecture.model_copy(update={"width": params.width})})
+    made = classifiers.like(card)
     made.to(compute.device).to(memory_format=torch.channels_last)
     training = Retraining(made, images, recipe, loss, compute)
     classifiers.init_from_data(made, lambda: next(iter(training.batches.epoch(seed))).pixels)

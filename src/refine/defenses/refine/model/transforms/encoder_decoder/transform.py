@@ -5,8 +5,8 @@ the classifier's own architecture, which learns the classifier's answers under a
 nothing but its features, so that whatever these do not tell is not in the picture that the classifier gets.
 
 The encoder may begin with the classifier's own weights, of which a share is replaced by new ones that grows with depth,
-as a student of BCU begins (Pang et al., CVPR 2023). With few images it is then more accurate by far, but what the kept
-layers know of a trigger comes along: how much depends on the attack and the shares, see docs/results.md.
+as a student of BCU begins (Pang et al., CVPR 2023). It then has less to learn, but what the kept layers know of a
+trigger may come along, how much depends on the attack and the shares; see docs/results.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class EncoderDecoder(Transform):
     def __init__(self, params: Params, card: ClassifierCard) -> None:
         super().__init__()
         self._params, self._card = params, card
-        self.network, head = _apart(self._fresh().network)
+        self.network, head = _apart(classifiers.like(self._card).network)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(card.normalization, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -70,7 +70,7 @@ class EncoderDecoder(Transform):
 
     def begin(self, classifier: Classifier, classes: int, pixels: Callable[[], Tensor]) -> nn.Module:
         """Its encoder begins as `start` says."""
-        params, new = self._params, self._fresh()
+        params, new = self._params, classifiers.like(self._card)
         if params.start == "fresh":
             classifiers.init_from_data(new, pixels)
             network, head = _apart(new.network)
@@ -99,10 +99,6 @@ class EncoderDecoder(Transform):
     def _network(self) -> nn.Module:
         network: nn.Module = self.__dict__.get("_folded", self.network)
         return network
-
-    def _fresh(self) -> Classifier:
-        card = self._card
-        return classifiers.build(card.architecture, len(card.classes), card.normalization, read_from="its card")
 
 
 def _apart(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
