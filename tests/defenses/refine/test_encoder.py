@@ -78,6 +78,22 @@ def test_pseudo_labels_asked_for_once_are_those_of_the_images_as_they_are() -> N
     assert seen == 40
 
 
+@pytest.mark.parametrize("once", [True, False])
+def test_labels_and_logits_follow_from_features(once: bool) -> None:
+    images, frozen = Resident(synthetic(40)[0], ()), classifier()
+    answers = PseudoLabels(frozen, refine_params().recipe, once, CPU, "fp32", "features")
+    (batch,) = Batches(answers.given_to(images), 40, False, 40, CPU.device).epoch(seed=3)
+    augmented = 1 - batch.pixels
+    wanted = frozen(batch.pixels if once else augmented)
+    features = answers.features_of_batch(batch, augmented)
+    assert torch.allclose(
+        features, frozen.network.features(frozen.normalize(batch.pixels if once else augmented)), atol=1e-5
+    )
+    assert torch.allclose(answers.of_features(features), wanted, atol=1e-5)
+    assert torch.allclose(answers.logits_of_batch(batch, augmented), wanted, atol=1e-4)
+    assert torch.equal(answers.of_batch(batch, augmented), wanted.argmax(dim=1))
+
+
 def test_pseudo_labels_of_each_step_are_those_of_the_augmented_images() -> None:
     images = Resident(synthetic(40)[0], ())
     frozen = classifier()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def of(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("start", ["fresh", "from_classifier"])
-@pytest.mark.parametrize("learns", ["labels", "probabilities"])
+@pytest.mark.parametrize("learns", ["labels", "probabilities", "features"])
 @pytest.mark.parametrize("asked", ["once", "each_step"])
 def test_it_trains_and_is_loaded_again(of: Path, tmp_path: Path, start: str, learns: str, asked: str) -> None:
     transform, encoder = {**SMALL, "start": start}, {**ENCODER, "learns": learns}
@@ -146,6 +147,22 @@ def test_it_trains_and_is_loaded_again(of: Path, tmp_path: Path, start: str, lea
     made = refine.load(tmp_path / "one", of)
     assert isinstance(made.transform, EncoderDecoder)
     assert made(_pixels()).shape == (16, 3)
+
+
+def test_the_classifiers_features_are_learned_the_more_the_larger_their_weight(of: Path, tmp_path: Path) -> None:
+    encoder = {**ENCODER, "epochs": 6, "learns": "features"}
+    angles = []
+    for weight in (0.1, 10.0):
+        _trained(tmp_path / f"{weight}", of, encoder={**encoder, "features_weight": weight})
+        with (tmp_path / f"{weight}/encoder_history.csv").open(encoding="utf-8") as file:
+            angles.append([float(row["angle"]) for row in csv.DictReader(file)])
+    assert angles[1][-1] < angles[1][0]
+    assert angles[1][-1] < angles[0][-1] - 0.01
+
+
+def test_features_need_an_encoder_that_has_as_many() -> None:
+    with pytest.raises(ValueError, match=r"encoder of unet has other features.*encoder\.learns to probabilities"):
+        refine_params(encoder={**ENCODER, "learns": "features"})
 
 
 def test_it_takes_pixels_alone() -> None:

@@ -29,7 +29,11 @@ from refine.training.training_set import TrainingSet
 
 
 class EncoderWithHead(nn.Module):
-    """A transform's encoder under a head: what the transform takes, float [N, 3, H, W], to logits float [N, K]."""
+    """A transform's encoder under a head.
+
+    Shapes:
+        what the transform takes, float [N, 3, H, W], to the encoder's features float [N, D] and logits float [N, K].
+    """
 
     def __init__(self, transform: Transform, head: nn.Module) -> None:
         super().__init__()
@@ -37,9 +41,9 @@ class EncoderWithHead(nn.Module):
         self.parts = nn.ModuleList(transform.encoder())
         self.head = head
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.head(self._encoded(inputs))
-        return logits
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        encoded = self._encoded(inputs)
+        return encoded, self.head(encoded)
 
 
 @dataclass
@@ -74,16 +78,23 @@ class EncoderTask:
                 pixels = mixed(pixels, self.generator)
             inputs = self.defense.transform_inputs(pixels)
         with self.compute.autocast(self.precision):
-            logits = to_float32(self._forward(inputs))
-        if self.recipe.learns == "probabilities":
-            said = self.answers.logits_of_batch(batch, pixels)
-            loss = distillation(logits, said, self.recipe.temperature)
-            pseudo_labels = said.argmax(dim=1)
-        else:
+            encoded, logits = map(to_float32, self._forward(inputs))
+        recipe, figures = self.recipe, {}
+        if recipe.learns == "labels":
             pseudo_labels = self.answers.of_batch(batch, pixels)
-            loss = functional.cross_entropy(logits, pseudo_labels, label_smoothing=self.recipe.label_smoothing)
-        agreement = (logits.argmax(dim=1) == pseudo_labels).float().mean()
-        return Step(loss * batch.loss_weight, {"loss": loss, "agreement": agreement})
+            loss = functional.cross_entropy(logits, pseudo_labels, label_smoothing=recipe.label_smoothing)
+        else:
+            if recipe.learns == "features":
+                wanted = self.answers.features_of_batch(batch, pixels)
+                figures["angle"] = 1 - functional.cosine_similarity(encoded, wanted).mean()
+                said = self.answers.of_features(wanted)
+            else:
+                said = self.answers.logits_of_batch(batch, pixels)
+            pseudo_labels = said.argmax(dim=1)
+            loss = distillation(logits, said, recipe.temperature)
+        total = loss + recipe.features_weight * figures["angle"] if figures else loss
+        figures = {"loss": total, "agreement": (logits.argmax(dim=1) == pseudo_labels).float().mean(), **figures}
+        return Step(total * batch.loss_weight, figures)
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """Nothing to keep: the last epoch counts (no selection)."""

@@ -45,9 +45,12 @@ class EncoderRecipe(DefenderRecipe):
     """How the encoder learns to tell the pseudo-labels; ours, the paper has no such training.
 
     Attributes:
-        learns: the classifier's answers as `labels`, or as `probabilities`, which tell more.
+        learns: the classifier's answers as `labels`, as `probabilities`, which tell more, or those and its `features`,
+            from which it computes them (as in SimKD, Chen et al., CVPR 2022); these need an encoder that has the
+            classifier's architecture.
         label_smoothing: share of the target spread over all classes, of labels.
         temperature: of probabilities; larger ones tell more of the less likely classes.
+        features_weight: of 1 - the cosine of its features and the classifier's, beside the divergence of probabilities.
         mixup: mix each image with one drawn from its batch, at a share drawn from [0, 1). The classifier is asked for
             its answers to the mixtures, so `pseudo_labels` has to be `each_step`. A mixture may look to it like a faint
             trigger, and its answer then tells the encoder where that leads, see docs/results.md.
@@ -62,9 +65,10 @@ class EncoderRecipe(DefenderRecipe):
     optimizer: Optimizer = Optimizer(lr=0.2, nesterov=True)
     schedule: Schedule = Schedule(name="one_cycle")
     augment: Augment = Augment(shift=2)
-    learns: Literal["labels", "probabilities"] = "labels"
+    learns: Literal["labels", "probabilities", "features"] = "labels"
     label_smoothing: Share = 0.1
     temperature: PositiveNumber = 2.0
+    features_weight: PositiveNumber = 10.0
     mixup: bool = False
     frozen: bool = False
 
@@ -141,7 +145,12 @@ class TrainRefineParams(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_input_space(self) -> Self:
+    def _check_transform(self) -> Self:
         if self.transform.takes_pixels and self.input_space != "pixel":
             raise ValueError(f"{self.transform.name} takes pixels; set input_space to pixel")
+        if self.encoder and self.encoder.learns == "features" and not self.transform.sees_like_the_classifier:
+            raise ValueError(
+                f"the encoder of {self.transform.name} has other features than the classifier; set encoder.learns to "
+                f"probabilities, or transform.name to encoder_decoder"
+            )
         return self

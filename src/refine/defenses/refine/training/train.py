@@ -195,8 +195,9 @@ def train_refine(
     defense = Refine(classifier, transform, permutation, params.input_space)
     defense.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
-    answers = PseudoLabels(classifier, recipe, params.pseudo_labels == "once", compute, precision)
-    own = answers.given_to(own, logits=bool(params.encoder and params.encoder.learns == "probabilities"))
+    told = params.encoder.learns if params.encoder else "labels"
+    answers = PseudoLabels(classifier, recipe, params.pseudo_labels == "once", compute, precision, told)
+    own = answers.given_to(own)
     encoder_history = []
     if params.encoder:
         encoder_history = train_encoder(params.encoder, params.seed, defense, head, own, answers, compute, checkpoints)
