@@ -85,6 +85,7 @@ def test_labels_and_logits_follow_from_features(once: bool) -> None:
     (batch,) = Batches(answers.given_to(images), 40, False, 40, CPU.device).epoch(seed=3)
     augmented = 1 - batch.pixels
     wanted = frozen(batch.pixels if once else augmented)
+    assert len(wanted.argmax(dim=1).unique()) > 1
     features = answers.features_of_batch(batch, augmented)
     assert torch.allclose(
         features, frozen.network.features(frozen.normalize(batch.pixels if once else augmented)), atol=1e-5

@@ -83,6 +83,17 @@ def test_a_copy_of_weights_wants_the_same_width() -> None:
     assert refine_params(transform=fresh, input_space="pixel", substitute={"width": 16, "recipe": RECIPE}).substitute
 
 
+def test_features_of_a_substitute_want_the_same_width() -> None:
+    given: dict[str, Any] = {
+        "transform": {"name": "encoder_decoder", "channels": 8},
+        "input_space": "pixel",
+        "encoder": {"epochs": 1, "learns": "features"},
+    }
+    with pytest.raises(ValidationError, match=r"set substitute\.width to null, or encoder\.learns to probabilities"):
+        refine_params(**given, substitute={"width": 16, "recipe": RECIPE})
+    assert refine_params(**given, substitute={"recipe": RECIPE}).substitute
+
+
 def test_batches_that_cannot_be_are_refused_before_any_training(tmp_path: Path) -> None:
     classifier_folder(tmp_path / "classifier")
     with pytest.raises(UserError, match=r"train_refine\.substitute\.recipe"):

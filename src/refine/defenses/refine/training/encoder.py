@@ -1,9 +1,10 @@
-"""Teaching the encoder of a transform to tell the pseudo-labels, before the whole transform is trained.
+"""Teaching the encoder of a transform what the classifier says of images, before the whole transform is trained.
 
 A transform has to know an image's class to draw what the frozen classifier takes for another one. Through the decoder
 and the classifier that knowledge is learned slowly and each step costs several times as much; a linear head on the
 encoder gives it directly. The head is thrown away. No label is used but the frozen classifier's answers on the
-defender's benign images, so nothing comes in that REFINE's own loss does not have.
+defender's benign images. Where the encoder learns more of them than pseudo-labels, probabilities or features, more
+comes in than with REFINE's own loss, and it may be something of a backdoor.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class EncoderWithHead(nn.Module):
 
 @dataclass
 class EncoderTask:
-    """How far the head's logits are from the classifier's answers; see `training.loop.Task`.
+    """How far encoder and head are from what the classifier says; see `training.loop.Task`.
 
     Attributes:
         defense: whose transform's encoder is trained.

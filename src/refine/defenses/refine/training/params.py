@@ -42,7 +42,7 @@ class RefineRecipe(DefenderRecipe):
 
 
 class EncoderRecipe(DefenderRecipe):
-    """How the encoder learns to tell the pseudo-labels; ours, the paper has no such training.
+    """How the encoder learns what the classifier says of images; ours, the paper has no such training.
 
     Attributes:
         learns: the classifier's answers as `labels`, as `probabilities`, which tell more, or those and its `features`,
@@ -137,10 +137,17 @@ class TrainRefineParams(Section):
 
     @model_validator(mode="after")
     def _check_substitute(self) -> Self:
-        if self.substitute and self.substitute.width and self.transform.copies_weights:
+        if not self.substitute or not self.substitute.width:
+            return self
+        if self.transform.copies_weights:
             raise ValueError(
                 f"{self.transform.name} begins with the weights of the network that it is trained through, which wants "
                 "the classifier's width; set substitute.width to null, or transform.start to fresh"
+            )
+        if self.encoder and self.encoder.learns == "features":
+            raise ValueError(
+                "the encoder has as many features as the classifier, and a substitute of another width has others; set "
+                "substitute.width to null, or encoder.learns to probabilities"
             )
         return self
 
