@@ -46,8 +46,8 @@ MUTANTS = (
             ),
             (
                 "src/refine/defending/pseudo_labels.py",
-                "        if not self._once:\n            return self.of(augmented)\n        brought",
-                "        brought",
+                "        if not self._once:\n            return self.of(augmented)\n        return batch",
+                "        return batch",
             ),
         ),
         "tests/defenses/refine/test_train.py::test_true_labels_leave_no_trace[plain]",
