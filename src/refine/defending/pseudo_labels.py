@@ -19,8 +19,8 @@ from refine.training.order import Columns, Part
 from refine.training.recipe import Recipe
 from refine.training.training_set import TrainingSet, in_order
 
-Told = Literal["labels", "probabilities", "features"]
-"""How much a classifier tells of an image; features are what its last layer computes the others from."""
+AnswerKind = Literal["labels", "probabilities", "features"]
+"""What a classifier is asked for; its last layer computes probabilities, and so labels, from features."""
 
 _AT_MOST = 500
 """Images that the classifier is asked of at a time, where it is asked beforehand."""
@@ -64,7 +64,7 @@ class PseudoLabels:
         once: ask beforehand for those of the images as they are, and not in each step for those of augmented images.
         compute: device and threads.
         precision: resolved.
-        told: what images bring along if it is asked beforehand; features allow for all, labels for nothing else.
+        kind: of the answers that images bring along, where it is asked beforehand.
 
     Attributes:
         classifier: folded, see `models.classifier.folded`.
@@ -77,15 +77,15 @@ class PseudoLabels:
         once: bool,
         compute: Compute,
         precision: str,
-        told: Told = "labels",
+        kind: AnswerKind = "labels",
     ) -> None:
         self._compute = compute
         self._precision = precision
         self._once = once
-        self._told = told
+        self._kind = kind
         self._at_once = min(_AT_MOST, recipe.batch_size)
         self.classifier = classifiers.folded(classifier)
-        self._whole = classifier
+        self._unfolded = classifier  # folding leaves no method `features`
         self._asked = compiled(self.classifier, recipe)
 
     def of(self, pixels: Tensor) -> Tensor:
@@ -99,42 +99,42 @@ class PseudoLabels:
         return to_float32(logits)
 
     def features_of(self, pixels: Tensor) -> Tensor:
-        """Of float [N, 3, H, W] in [0, 1], float32 [N, D]: the classifier's features, see `Told`."""
-        whole = self._whole
+        """Of float [N, 3, H, W] in [0, 1], float32 [N, D]: the classifier's penultimate features."""
+        asked = self._unfolded
         with torch.no_grad(), self._compute.autocast(self._precision):
-            features: Tensor = whole.network.features(whole.normalize(pixels))  # type: ignore[operator]
+            features: Tensor = asked.network.features(asked.normalize(pixels))  # type: ignore[operator]
         return to_float32(features)
 
-    def of_features(self, features: Tensor) -> Tensor:
+    def logits_from(self, features: Tensor) -> Tensor:
         """The logits float32 [N, K] of features float32 [N, D]."""
         with torch.no_grad():
-            logits: Tensor = self._whole.network.head(features)  # type: ignore[operator]
+            logits: Tensor = self._unfolded.network.head(features)  # type: ignore[operator]
         return logits
 
     def of_batch(self, batch: Batch, augmented: Tensor) -> Tensor:
         """Of a batch, int64 [N]: of the images as they were augmented, or those that it brings along."""
         if not self._once:
             return self.of(augmented)
-        return batch.fields[-1] if self._told == "labels" else self.logits_of_batch(batch, augmented).argmax(dim=1)
+        return batch.fields[-1] if self._kind == "labels" else self.logits_of_batch(batch, augmented).argmax(dim=1)
 
     def logits_of_batch(self, batch: Batch, augmented: Tensor) -> Tensor:
         """The same as logits, float32 [N, K]; not where it was only asked for labels beforehand."""
         if not self._once:
             return self.logits_of(augmented)
-        return self.of_features(batch.fields[-1]) if self._told == "features" else batch.fields[-1]
+        return self.logits_from(batch.fields[-1]) if self._kind == "features" else batch.fields[-1]
 
     def features_of_batch(self, batch: Batch, augmented: Tensor) -> Tensor:
         """The same as features, float32 [N, D]; not where it was asked for anything else beforehand."""
         return batch.fields[-1] if self._once else self.features_of(augmented)
 
     def given_to(self, images: TrainingSet) -> TrainingSet:
-        """The images, of any kind; where the classifier is asked once, that happens here, and each brings along what it
-        was told.
+        """The images, of any kind; where the classifier is asked once, that happens here, and each brings its answer
+        along.
         """
         if not self._once:
             return images
         device = self._compute.device
-        ask = {"labels": self.of, "probabilities": self.logits_of, "features": self.features_of}[self._told]
+        ask = {"labels": self.of, "probabilities": self.logits_of, "features": self.features_of}[self._kind]
         answers = []
         for columns in in_order(images, self._at_once, device, "pseudo-labels"):
             pixels = to_pixels(columns[0]).contiguous(memory_format=torch.channels_last)

@@ -90,7 +90,7 @@ def test_labels_and_logits_follow_from_features(once: bool) -> None:
     assert torch.allclose(
         features, frozen.network.features(frozen.normalize(batch.pixels if once else augmented)), atol=1e-5
     )
-    assert torch.allclose(answers.of_features(features), wanted, atol=1e-5)
+    assert torch.allclose(answers.logits_from(features), wanted, atol=1e-5)
     assert torch.allclose(answers.logits_of_batch(batch, augmented), wanted, atol=1e-4)
     assert torch.equal(answers.of_batch(batch, augmented), wanted.argmax(dim=1))
 

@@ -151,13 +151,13 @@ def test_it_trains_and_is_loaded_again(of: Path, tmp_path: Path, start: str, lea
 
 def test_the_classifiers_features_are_learned_the_more_the_larger_their_weight(of: Path, tmp_path: Path) -> None:
     encoder = {**ENCODER, "epochs": 6, "learns": "features"}
-    angles = []
+    distances = []
     for weight in (0.1, 10.0):
         _trained(tmp_path / f"{weight}", of, encoder={**encoder, "features_weight": weight})
         with (tmp_path / f"{weight}/encoder_history.csv").open(encoding="utf-8") as file:
-            angles.append([float(row["angle"]) for row in csv.DictReader(file)])
-    assert angles[1][-1] < angles[1][0]
-    assert angles[1][-1] < angles[0][-1] - 0.01
+            distances.append([float(row["cosine_distance"]) for row in csv.DictReader(file)])
+    assert distances[1][-1] < distances[1][0]
+    assert distances[1][-1] < distances[0][-1] - 0.01
 
 
 def test_features_need_an_encoder_that_has_as_many() -> None:

@@ -19,11 +19,11 @@ class TransformParams(Section):
     """Attributes:
     name: of a folder in `transforms`, whose own settings stand beside it.
     takes_pixels: whether it takes nothing but pixels, and normalizes them itself where it has to.
-    sees_like_the_classifier: whether its encoder has the classifier's architecture, and so as many features.
+    has_classifier_features: whether its encoder has the classifier's architecture, and so as many features.
     """
 
     takes_pixels: ClassVar[bool] = False
-    sees_like_the_classifier: ClassVar[bool] = False
+    has_classifier_features: ClassVar[bool] = False
 
     name: str
 

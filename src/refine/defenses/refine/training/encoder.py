@@ -80,22 +80,23 @@ class EncoderTask:
             inputs = self.defense.transform_inputs(pixels)
         with self.compute.autocast(self.precision):
             encoded, logits = map(to_float32, self._forward(inputs))
-        recipe, figures = self.recipe, {}
+        recipe, answers = self.recipe, self.answers
+        more: dict[str, Tensor] = {}
         if recipe.learns == "labels":
-            pseudo_labels = self.answers.of_batch(batch, pixels)
+            pseudo_labels = answers.of_batch(batch, pixels)
             loss = functional.cross_entropy(logits, pseudo_labels, label_smoothing=recipe.label_smoothing)
-        else:
-            if recipe.learns == "features":
-                wanted = self.answers.features_of_batch(batch, pixels)
-                figures["angle"] = 1 - functional.cosine_similarity(encoded, wanted).mean()
-                said = self.answers.of_features(wanted)
-            else:
-                said = self.answers.logits_of_batch(batch, pixels)
+        elif recipe.learns == "probabilities":
+            said = answers.logits_of_batch(batch, pixels)
             pseudo_labels = said.argmax(dim=1)
             loss = distillation(logits, said, recipe.temperature)
-        total = loss + recipe.features_weight * figures["angle"] if figures else loss
-        figures = {"loss": total, "agreement": (logits.argmax(dim=1) == pseudo_labels).float().mean(), **figures}
-        return Step(total * batch.loss_weight, figures)
+        else:
+            features = answers.features_of_batch(batch, pixels)
+            said = answers.logits_from(features)
+            pseudo_labels = said.argmax(dim=1)
+            more["cosine_distance"] = 1 - functional.cosine_similarity(encoded, features).mean()
+            loss = distillation(logits, said, recipe.temperature) + recipe.features_weight * more["cosine_distance"]
+        agreement = (logits.argmax(dim=1) == pseudo_labels).float().mean()
+        return Step(loss * batch.loss_weight, {"loss": loss, "agreement": agreement, **more})
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """Nothing to keep: the last epoch counts (no selection)."""

@@ -137,27 +137,31 @@ class TrainRefineParams(Section):
 
     @model_validator(mode="after")
     def _check_substitute(self) -> Self:
-        if not self.substitute or not self.substitute.width:
-            return self
-        if self.transform.copies_weights:
+        if self.substitute and self.substitute.width and self.transform.copies_weights:
             raise ValueError(
                 f"{self.transform.name} begins with the weights of the network that it is trained through, which wants "
                 "the classifier's width; set substitute.width to null, or transform.start to fresh"
             )
-        if self.encoder and self.encoder.learns == "features":
+        return self
+
+    @model_validator(mode="after")
+    def _check_input_space(self) -> Self:
+        if self.transform.takes_pixels and self.input_space != "pixel":
+            raise ValueError(f"{self.transform.name} takes pixels; set input_space to pixel")
+        return self
+
+    @model_validator(mode="after")
+    def _check_features(self) -> Self:
+        if not self.encoder or self.encoder.learns != "features":
+            return self
+        if self.substitute and self.substitute.width:
             raise ValueError(
                 "the encoder has as many features as the classifier, and a substitute of another width has others; set "
                 "substitute.width to null, or encoder.learns to probabilities"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_transform(self) -> Self:
-        if self.transform.takes_pixels and self.input_space != "pixel":
-            raise ValueError(f"{self.transform.name} takes pixels; set input_space to pixel")
-        if self.encoder and self.encoder.learns == "features" and not self.transform.sees_like_the_classifier:
+        if not self.transform.has_classifier_features:
             raise ValueError(
                 f"the encoder of {self.transform.name} has other features than the classifier; set encoder.learns to "
-                f"probabilities, or transform.name to encoder_decoder"
+                "probabilities, or transform.name to encoder_decoder"
             )
         return self

@@ -195,8 +195,8 @@ def train_refine(
     defense = Refine(classifier, transform, permutation, params.input_space)
     defense.to(compute.device).to(memory_format=torch.channels_last)
     precision = compute.precision(recipe.precision)
-    told = params.encoder.learns if params.encoder else "labels"
-    answers = PseudoLabels(classifier, recipe, params.pseudo_labels == "once", compute, precision, told)
+    kind = params.encoder.learns if params.encoder else "labels"
+    answers = PseudoLabels(classifier, recipe, params.pseudo_labels == "once", compute, precision, kind)
     own = answers.given_to(own)
     encoder_history = []
     if params.encoder:

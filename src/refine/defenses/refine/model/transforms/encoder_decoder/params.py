@@ -22,7 +22,7 @@ class Params(TransformParams):
     """
 
     takes_pixels: ClassVar[bool] = True
-    sees_like_the_classifier: ClassVar[bool] = True
+    has_classifier_features: ClassVar[bool] = True
 
     name: Literal["encoder_decoder"] = "encoder_decoder"
     start: Literal["fresh", "from_classifier"] = "fresh"
