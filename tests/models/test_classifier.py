@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from refine.core.errors import UserError
@@ -20,6 +22,8 @@ from refine.core.files import sha256_of
 from refine.core.registry import component
 from refine.models import classifier as classifiers
 from refine.models.classifier import ClassifierCard, Normalization
+from refine.shards.format import foreign
+from refine.shards.format.preparation import Preparation, read
 from support import PROJECT
 from tiny import MEAN, STD, classifier, classifier_card, classifier_folder, defense_folder, files_of, same_tensors
 
@@ -52,6 +56,24 @@ def _replace_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], o
     change(tensors)
     save_file(tensors, path)
     _edit(folder, lambda card: card.update(weights_sha256=sha256_of(path)))
+
+
+def test_a_card_says_how_image_files_become_input_only_where_that_is_set(tmp_path: Path, folder: Path) -> None:
+    plain = (folder / "card.json").read_text(encoding="utf-8")
+    assert "preparation" not in json.loads(plain)
+    assert ClassifierCard.model_validate_json(plain).model_dump() == json.loads(plain)
+    Image.linear_gradient("L").resize((40, 20)).save(tmp_path / "wide.png")
+    squashed = classifier_card().read_image(tmp_path / "wide.png")
+    assert np.array_equal(squashed, foreign.read(tmp_path / "wide.png", 16))
+    form = Preparation(resize=20, crop=16)
+    _edit(folder, lambda card: card.update(preparation=form.model_dump()))
+    card = classifiers.load(folder)[1]
+    assert card.preparation == form
+    assert card.model_dump() == json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert np.array_equal(card.read_image(tmp_path / "wide.png"), read(tmp_path / "wide.png", form))
+    _edit(folder, lambda card: card["preparation"].update(crop=17))
+    with pytest.raises(UserError, match=r"preparation\.crop is 17, not its input_side 16"):
+        classifiers.load(folder)
 
 
 def test_what_was_saved_comes_back_exactly(folder: Path) -> None:

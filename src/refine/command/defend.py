@@ -74,7 +74,6 @@ def write(images: Path, card: ClassifierCard, folder: Path) -> None:
     """
     from refine.command.images import listed
     from refine.core.progress import progress
-    from refine.shards.format.foreign import read
     from refine.shards.format.manifest import Description
     from refine.shards.writer import Sample, write_shards
 
@@ -90,6 +89,6 @@ def write(images: Path, card: ClassifierCard, folder: Path) -> None:
 
     def samples() -> Iterator[Sample]:
         for key, file in enumerate(progress(files, "read images", len(files), "image")):
-            yield Sample(key, read(file, card.input_side), 0, {})
+            yield Sample(key, card.read_image(file), 0, {})
 
     write_shards(folder, samples(), description)

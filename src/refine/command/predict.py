@@ -54,13 +54,12 @@ def _predicted(system: Defense, card: ClassifierCard, files: Sequence[Path], com
     import torch
 
     from refine.core.progress import progress
-    from refine.shards.format.foreign import read
     from refine.shards.reading.pixels import in_batches
 
     system.to(compute.device)
     for start in progress(range(0, len(files), BATCH), "predict", -(-len(files) // BATCH), "batch"):
         some = files[start : start + BATCH]
-        images = torch.from_numpy(np.stack([read(file, card.input_side) for file in some])).permute(0, 3, 1, 2)
+        images = torch.from_numpy(np.stack([card.read_image(file) for file in some])).permute(0, 3, 1, 2)
         with torch.inference_mode():
             for pixels in in_batches(images, BATCH, compute.device):
                 best = system.probabilities(pixels).max(dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
@@ -28,8 +29,9 @@ class TestSets:
         """Labels of both, and which clean image is behind each triggered one.
 
         Raises:
-            UserError: there is no clean image, or a triggered one has none.
+            UserError: there is no clean image, a triggered one has none, or the images have no labels.
         """
+        self.clean.manifest.refuse_unlabeled(Path("data/raw/test"), "Measuring accuracy")
         if not len(self.clean.keys):
             raise UserError("the clean test set holds no image to measure; run `dvc repro download`")
         rows = torch.searchsorted(self.clean.keys, self.triggered.keys).clamp(max=len(self.clean.keys) - 1)

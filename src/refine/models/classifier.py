@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, cast, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, Self, cast, runtime_checkable
 
 import torch
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
@@ -21,6 +29,9 @@ from refine.core.errors import UserError
 from refine.core.registry import ARCHITECTURES, component
 from refine.models.card import WEIGHTS, Card, read_card, restored, write_card
 from refine.models.probe import probe, refuse_unusable
+from refine.shards.format import foreign, preparation
+from refine.shards.format.foreign import Pixels
+from refine.shards.format.preparation import Preparation
 from refine.shards.reading.tensors import save_tensors
 
 _ROUNDING = 1e-3
@@ -56,6 +67,8 @@ class ClassifierCard(Card):
         channel_order: of input images.
         input_side: height and width of input images, in pixels.
         input_range: of input pixels.
+        preparation: how an image file becomes input; None: it is squashed to the input side, bilinearly. Only written
+            where it is set, so that other cards stay as they were.
     """
 
     kind: Literal["classifier"] = "classifier"
@@ -65,6 +78,28 @@ class ClassifierCard(Card):
     channel_order: Literal["RGB"] = "RGB"
     input_side: Side
     input_range: list[float] = Field(default=[0.0, 1.0], min_length=2, max_length=2)
+    preparation: Preparation | None = None
+
+    @model_validator(mode="after")
+    def _refuse_other_side(self) -> Self:
+        if self.preparation and self.preparation.crop != self.input_side:
+            raise ValueError(f"preparation.crop is {self.preparation.crop}, not its input_side {self.input_side}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = written(self)
+        return {name: value for name, value in content.items() if name != "preparation" or value is not None}
+
+    def read_image(self, file: Path) -> Pixels:
+        """Reads an image file as this classifier takes it, uint8 [input_side, input_side, 3], RGB.
+
+        Raises:
+            UserError: the file cannot be read as an image.
+        """
+        if self.preparation is None:
+            return foreign.read(file, self.input_side)
+        return preparation.read(file, self.preparation)
 
 
 @runtime_checkable

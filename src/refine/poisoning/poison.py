@@ -21,6 +21,8 @@ from refine.shards.reading.reader import Split
 from refine.shards.reading.tensors import save_tensors
 from refine.shards.writer import Sample, write_shards
 
+NONE = "none"
+"""The attack that leaves every image and every label as it is, and so takes images without labels, too."""
 _BATCH = 512  # bounds the memory of float arithmetic in triggers
 
 
@@ -50,6 +52,8 @@ def poison_dataset(
     Raises:
         UserError: the attack cannot be applied to this data set, or the result fails a check.
     """
+    if name != NONE:
+        train.manifest.refuse_unlabeled(outputs.train, f"The attack {name}")
     checks = Checks(attack, train, test)
     generator = torch.Generator().manual_seed(seed)
     chosen = attack.choose(train.labels, generator)
@@ -119,5 +123,6 @@ def _test_samples(attack: AnyAttack, test: Split, to_trigger: Tensor, triggered:
 
 
 def _sample(clean: Split, row: int, image: Tensor, given: int, flags: dict[str, bool]) -> Sample:
-    info = {**clean.infos[row], **flags, "original_label": int(clean.labels[row]), "given_label": given}
+    labels = {"original_label": int(clean.labels[row]), "given_label": given} if clean.manifest.labeled else {}
+    info = {**clean.infos[row], **flags, **labels}
     return Sample(int(clean.keys[row]), image.permute(1, 2, 0).numpy(), given, info)

@@ -6,7 +6,7 @@ import logging
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -66,10 +66,23 @@ def read(path: Path, side: int) -> Pixels:
     Raises:
         UserError: the file cannot be read as an image.
     """
+    return read_as(path, lambda upright: upright.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+
+
+def read_as(path: Path, shaped: Callable[[Image.Image], Image.Image]) -> Pixels:
+    """Reads an image file as RGB, uint8 [height, width, 3], after applying its EXIF orientation.
+
+    Args:
+        path: of the file.
+        shaped: makes the upright image, in any of Pillow's modes, an RGB image of the wanted size; what it raises as a
+            ValueError is wrong with the image.
+
+    Raises:
+        UserError: the file cannot be read as an image.
+    """
     try:
         with warnings.catch_warnings(record=True) as remarks, opened(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            pixels = np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
+            pixels = np.asarray(shaped(ImageOps.exif_transpose(image)))
     except ValueError as error:
         raise UserError(f"{path} cannot be read as an image ({error}); replace it or remove it") from None
     for remark in remarks:
