@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -39,6 +39,13 @@ class TestSets:
         if of[0] != of[1] or not torch.equal(self.clean.keys[rows], self.triggered.keys):
             raise UserError("the triggered test set belongs to another data set; run `dvc repro poison-dataset`")
         return Truth(self.clean.labels, rows, self.triggered.labels)
+
+    def labeled_by(self, labels: Tensor, classes: list[str]) -> TestSets:
+        """The same images with other labels for the clean ones, int64 [N], of these classes; without triggered ones."""
+        named = {"classes": classes, "labeled": True}
+        clean = replace(self.clean, labels=labels, manifest=self.clean.manifest.model_copy(update=named))
+        none = self.triggered.subset(torch.zeros(len(self.triggered.keys), dtype=torch.bool))
+        return TestSets(clean, replace(none, manifest=none.manifest.model_copy(update=named)))
 
 
 @dataclass(frozen=True)
