@@ -278,7 +278,7 @@ MUTANTS = (
         (
             (
                 "src/refine/defenses/refine/defense.py",
-                "return torch.argsort(self.permutation.to(labels.device))[labels]",
+                "return self.inverse.to(labels.device)[labels]",
                 "return self.permutation.to(labels.device)[labels]",
             ),
         ),

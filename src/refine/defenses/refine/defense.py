@@ -18,7 +18,7 @@ from refine.core.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs
 from refine.core.errors import UserError
 from refine.defending.protocol.card import protected_classifier
 from refine.defending.protocol.defense import Defense
-from refine.defenses.refine.model.label_map import remap
+from refine.defenses.refine.model.label_map import inverted, remap_by
 from refine.defenses.refine.model.transform import Transform, built
 from refine.defenses.refine.model.transform_params import AnyTransform, TransformParams
 from refine.models import classifier as classifiers
@@ -79,11 +79,13 @@ class Refine(Defense):
     Attributes:
         transform: the only part that is ever trained.
         permutation: int64 [K].
+        inverse: of the permutation, int64 [K]; not stored.
     """
 
     title = "REFINE"
     regime = "unlabeled"
     permutation: Tensor
+    inverse: Tensor
 
     def __init__(
         self, classifier: Classifier, transform: Transform, permutation: Tensor, input_space: InputSpace
@@ -93,6 +95,7 @@ class Refine(Defense):
         self.transform = transform
         self.input_space = input_space
         self.register_buffer("permutation", permutation)
+        self.register_buffer("inverse", inverted(permutation), persistent=False)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of the transform; the classifier stays in eval mode whatever happens."""
@@ -130,7 +133,7 @@ class Refine(Defense):
         return (images * self.classifier.std + self.classifier.mean).clamp(0, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return remap(to_float32(self._raw(pixels)), self.permutation)
+        return remap_by(to_float32(self._raw(pixels)), self.inverse)
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Of each class, float32 [N, K]."""
@@ -138,11 +141,11 @@ class Refine(Defense):
 
     def mapped(self, probabilities: Tensor) -> Tensor:
         """See `MapsLabels`."""
-        return remap(probabilities, self.permutation.to(probabilities.device))
+        return remap_by(probabilities, self.inverse.to(probabilities.device))
 
     def unmapped(self, labels: Tensor) -> Tensor:
         """See `MapsLabels`."""
-        return torch.argsort(self.permutation.to(labels.device))[labels]
+        return self.inverse.to(labels.device)[labels]
 
     def retuned_modules(self) -> dict[str, list[nn.Module]]:
         """See `Retunes`: the transform alone, through the frozen classifier, or both."""
