@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from refine.architectures import resnet18
+from refine.architectures.resnet18.network import build
+from refine.architectures.resnet18.params import Params
 from refine.models import classifier as classifiers
 from support import PROJECT
 from tiny import classifier_folder, defense_folder
@@ -25,7 +26,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @torch.no_grad()
 def test_the_folder_of_a_network_in_memory_can_be_loaded() -> None:
-    network = resnet18.build(10).eval()
+    network = build(Params(), 10, 32).eval()
     exec(WRITE, {"network": network})
     loaded, card = classifiers.load(Path("models/mine"))
     pixels = torch.rand(2, 3, 32, 32)

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, SerializeAsAny
 
-from refine.core.bounds import BatchSize, Epochs, UNetWidth, Width
+from refine.core.bounds import BatchSize, Epochs, UNetWidth
 from refine.core.params import PositiveNumber, Section, Seed, Share
+from refine.models.architecture import Architecture
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_by_name
-
-
-class Network(Section):
-    """Attributes:
-    name: the architecture, a file in `src/refine/architectures`.
-    width: channels of its first stage; 64 in the paper.
-    """
-
-    name: str
-    width: Width = 64
 
 
 class BackdoorRecipe(Recipe):
@@ -59,12 +50,12 @@ class AdaptiveParams(Section):
 class TrainBackdoorParams(Section):
     """Attributes:
     seed: of initial weights, batch order and augmentation.
-    network: to train.
+    network: to train, an architecture (a folder in `src/refine/architectures`) and its settings.
     adaptive: how the attacker prepares for REFINE; null does not.
     recipe: how to train it.
     """
 
     seed: Seed
-    network: Network
+    network: SerializeAsAny[Architecture]
     adaptive: AdaptiveParams | None = None
     recipe: Annotated[BackdoorRecipe, BeforeValidator(paper_by_name)]

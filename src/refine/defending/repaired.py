@@ -13,7 +13,7 @@ from refine.defending.protocol.card import protected_classifier, read_defense_ca
 from refine.defending.protocol.defense import Defense
 from refine.models.card import NAME, REMEDY, WEIGHTS, load_exact
 from refine.models.classifier import Classifier
-from refine.models.probe import probe, refuse_unusable
+from refine.models.probe import probe, refuse_unusable, side_of
 from refine.shards.reading.tensors import load_tensors, shapes
 
 
@@ -56,5 +56,5 @@ def load(
         raise UserError(f"{folder / NAME} names no weights; {REMEDY}")
     path, network = folder / WEIGHTS, classifier.network
     load_exact(network, load_tensors(path, card.weights_sha256, REMEDY, shapes(network.state_dict())), path)
-    refuse_unusable(network, classifier.normalize(probe()), path)
+    refuse_unusable(network, classifier.normalize(probe(side_of(network))), path)
     return kind(classifier).eval()

@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from refine.core.errors import UserError
 
 _SIDE = 16
+"""The least side that all networks take that do not tell theirs."""
 
 
-def probe() -> Tensor:
-    """A black, a gray, a white and a striped image, float [4, 3, 16, 16], the least side that all networks take."""
-    flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, _SIDE, _SIDE)
-    stripes = (torch.arange(_SIDE) // 2 % 2).float().expand(1, 3, _SIDE, _SIDE)
+def side_of(network: nn.Module) -> int:
+    """Height and width of images that a network takes: those that it was built for, if it takes no others."""
+    return int(getattr(network, "side", _SIDE))
+
+
+def probe(side: int = _SIDE) -> Tensor:
+    """A black, a gray, a white and a striped image, float [4, 3, side, side]."""
+    flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, side, side)
+    stripes = (torch.arange(side) // 2 % 2).float().expand(1, 3, side, side)
     return torch.cat([flat, stripes])
 
 

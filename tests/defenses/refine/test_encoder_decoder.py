@@ -17,7 +17,8 @@ from refine.defenses.refine.model.transforms.encoder_decoder.params import Param
 from refine.defenses.refine.model.transforms.encoder_decoder.transform import EncoderDecoder
 from refine.defenses.refine.training.train import train_refine
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, ClassifierCard
+from refine.models.architecture import named
+from refine.models.classifier import ClassifierCard
 from refine.training.training_set import Resident
 from support import synthetic
 from tiny import CPU, WIDTH, classifier, classifier_card, classifier_folder, files_of, refine_params, same_tensors
@@ -29,7 +30,7 @@ ENCODER: dict[str, Any] = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.0
 
 def _card(architecture: str = "resnet18", side: int = 16) -> ClassifierCard:
     card = classifier_card(side=side)
-    return card.model_copy(update={"architecture": Architecture(name=architecture, width=WIDTH)})
+    return card.model_copy(update={"architecture": named(name=architecture, width=WIDTH)})
 
 
 def _made(side: int = 16, architecture: str = "resnet18", **settings: Any) -> EncoderDecoder:
@@ -66,7 +67,7 @@ def test_what_the_encoder_does_not_tell_is_not_in_the_picture() -> None:
 def test_where_nothing_is_replaced_encoder_and_head_are_the_classifier(architecture: str) -> None:
     torch.manual_seed(1)
     card = _card(architecture)
-    of = classifiers.build(card.architecture, 3, card.normalization, "a test").eval()
+    of = classifiers.build(card.architecture, 3, card.normalization, 16).eval()
     made = _made(architecture=architecture, **KEPT)
     head = made.begin(of, 3, _none)
     pixels = _pixels()
@@ -99,7 +100,7 @@ def test_a_fresh_encoder_has_nothing_of_the_classifier() -> None:
 
 def test_a_fresh_encoder_computes_what_it_has_to_from_images() -> None:
     card = _card("airbench")
-    of = classifiers.build(card.architecture, 3, card.normalization, "a test")
+    of = classifiers.build(card.architecture, 3, card.normalization, 16)
     made = _made(architecture="airbench", start="fresh")
     made.begin(of, 3, _pixels)
     patches = made.network.whiten((_pixels() - made.mean) / made.std)  # type: ignore[operator]

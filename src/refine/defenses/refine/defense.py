@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from refine.core.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs
@@ -20,12 +20,12 @@ from refine.defending.protocol.card import protected_classifier
 from refine.defending.protocol.defense import Defense
 from refine.defenses.refine.model.label_map import inverted, remap_by
 from refine.defenses.refine.model.transform import Transform, built
-from refine.defenses.refine.model.transform_params import AnyTransform, TransformParams
+from refine.defenses.refine.model.transform_params import TransformParams
 from refine.models import classifier as classifiers
 from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, read_card, restored, write_card
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import to_float32
-from refine.models.probe import probe, refuse_unusable
+from refine.models.probe import probe, refuse_unusable, side_of
 from refine.shards.reading.tensors import save_tensors
 
 InputSpace = Literal["normalized_clamp01", "pixel"]
@@ -53,7 +53,7 @@ class RefineCard(Card):
     """
 
     kind: Literal["refine"] = "refine"
-    transform: AnyTransform
+    transform: SerializeAsAny[TransformParams]
     input_space: InputSpace
     permutation_direction: Literal["probability of class j moves to class permutation[j]"] = (
         "probability of class j moves to class permutation[j]"
@@ -198,7 +198,7 @@ def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Ref
     if sorted(stored.permutation.tolist()) != list(range(card.num_classes)):
         raise UserError(f"{path} holds no permutation of the classifier's classes; {REMEDY}")
     defense = Refine(classifier, stored.transform, stored.permutation, card.input_space).eval()
-    refuse_unusable(stored, defense.transform_inputs(probe()), path)
+    refuse_unusable(stored, defense.transform_inputs(probe(side_of(defense.transform))), path)
     return defense
 
 
