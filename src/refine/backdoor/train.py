@@ -171,7 +171,7 @@ def train_backdoor(
         classes=manifest.classes,
         normalization=normalization,
         input_side=manifest.side,
-        training={**params.model_dump(), "precision": precision},
+        training={**params.model_dump(exclude={"imported"}), "precision": precision},
     )
     if compute.rank == 0:
         with new_folder(folder) as part:
