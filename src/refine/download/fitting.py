@@ -14,6 +14,7 @@ from refine.shards.format.foreign import Pixels
 from refine.shards.format.preparation import Interpolation, Preparation
 
 Fit = Literal["squash", "crop"]
+FittedSide = Annotated[int, Field(ge=16, le=LARGEST_SIDE)]
 
 
 class Fitted(Section):
@@ -26,7 +27,7 @@ class Fitted(Section):
     interpolation: of the resizing, which is antialiased (except `nearest`).
     """
 
-    side: Annotated[int, Field(ge=16, le=LARGEST_SIDE)] = 64
+    side: FittedSide = 64
     fit: Fit = "squash"
     resize: Annotated[int, Field(ge=16, le=2 * LARGEST_SIDE)] | None = None
     interpolation: Interpolation = "bilinear"
@@ -46,12 +47,16 @@ class Fitted(Section):
         resize = self.resize or self.side
         return Preparation(resize=resize, crop=self.side, interpolation=self.interpolation, keep_aspect=keep)
 
-    def read(self, path: Path) -> Pixels:
+    def read(self, path: Path, content: bytes | None = None) -> Pixels:
         """Reads an image file as RGB, uint8 [side, side, 3].
+
+        Args:
+            path: of the file.
+            content: of the file, if it lies in an archive; the path is then only its name.
 
         Raises:
             UserError: the file cannot be read as an image.
         """
         if self.fit == "squash" and self.interpolation == "bilinear":
-            return foreign.read(path, self.side)
-        return preparation.read(path, self.preparation)
+            return foreign.read(path, self.side, content)
+        return preparation.read(path, self.preparation, content)

@@ -6,10 +6,16 @@ not notice that images have changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from refine.core.errors import UserError
 from refine.core.files import is_name
+from refine.download.fitting import Fitted
+from refine.shards.writer import Sample
+
+LARGEST_LIST = 1 << 24
+"""Largest text file with names, in bytes."""
 
 
 def entries(folder: Path) -> list[Path]:
@@ -55,14 +61,31 @@ def lines(path: Path, remedy: str) -> list[str]:
     """The lines of a text file without those that are empty.
 
     Raises:
-        UserError: it is missing, larger than a megabyte or not UTF-8.
+        UserError: it is missing, larger than 16 MiB or not UTF-8.
     """
     try:
-        if path.stat().st_size > 1 << 20:
-            raise UserError(f"{path} is larger than 1 MiB; {remedy}")
+        if path.stat().st_size > LARGEST_LIST:
+            raise UserError(f"{path} is larger than {LARGEST_LIST >> 20} MiB; {remedy}")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8; {remedy}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def samples(root: Path, labeled: Iterable[tuple[Path, int]], fitted: Fitted) -> Iterator[Sample]:
+    """Reads image files one at a time.
+
+    Args:
+        root: folder that their names are told from.
+        labeled: each file and its label.
+        fitted: how the images become squares.
+
+    Raises:
+        UserError: a file is missing or cannot be read as an image.
+    """
+    for key, (path, label) in enumerate(labeled):
+        if not path.is_file():
+            raise UserError(f"{path} is missing; complete {root}")
+        yield Sample(key, fitted.read(path), label, {"source_index": key, "file": str(path.relative_to(root))})

@@ -17,9 +17,8 @@ from refine.core.bounds import MOST_CLASSES
 from refine.core.errors import UserError
 from refine.core.files import inside
 from refine.download.fitting import Fitted
-from refine.download.own_images import entries, refuse_link
+from refine.download.own_images import entries, refuse_link, samples
 from refine.download.source import Source, Splits
-from refine.shards.writer import Sample
 
 
 class Params(Fitted):
@@ -46,8 +45,8 @@ def open_source(params: Params, source: Source) -> Splits:
     return Splits(
         classes=classes,
         side=params.side,
-        train=_samples(root, train, params),
-        test=_samples(root, test, params),
+        train=samples(root, _labeled(train), params),
+        test=samples(root, _labeled(test), params),
         sizes=(sum(map(len, train.values())), sum(map(len, test.values()))),
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
@@ -92,9 +91,5 @@ def _entries(folder: Path, folders: bool) -> list[Path]:
     return found
 
 
-def _samples(root: Path, classes: dict[str, list[Path]], params: Params) -> Iterator[Sample]:
-    key = 0
-    for label, files in enumerate(classes.values()):
-        for path in files:
-            yield Sample(key, params.read(path), label, {"source_index": key, "file": str(path.relative_to(root))})
-            key += 1
+def _labeled(classes: dict[str, list[Path]]) -> Iterator[tuple[Path, int]]:
+    return ((path, label) for label, files in enumerate(classes.values()) for path in files)

@@ -21,7 +21,7 @@ from refine.core.bounds import MOST_CLASSES
 from refine.core.errors import UserError
 from refine.core.files import inside, sha256_of
 from refine.core.params import Seed, Share
-from refine.download.fitting import Fit, Fitted
+from refine.download.fitting import Fit, Fitted, FittedSide
 from refine.download.own_images import below, lines
 from refine.download.source import Source, Splits
 from refine.shards.format.manifest import Name
@@ -44,7 +44,7 @@ class Params(Fitted):
         are and goes on.
     """
 
-    side: Annotated[int, Field(ge=16, le=1024)] = 224
+    side: FittedSide = 224
     fit: Fit = "crop"
     path: str = "data/own/images"
     held_out: Annotated[Share, Field(gt=0, lt=1)] = 0.2

@@ -41,15 +41,20 @@ class Preparation(BaseModel):
         return self
 
 
-def read(file: Path, preparation: Preparation) -> Pixels:
+def read(file: Path, preparation: Preparation, content: bytes | None = None) -> Pixels:
     """Reads an image file as RGB, uint8 [crop, crop, 3]; its formats and bounds are those of `foreign.opened`.
 
     The EXIF orientation is applied, and transparent pixels are laid on white.
 
+    Args:
+        file: the path.
+        preparation: how its image becomes the square.
+        content: of the file, if it lies in an archive; the path is then only its name.
+
     Raises:
         UserError: the file cannot be read as an image, or is so long and thin that it would fill the memory.
     """
-    return read_as(file, lambda upright: _shaped(_on_white(upright), preparation))
+    return read_as(file, lambda upright: _shaped(_on_white(upright), preparation), content)
 
 
 def prepared(image: Image.Image, preparation: Preparation) -> Pixels:
