@@ -13,7 +13,9 @@ from refine.command.dvc import dvc
 from refine.command.export import export
 from refine.command.leftovers import leftovers
 from refine.command.predict import predict
+from refine.command.report import report
 from refine.command.unlock import unlock
+from refine.command.verify import verify
 from refine.core.errors import command
 
 GROUP = "refine.commands"
@@ -49,7 +51,7 @@ def refine() -> None:
     """
 
 
-for each in (check, defend, dvc, export, leftovers, predict, unlock):
+for each in (check, defend, dvc, export, leftovers, predict, report, unlock, verify):
     refine.add_command(each)
 
 

@@ -26,7 +26,7 @@ from refine.training.training_set import TrainingSet, in_order
 _SIDE = 64
 """Up to this side, batches are those of 32 pixels."""
 _LEAST_BATCH = 32
-STEPS = {"encoder": 570, "recipe": 600}
+STEPS = {"encoder": 300, "recipe": 600}
 """Least number of each training: few images are gone over more often."""
 _BATCHES = 8
 """An epoch has at least so many, where there are images enough for the smallest ones."""
