@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import pickle
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,13 +20,14 @@ from PIL import Image
 from scipy.io import savemat
 
 from refine.core.errors import UserError
-from refine.core.registry import SOURCES, component
+from refine.core.registry import SOURCES, component, names
 from refine.download.download import write_splits
 from refine.download.fetch import Remote
 from refine.download.source import Source, Splits
 from refine.shards.reading.reader import read_split
 from refine.shards.writer import Sample
 from refine.sources import gtsrb, imagenette, stl10
+from support import PROJECT
 
 LIBRARY = {
     "cifar100": "cifar",
@@ -299,6 +301,11 @@ def test_addresses_and_sums_are_those_of_torchvision(name: str) -> None:
         assert remote.md5 in source
         assert remote.name in source
         assert remote.url.removesuffix(remote.name) in source
+
+
+def test_every_source_is_in_the_table_of_data_sets() -> None:
+    page = (PROJECT / "docs/data-sets.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == names(SOURCES)
 
 
 def test_names_of_classes_are_those_of_torchvision() -> None:
