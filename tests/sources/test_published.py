@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import pickle
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,13 +20,15 @@ from PIL import Image
 from scipy.io import savemat
 
 from refine.core.errors import UserError
-from refine.core.registry import SOURCES, component
+from refine.core.registry import SOURCES, component, names
+from refine.download import imagenet, signs
 from refine.download.download import write_splits
 from refine.download.fetch import Remote
 from refine.download.source import Source, Splits
 from refine.shards.reading.reader import read_split
 from refine.shards.writer import Sample
-from refine.sources import gtsrb, imagenette, stl10
+from refine.sources import gtsrb, stl10
+from support import PROJECT
 
 LIBRARY = {
     "cifar100": "cifar",
@@ -230,7 +233,7 @@ def test_both_training_sets_of_signs_are_there(mirror: Path) -> None:
     (mirror / "GTSRB_Final_Training_Images.zip").unlink()
     train, _ = both(opened("gtsrb", mirror, training="online"))
     assert train[0].info["file"] == "GTSRB/Training/00000/00000_00000.ppm"
-    assert len(gtsrb.CLASSES) == len(set(gtsrb.CLASSES)) == 43
+    assert len(signs.CLASSES) == len(set(signs.CLASSES)) == 43
 
 
 def test_a_data_set_becomes_shards(mirror: Path, tmp_path: Path) -> None:
@@ -238,7 +241,7 @@ def test_a_data_set_becomes_shards(mirror: Path, tmp_path: Path) -> None:
     write_splits(opened("gtsrb", mirror), "gtsrb", tmp_path / "train", tmp_path / "test", 2)
     split = read_split(tmp_path / "train")
     assert split.labels.tolist() == [0, 42, 42]
-    assert split.manifest.classes == gtsrb.CLASSES
+    assert split.manifest.classes == signs.CLASSES
 
 
 def test_a_pickle_that_runs_code_is_refused(mirror: Path) -> None:
@@ -301,8 +304,13 @@ def test_addresses_and_sums_are_those_of_torchvision(name: str) -> None:
         assert remote.url.removesuffix(remote.name) in source
 
 
+def test_every_source_is_in_the_table_of_data_sets() -> None:
+    page = (PROJECT / "docs/data-sets.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == names(SOURCES)
+
+
 def test_names_of_classes_are_those_of_torchvision() -> None:
     from torchvision.datasets import Imagenette
 
-    assert {wnid: names[0] for wnid, names in Imagenette._WNID_TO_CLASS.items()} == imagenette.CLASSES
+    assert {wnid: names[0] for wnid, names in Imagenette._WNID_TO_CLASS.items()} == imagenet.TEN
     assert len(stl10.CLASSES) == 10

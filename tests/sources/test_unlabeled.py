@@ -102,12 +102,13 @@ def test_no_training_takes_labels_from_it(tmp_path: Path) -> None:
         open_training_set(Path("train"), ("label",), CPU)
 
 
-def test_only_no_attack_can_be_applied_to_it() -> None:
-    write_splits(opened(classes=["cat", "dog"]), "unlabeled", Path("train"), Path("test"), 4)
+@pytest.mark.parametrize("classes", [None, ["cat", "dog"]])
+def test_only_no_attack_can_be_applied_to_it(classes: list[str] | None) -> None:
+    write_splits(opened(classes=classes), "unlabeled", Path("train"), Path("test"), 4)
     train, test = read_split(Path("train")), read_split(Path("test"))
     out = Outputs(Path("out/train"), Path("out/test"), Path("out/attack"), Path("out/preview.png"))
-    with pytest.raises(UserError, match="The attack badnets needs labels"):
-        poison_dataset("badnets", attack("badnets", train), 1, train, test, out)
+    with pytest.raises(UserError, match=r"The attack sig needs labels, .* choose a source with labels"):
+        poison_dataset("sig", attack("none", train), 1, train, test, out)
     poison_dataset("none", attack("none", train), 1, train, test, out)
     passed = read_split(out.train)
     assert torch.equal(passed.images, train.images)

@@ -12,6 +12,20 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of ImageNet, by which all classifiers of torchvision trained on it normalize."""
 
+TEN = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+"""The classes of Imagenette, by the names of their folders, in the order of the labels."""
+
 _TABLES = ("LOC_synset_mapping.txt", "words.txt", "classes.tsv")
 _ENTRY = re.compile(r"(n[0-9]{8})[\t ]+(.+)")
 

@@ -52,8 +52,7 @@ def poison_dataset(
     Raises:
         UserError: the attack cannot be applied to this data set, or the result fails a check.
     """
-    if name != NONE:
-        train.manifest.refuse_unlabeled(outputs.train, f"The attack {name}")
+    refuse_unlabeled(name, train)
     checks = Checks(attack, train, test)
     generator = torch.Generator().manual_seed(seed)
     chosen = attack.choose(train.labels, generator)
@@ -79,6 +78,20 @@ def poison_dataset(
         _save_attacker_augmentation(attack_part / "training", attack, train, chosen)
         Preview(attack, train, images, chosen, test, to_trigger, triggered, seed).draw(outputs.preview)
     return record
+
+
+def refuse_unlabeled(name: str, train: Split) -> None:
+    """Stops where an attack would need labels.
+
+    Args:
+        name: of the attack.
+        train: the training split.
+
+    Raises:
+        UserError: the images have no labels, and the attack is not `none`.
+    """
+    if name != NONE:
+        train.manifest.refuse_unlabeled(Path("data/raw/train"), f"The attack {name}")
 
 
 def _apply(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, rows: Tensor, numbers: Tensor) -> None:

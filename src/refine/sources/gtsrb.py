@@ -5,8 +5,7 @@ images come in tracks of thirty photographs of one sign. `training: online` take
 competition, 26,640, which is what torchvision takes.
 
 Source: J. Stallkamp, M. Schlipsing, J. Salmen, C. Igel, "Man vs. computer: Benchmarking machine learning algorithms for
-traffic sign recognition", 2012. Mean and standard deviation of the training images as many projects on GitHub have
-them; we found (0.339, 0.311, 0.321) and (0.275, 0.264, 0.271) for a quarter of them at 32 pixels.
+traffic sign recognition", 2012.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import re
 from typing import Literal
 
 from refine.core.errors import UserError
+from refine.download import signs
 from refine.download.archives import contents, in_zip, listed, photos
 from refine.download.fetch import Remote
 from refine.download.fitting import Fitted, FittedSide
@@ -52,17 +52,6 @@ TRUTH = Remote(
     md5="fe31e9c9270bbcd7b84b7f21a9d9d9e5",
     sha256="f94e5a7614d75845c74c04ddb26b8796b9e483f43541dd95dd5b726504e16d6d",
 )
-CLASSES = [
-    *(f"speed limit {number}" for number in (20, 30, 50, 60, 70, 80)),
-    "end of speed limit 80",
-    *("speed limit 100", "speed limit 120", "no passing", "no passing for trucks", "right of way at next crossing"),
-    *("priority road", "yield", "stop", "no vehicles", "no trucks", "no entry", "general caution"),
-    *("dangerous curve left", "dangerous curve right", "double curve", "bumpy road", "slippery road"),
-    *("road narrows on the right", "road work", "traffic signals", "pedestrians", "children crossing"),
-    *("bicycles crossing", "ice or snow", "wild animals", "end of all limits", "turn right ahead", "turn left ahead"),
-    *("ahead only", "straight or right", "straight or left", "keep right", "keep left", "roundabout"),
-    *("end of no passing", "end of no passing for trucks"),
-]
 _TRAINING_IMAGE = re.compile(r"GTSRB/(?:Final_Training/Images|Training)/(\d{5})/[^/]+\.ppm")
 
 
@@ -87,14 +76,16 @@ def open_source(params: Params, source: Source) -> Splits:
     table = contents(source.fetch(TRUTH), {"GT-final_test.csv"}, in_zip)["GT-final_test.csv"].decode("utf-8", "replace")
     rows = csv.DictReader(io.StringIO(table), delimiter=";")
     test = {f"GTSRB/Final_Test/Images/{row.get('Filename')}": int(row.get("ClassId") or -1) for row in rows}
-    if not train or not test or {*train.values(), *test.values()} - set(range(len(CLASSES))):
-        raise UserError(f"{training} and {TRUTH.name} do not hold signs of {len(CLASSES)} classes; download them again")
+    if not train or not test or {*train.values(), *test.values()} - set(range(len(signs.CLASSES))):
+        raise UserError(
+            f"{training} and {TRUTH.name} do not hold signs of {len(signs.CLASSES)} classes; download them again"
+        )
     return Splits(
-        classes=CLASSES,
+        classes=signs.CLASSES,
         side=params.side,
         train=photos(training, train, params, in_zip),
         test=photos(testing, test, params, in_zip),
         sizes=(len(train), len(test)),
-        mean=(0.3403, 0.3121, 0.3214),
-        std=(0.2724, 0.2608, 0.2669),
+        mean=signs.MEAN,
+        std=signs.STD,
     )

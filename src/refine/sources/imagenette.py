@@ -40,19 +40,6 @@ ARCHIVES = {
         sha256="88daccb09b6fce93f45e6c09ddeb269cce705549e6bff322092a2a5a11489863",
     ),
 }
-CLASSES = {
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
-"""Names of the folders, in the order of the labels."""
 
 
 class Params(imagenet.LikeImageNet):
@@ -70,7 +57,7 @@ def open_source(params: Params, source: Source) -> Splits:
         UserError: the archive can neither be found nor downloaded, or is not the published one.
     """
     archive = source.fetch(ARCHIVES[params.photos])
-    numbers = {wnid: label for label, wnid in enumerate(CLASSES)}
+    numbers = {wnid: label for label, wnid in enumerate(imagenet.TEN)}
     labels: dict[str, dict[str, int]] = {"train": {}, "val": {}}
     for name in listed(archive):
         _, split, wnid, *rest = [*name.split("/"), "", ""]
@@ -79,7 +66,7 @@ def open_source(params: Params, source: Source) -> Splits:
     if not all(labels.values()):
         raise UserError(f"{archive} holds no images in train/WNID and val/WNID; download it again")
     return Splits(
-        classes=list(CLASSES.values()),
+        classes=list(imagenet.TEN.values()),
         side=params.side,
         train=photos(archive, labels["train"], params),
         test=photos(archive, labels["val"], params),
