@@ -29,7 +29,6 @@ from refine.defenses.refine.training.params import TrainRefineParams
 from refine.deployment import folder as defended
 from refine.deployment import settings
 from refine.deployment.folder import Agreement, Defended, Images, sum_of, sums_of
-from refine.deployment.inputs import read_image
 from refine.models import classifier as classifiers
 from refine.models.card import NAME as CARD
 from refine.models.card import WEIGHTS, Sha256
@@ -149,7 +148,8 @@ def _write(files: Sequence[Path], card: ClassifierCard, work: Path) -> None:
     apart = held_out(len(files)).tolist()
     description = Description(
         source="images",
-        classes=[str(label) for label in range(len(card.classes))],  # two of a vendor's may have the same name
+        classes=[],
+        labeled=False,
         side=card.input_side,
         mean=card.normalization.mean,
         std=card.normalization.std,
@@ -163,7 +163,7 @@ def _write(files: Sequence[Path], card: ClassifierCard, work: Path) -> None:
 
 def _samples(files: Sequence[Path], card: ClassifierCard) -> Iterator[Sample]:
     for key, file in enumerate(progress(files, "read images", len(files), "image")):
-        yield Sample(key, read_image(card, file), 0, {})
+        yield Sample(key, card.read_image(file), 0, {})
 
 
 def held_out(count: int) -> Tensor:

@@ -25,6 +25,7 @@ from refine.core.files import new_file
 from refine.defending.protocol.defense import Defense
 from refine.deployment.check import Checked, Run, compared, onnx_runtime
 from refine.deployment.model import Model
+from refine.shards.format.preparation import Preparation
 
 Format = Literal["onnx", "pt2"]
 
@@ -75,7 +76,10 @@ def refuse_without_onnx() -> None:
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise UserError(f"{' and '.join(missing)} are missing; type pip install 'refine[onnx]', or take --format pt2")
+        verb = "is" if len(missing) == 1 else "are"
+        raise UserError(
+            f"{' and '.join(missing)} {verb} missing; type pip install 'refine[onnx]', or take --format pt2"
+        )
 
 
 def graph(model: Model) -> ExportedProgram:
@@ -102,14 +106,13 @@ def graph(model: Model) -> ExportedProgram:
 def card(model: Model) -> dict[str, str]:
     """What a program that runs the file has to know, each value as JSON."""
     side, classes = model.side, list(model.classes)
-    squashed = {"resize": side, "crop": side, "interpolation": "bilinear", "keep_aspect": False}
-    preparation = getattr(model.card, "preparation", None)
+    preparation = model.card.preparation or Preparation(resize=side, crop=side, keep_aspect=False)
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "classes": classes,
         "input": {"name": INPUT, "dtype": "float32", "shape": ["n", 3, side, side], "range": [0, 1], "channels": "RGB"},
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["n", len(classes)]},
-        "preparation": preparation.model_dump() if preparation else squashed,
+        "preparation": preparation.model_dump(),
         "defense": model.system.title,
         "sha256": {name: sums.model_dump() for name, sums in model.sums.items()},
         "version": version("refine"),

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from refine.models.classifier import ClassifierCard
-from refine.shards.format.foreign import Pixels, read
+from refine.shards.format.foreign import Pixels
+from refine.shards.format.preparation import prepared
 from refine.shards.reading.pixels import to_pixels
 
 Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
@@ -20,15 +21,6 @@ Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 3], a tensor uint8 or float in [0, 1], [3, side, side] or [N, 3, side, side]."""
 
 _ROUNDING = 1e-3
-
-
-def read_image(card: ClassifierCard, file: Path) -> Pixels:
-    """Reads an image file as a classifier takes it, uint8 [side, side, 3].
-
-    Raises:
-        UserError: the file cannot be read as an image.
-    """
-    return read(file, card.input_side)
 
 
 def each(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
@@ -58,7 +50,7 @@ def pixels_of(card: ClassifierCard, image: Picture) -> Tensor:
         UserError: a file cannot be read as an image.
     """
     if isinstance(image, str | Path):
-        return _of_levels(read_image(card, Path(image)))
+        return _of_levels(card.read_image(Path(image)))
     if isinstance(image, Image.Image):
         return _of_levels(_prepared(card, image))
     if isinstance(image, np.ndarray):
@@ -75,8 +67,11 @@ def _no_image(image: object) -> str:
 def _prepared(card: ClassifierCard, image: Image.Image) -> Pixels:
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"a picture of mode {image.mode} has more than 8 bits per channel; convert it to RGB first")
+    upright = ImageOps.exif_transpose(image)
+    if card.preparation:
+        return prepared(upright, card.preparation)
     side = card.input_side
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+    return np.asarray(upright.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
 
 
 def _checked(side: int, array: NDArray[np.uint8]) -> Pixels:
