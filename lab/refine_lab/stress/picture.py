@@ -23,7 +23,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         table: content of `stress.csv`; experiments without an attack and plants that did not take are left out.
         path: of the picture.
     """
-    numbers = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in table if "asr" in name})
+    rates = [str(name) for name in table.columns if "asr" in str(name)]
+    numbers = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in rates})
     shown = numbers[numbers["took"] & numbers["true_asr_after"].notna()]
     with same_everywhere():
         figure = Figure(figsize=(7, 6.4), dpi=DPI, layout="constrained")

@@ -48,7 +48,7 @@ def divided(images: Split, parts: Parts, seed: int, least_to_defend: int = 0) ->
         )
     order = torch.randperm(count, generator=Generator().manual_seed(seed))
     made = []
-    for rows in order[: sum(sizes)].split(sizes):
+    for rows in torch.split(order[: sum(sizes)], sizes):
         selected = torch.zeros(count, dtype=torch.bool)
         selected[rows] = True
         made.append(images.subset(selected))

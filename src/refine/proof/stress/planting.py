@@ -119,7 +119,7 @@ def poisoned(plan: Plan, images: Tensor, answers: Tensor) -> tuple[Resident, int
 
 def changed(images: Tensor, numbers: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Images uint8 [n, 3, side, side] after a method of an attack that takes them and `numbers`; of the same shape."""
-    parts = zip(images.split(_AT_ONCE), numbers.split(_AT_ONCE), strict=True)
+    parts = zip(torch.split(images, _AT_ONCE), torch.split(numbers, _AT_ONCE), strict=True)
     return torch.cat([change(some, of) for some, of in parts]) if len(images) else images
 
 

@@ -161,7 +161,7 @@ def stress_test(
         answers_of(NoDefense(classifier).eval(), split, params.batch_size, compute)
         for split in (parts.planting, parts.measuring)
     )
-    if len(measuring.unique()) < 2:
+    if bool((measuring == measuring[0]).all()):
         raise UserError(f"{model} gives the same answer to all images for measuring; give images of several classes")
     bench = Bench(parts.measuring, measuring, labeled, params.batch_size, compute)
     test = _Test((classifier, card), params, defender, parts, planting, bench, compute)
