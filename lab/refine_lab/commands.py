@@ -91,5 +91,41 @@ def difference() -> None:
     click.echo(report(Path()), nl=False)
 
 
+@click.command("stress-all")
+@click.argument("experiments", nargs=-1, required=True, metavar="EXPERIMENT...", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for stress.csv and the plot.")
+@click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True, help="That the user has.")
+@click.option(
+    "--params",
+    "file",
+    type=click.Path(path_type=Path),
+    default=Path("params.yaml"),
+    show_default=True,
+    help="Parameters file with the section train_refine, for all experiments.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the images, and of the stress test.")
+def stress_all(experiments: tuple[Path, ...], out: Path, images: int, file: Path, seed: int) -> None:
+    """Run the stress test on finished experiments, and compare it with their true triggers.
+
+    EXPERIMENT is a folder with data/raw, data/poisoned, models/backdoor and params.yaml. What an experiment gave stays
+    in a folder of --out, so that the same command goes on after an interruption.
+    """
+    from refine.command.stress import refine_defender
+    from refine.core.machine import machine
+    from refine.core.params import ParamsFile
+    from refine.defenses.refine.training.params import TrainRefineParams
+    from refine.models.device import compute
+    from refine.proof.stress.params import StressParams
+    from refine_lab.stress.experiments import Settings, compare
+    from refine_lab.stress.picture import draw
+
+    _log()
+    resolved = compute(machine())
+    defender = refine_defender(ParamsFile(file).section("train_refine", TrainRefineParams), resolved)
+    table = compare([*experiments], Settings(images, seed, StressParams(seed=seed), defender, resolved), out)
+    draw(table, out / "stress.png")
+    click.echo(out / "stress.csv")
+
+
 def _log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -1,0 +1,177 @@
+"""Planting a known backdoor into a copy of a classifier by a short fine-tuning.
+
+No label is used: the copy goes on answering clean images as the classifier does, because it is trained on the
+classifier's probabilities for them, and triggered images as the attacker wants. Nothing here needs the classifier to be
+clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from refine.backdoor.attacker_augmentation import AttackerAugmentation
+from refine.core.errors import UserError
+from refine.core.files import new_folder
+from refine.core.params import Section, sentence
+from refine.core.registry import ATTACKS, component
+from refine.defending.pseudo_labels import PseudoLabels
+from refine.defending.retraining import Retraining, trainable
+from refine.defending.train import Task
+from refine.models import classifier as classifiers
+from refine.models.classifier import Classifier, ClassifierCard
+from refine.models.device import Compute
+from refine.poisoning.attack import AnyAttack, Setting
+from refine.proof.stress.params import PlantingRecipe, PlantParams
+from refine.training.batches import Batch
+from refine.training.loop import Row, Run
+from refine.training.recipe import Augment
+from refine.training.training_set import Resident
+
+_AT_ONCE = 256  # bounds the memory of float arithmetic in triggers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A backdoor to plant.
+
+    Attributes:
+        name: of the plant.
+        attack: without tensors yet.
+        seed: of everything random.
+    """
+
+    name: str
+    attack: AnyAttack
+    seed: int
+
+    @property
+    def target(self) -> int:
+        """The class that the trigger leads to."""
+        target: int = self.attack.params.target
+        return target
+
+
+def planned(name: str, params: PlantParams, target: int, seed: int, setting: tuple[int, int]) -> Plan:
+    """The attack of a plant, ready to be prepared.
+
+    Args:
+        name: of the plant.
+        params: of the plant.
+        target: class that the trigger shall lead to.
+        seed: of everything random.
+        setting: number of classes, and side of the images in pixels.
+
+    Raises:
+        UserError: there is no such attack, its settings do not fit, or it cannot be planted by fine-tuning.
+    """
+    place = f"stress.plants.{name}"
+    module = component(ATTACKS, params.attack, f"{place}.attack")
+    model: type[Section] = module.Params
+    if not {"rate", "target"} <= set(model.model_fields):
+        raise UserError(f"{place}: {params.attack} has no rate or no target; choose another attack, such as badnets")
+    try:
+        settings = model.model_validate({**params.settings, "target": target})
+    except ValidationError as error:
+        raise UserError(sentence(f"{place}.settings", error)) from None
+    attack: AnyAttack = module.Attack(settings, Setting(*setting, name=params.attack))
+    special = attack.attacker_augmentation() != AttackerAugmentation() or attack.after_flips
+    if special or attack.chooses_from == "the target class":
+        raise UserError(
+            f"{place}: {params.attack} does more than to put triggers on images and to relabel them; "
+            "choose another attack, such as badnets"
+        )
+    return Plan(name, attack, seed)
+
+
+def poisoned(plan: Plan, images: Tensor, answers: Tensor) -> tuple[Resident, int]:
+    """Images to fine-tune on: all of them clean, and some of them a second time, with the trigger.
+
+    The attack gets its tensors here. Images with a trigger that keep their class (as WaNet's noise samples) are among
+    the clean ones.
+
+    Args:
+        plan: of the backdoor.
+        images: uint8 [N, 3, side, side].
+        answers: int64 [N], the classifier's answers to them.
+
+    Returns:
+        A training set with two fields: the label, and 1 where the attacker gave it. And how many those are.
+    """
+    attack, generator = plan.attack, Generator().manual_seed(plan.seed)
+    chosen = attack.choose(answers, generator)
+    attack.tensors = attack.prepare(images, answers, chosen, generator)
+    added = [
+        changed(images[rows], torch.arange(len(rows)), change)
+        for rows, change in ((chosen.poisoned, attack.poison), (chosen.cover, attack.cover))
+    ]
+    labels = torch.cat([answers, attack.relabel(answers[chosen.poisoned]), answers[chosen.cover]])
+    given = torch.zeros(len(labels), dtype=torch.int64)
+    given[len(images) : len(images) + len(chosen.poisoned)] = 1
+    return Resident(torch.cat([images, *added]), (labels, given)), len(chosen.poisoned)
+
+
+def changed(images: Tensor, numbers: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Images uint8 [n, 3, side, side] after a method of an attack that takes them and `numbers`; of the same shape."""
+    parts = zip(torch.split(images, _AT_ONCE), torch.split(numbers, _AT_ONCE), strict=True)
+    return torch.cat([change(some, of) for some, of in parts]) if len(images) else images
+
+
+def plant(
+    plan: Plan,
+    recipe: PlantingRecipe,
+    model: tuple[Classifier, ClassifierCard],
+    images: Resident,
+    compute: Compute,
+    folder: Path,
+) -> list[Row]:
+    """Fine-tunes a copy of a classifier and writes its folder.
+
+    Args:
+        plan: of the backdoor, with its tensors.
+        recipe: of the fine-tuning.
+        model: the classifier on its device, which is not changed, and its card.
+        images: as `poisoned` gives them.
+        compute: device and threads.
+        folder: of the copy.
+
+    Returns:
+        The history, a row per epoch: how often the copy says what it should, of images with the attacker's label
+        (`planted`) and of all others (`agreement`).
+
+    Raises:
+        UserError: the images cannot be cut into batches, or the weights are no longer finite.
+    """
+    classifier, card = model
+    task = Task(None, plan.seed, classifier, card, Path(), compute, folder)
+    once = recipe.augment == Augment()  # the answers to images that are not changed stay the same
+    answers = PseudoLabels(classifier, recipe, once, compute, compute.precision(recipe.precision), "probabilities")
+
+    def loss(logits: Tensor, pixels: Tensor, batch: Batch) -> dict[str, Tensor]:
+        labels, given = batch.fields[0], batch.fields[1].bool()
+        said = answers.logits_of_batch(batch, pixels)
+        wanted = torch.where(given.view(-1, 1), functional.one_hot(labels, said.shape[1]).float(), said.softmax(dim=1))
+        right = logits.argmax(dim=1) == wanted.argmax(dim=1)
+        return {
+            "loss": functional.cross_entropy(logits, wanted),
+            "planted": _share(right & given, given),
+            "agreement": _share(right & ~given, ~given),
+        }
+
+    copy = trainable(task)
+    fine_tuning = Retraining(copy, answers.given_to(images), recipe, loss, compute, recipe.batch_statistics)
+    history = Run(fine_tuning, fine_tuning.recipe, f"plant {plan.name}", plan.seed, compute, None).train()
+    with new_folder(folder) as part:
+        training = {"planted": plan.name, "recipe": recipe.model_dump()}
+        classifiers.save(part, copy, card.model_copy(update={"training": training}))
+    return history
+
+
+def _share(hits: Tensor, of: Tensor) -> Tensor:
+    return hits.sum() / of.sum().clamp(min=1)

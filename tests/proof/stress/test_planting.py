@@ -1,0 +1,97 @@
+"""Planting: what a copy is fine-tuned on, and that it has the backdoor while the classifier is as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from refine.core.errors import UserError
+from refine.models import classifier as classifiers
+from refine.proof.stress.params import PlantingRecipe, PlantParams
+from refine.proof.stress.planting import Plan, changed, planned, plant, poisoned
+from stressed import CLASSES, PATCH, RECIPE, SIDE
+from support import synthetic
+
+
+def _plan(target: int = 1, seed: int = 1, **params: Any) -> Plan:
+    return planned("patch", PlantParams.model_validate({**PATCH, **params}), target, seed, (CLASSES, SIDE))
+
+
+def test_all_images_stay_clean_and_some_come_again_with_the_trigger() -> None:
+    images, answers = synthetic(30)
+    training_set, count = poisoned(_plan(), images, answers)
+    assert count == 15
+    rows, labels, given = _columns(training_set)
+    assert torch.equal(rows[:30], images)
+    assert labels[:30].tolist() == answers.tolist()
+    assert labels[30:].tolist() == [1] * 15
+    assert given.tolist() == [0] * 30 + [1] * 15
+    corner = rows[30:, :, 8:, 8:]
+    assert torch.equal(corner, corner[:1].expand_as(corner))
+    assert not torch.equal(rows[30], rows[31])
+
+
+def test_noise_samples_keep_the_answer() -> None:
+    images, answers = synthetic(30)
+    plan = _plan(attack="wanet", settings={"rate": 0.2, "noise_ratio": 0.5})
+    training_set, count = poisoned(plan, images, answers)
+    _, labels, given = _columns(training_set)
+    assert (count, len(labels), int(given.sum())) == (6, 39, 6)
+    assert given[30:].tolist() == [1] * 6 + [0] * 3
+
+
+def test_the_pattern_is_drawn_by_the_seed() -> None:
+    patterns = []
+    for seed in (1, 1, 2):
+        plan = _plan(seed=seed)
+        poisoned(plan, *synthetic(30))
+        patterns.append(plan.attack.tensors["pattern"])
+    assert torch.equal(patterns[0], patterns[1])
+    assert not torch.equal(patterns[0], patterns[2])
+
+
+@pytest.mark.parametrize(
+    ("params", "mentions"),
+    [
+        ({"attack": "bad_nets"}, "did you mean 'badnets'"),
+        ({"settings": {"rat": 0.1}}, "stress.plants.patch.settings"),
+        ({"settings": {"patch_side": 17}}, "does not fit"),
+        ({"attack": "none", "settings": {}}, "no rate or no target"),
+        ({"attack": "batt", "settings": {}}, "does more than"),
+        ({"attack": "clean_label", "settings": {}}, "does more than"),
+    ],
+)
+def test_what_cannot_be_planted_is_refused(params: dict[str, Any], mentions: str) -> None:
+    with pytest.raises(UserError, match=mentions):
+        _plan(**params)
+
+
+def test_a_copy_gets_the_backdoor_and_keeps_the_other_answers(tmp_path: Path) -> None:
+    classifier, card = tiny.classifier(), tiny.classifier_card()
+    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    images, _ = synthetic(60)
+    with torch.inference_mode():
+        answers = classifier(images / 255).argmax(dim=1)
+    plan = _plan()
+    training_set, _ = poisoned(plan, images, answers)
+    recipe = PlantingRecipe.model_validate(RECIPE)
+    history = plant(plan, recipe, (classifier, card), training_set, tiny.CPU, tmp_path / "copy")
+    assert tiny.same_tensors(before, classifier.state_dict())
+    assert len(history) == recipe.epochs
+    copy, copied = classifiers.load(tmp_path / "copy")
+    assert (copied.classes, copied.training["planted"]) == (card.classes, "patch")
+    others = synthetic(60, seed=1)[0]
+    with torch.inference_mode():
+        said = copy(changed(others, torch.arange(60), plan.attack.trigger) / 255).argmax(dim=1)
+        kept = copy(others / 255).argmax(dim=1) == classifier(others / 255).argmax(dim=1)
+    assert (said == 1).float().mean() > 0.8
+    assert kept.float().mean() > 0.8
+
+
+def _columns(training_set: Any) -> tuple[torch.Tensor, ...]:
+    images, *fields = training_set.delivered((torch.arange(sum(training_set.sizes)),), torch.device("cpu"))
+    return images, *fields
