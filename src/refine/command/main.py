@@ -12,6 +12,7 @@ from refine.command.defend import defend
 from refine.command.dvc import dvc
 from refine.command.leftovers import leftovers
 from refine.command.predict import predict
+from refine.command.signs import signs
 from refine.command.unlock import unlock
 from refine.core.errors import command
 
@@ -48,7 +49,7 @@ def refine() -> None:
     """
 
 
-for each in (check, defend, dvc, leftovers, predict, unlock):
+for each in (check, defend, dvc, leftovers, predict, signs, unlock):
     refine.add_command(each)
 
 
