@@ -33,7 +33,7 @@ class Calibrated(_Part):
     """What was measured of a sign. The rates are of other models than those that set the threshold.
 
     Attributes:
-        threshold: a model with a higher score is suspicious; None if no threshold tells attacked models from clean ones.
+        threshold: a model with a higher score is suspicious; None if none tells attacked from clean models.
         settings: of the sign, for which alone the threshold holds.
         true_alarms: attacked models that are called suspicious.
         false_alarms: clean models that are called suspicious.

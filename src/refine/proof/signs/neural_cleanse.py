@@ -36,14 +36,15 @@ log = logging.getLogger(__name__)
 
 TITLE = "A small patch that leads to one class (Neural Cleanse)"
 MEANING = (
-    "For each class, the smallest patch is computed that makes the model answer this class to nearly all images. If one "
-    "class needs a far smaller patch than the others, that patch may be a trigger which somebody trained into the "
+    "For each class, the smallest patch is computed that makes the model answer this class to nearly all images. If "
+    "one class needs a far smaller patch than the others, that patch may be a trigger which somebody trained into the "
     "model. Triggers that cover or bend the whole image are often missed, and a class that is easily confused with all "
     "others may be blamed wrongly."
 )
 MAD_OF_NORMAL = 1.4826
 """Makes the MAD of normally distributed numbers their standard deviation."""
-LEAST_SPREAD = 0.1
+LEAST_SPREAD = 0.5
+"""A factor of 1.6: without a backdoor, areas can differ by less."""
 LEAST_CLASSES = 5
 """Of fewer numbers, a median says little."""
 

@@ -16,11 +16,12 @@ that fall into it.
 
 Ours: features after pooling; y are the classifier's answers and not labels; distances of features are relative to the
 variance of the features; the generator is three convolutions that also see the coordinates, added to the image, which
-begins as no change and so needs no pretraining; the classifier stays in eval mode.
+begins as a slight change and so needs no pretraining; the classifier stays in eval mode.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -30,7 +31,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from refine.core.bounds import BatchSize
-from refine.core.params import PositiveNumber, Section
+from refine.core.params import PositiveNumber, Section, Weight
 from refine.core.progress import progress
 from refine.models.device import to_float32
 from refine.proof.judging.inversion import rows
@@ -38,9 +39,9 @@ from refine.proof.judging.sign import Finding, Subject
 
 TITLE = "Changed images fall into one class (target vote of BTI-DBF)"
 MEANING = (
-    "Images are changed slightly, so that they keep what the model's answers rest on and change in everything else that "
-    "it sees in them. If many of them then fall into one and the same class, the model may react to something that "
-    "clean images do not contain, such as a trigger. Models without a backdoor can have such a class too."
+    "Images are changed slightly, so that they keep what the model's answers rest on and change in everything else "
+    "that it sees in them. If many of them then fall into one and the same class, the model may react to something "
+    "that clean images do not contain, such as a trigger. Models without a backdoor can have such a class too."
 )
 BENIGN_WEIGHT = 0.01
 
@@ -65,10 +66,11 @@ class Params(Section):
     images: Count = 300
     least_images: Count = 100
     mask_steps: Annotated[int, Field(ge=1, le=100_000)] = 300
-    mask_lr: PositiveNumber = 0.01
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 150
+    mask_lr: PositiveNumber = 0.05
+    sparsity: Weight = 1.0
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 100
     batch_size: BatchSize = 32
-    lr: PositiveNumber = 1e-3
+    lr: PositiveNumber = 1e-2
     channels: Annotated[int, Field(ge=8, le=1024)] = 16
     image_bound: PositiveNumber = 0.3
     feature_bound: PositiveNumber = 1.0
@@ -76,7 +78,7 @@ class Params(Section):
 
 
 class Alteration(nn.Module):
-    """Adds to images what three convolutions make of them and of the coordinates of their pixels; at first nothing.
+    """Adds to images what three convolutions make of them and of the coordinates of their pixels; at first little.
 
     Shapes:
         float [N, 3, H, W] in [0, 1] to the same.
@@ -91,8 +93,9 @@ class Alteration(nn.Module):
             nn.LeakyReLU(0.1),
         )
         self.outlet = nn.Conv2d(channels, 3, 3, padding=1)
-        for tensor in self.outlet.parameters():
-            nn.init.zeros_(tensor)
+        with torch.no_grad():
+            for tensor in self.outlet.parameters():
+                tensor.mul_(0.1)  # not zero, where the distance of features has no gradient
 
     def forward(self, pixels: Tensor) -> Tensor:
         rows, columns = (torch.linspace(-1, 1, side, device=pixels.device) for side in pixels.shape[-2:])
@@ -144,7 +147,8 @@ def decoupled(features: Tensor, predicted: Tensor, head: nn.Linear, params: Para
         mask = theta.tanh() / 2 + 0.5
         kept, left = to_float32(head(mask * features)), to_float32(head((1 - mask) * features))
         optimizer.zero_grad()
-        (functional.cross_entropy(kept, predicted) - functional.cross_entropy(left, predicted)).backward()
+        without = functional.cross_entropy(left, predicted).clamp(max=math.log(kept.shape[1]))
+        (functional.cross_entropy(kept, predicted) - without + params.sparsity * mask.mean()).backward()
         optimizer.step()
     return (theta.tanh() / 2 + 0.5).detach()
 
@@ -170,12 +174,17 @@ def _trained(
         altered = alteration(pixels[some])
         moved = (features(altered) - clean[some]).square() / variance
         image = ((altered - pixels[some]).square() / spread).mean()
-        benign, other = (mask.square() * moved).mean(), ((1 - mask).square() * moved).mean()
+        benign, other = _weighed(moved, mask), _weighed(moved, 1 - mask)
         within = image.item() <= params.image_bound and benign.item() <= params.feature_bound
         optimizer.zero_grad()
         (BENIGN_WEIGHT * benign - other if within else image).backward()
         optimizer.step()
     return alteration
+
+
+def _weighed(moved: Tensor, mask: Tensor) -> Tensor:
+    """Mean of squared changes float [N, D] of features that a mask float [D] weighs."""
+    return (mask.square() * moved).mean() / mask.square().mean().clamp(min=1e-6)
 
 
 def _vote(subject: Subject, params: Params, before: Tensor, after: Tensor, mask: Tensor) -> Finding:
