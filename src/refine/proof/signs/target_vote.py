@@ -84,8 +84,10 @@ class Alteration(nn.Module):
         float [N, 3, H, W] in [0, 1] to the same.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, side: int, largest: Tensor) -> None:
         super().__init__()
+        self.register_buffer("largest", largest, persistent=False)
+        self.same = nn.Parameter(0.01 * torch.randn(3, side, side))
         self.inner = nn.Sequential(
             nn.Conv2d(5, channels, 5, padding=2),
             nn.LeakyReLU(0.1),
@@ -101,7 +103,9 @@ class Alteration(nn.Module):
         rows, columns = (torch.linspace(-1, 1, side, device=pixels.device) for side in pixels.shape[-2:])
         places = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(pixels), -1, -1, -1)
         change: Tensor = self.outlet(self.inner(torch.cat([pixels, places], dim=1)))
-        return (pixels + change).clamp(0, 1)
+        change = (pixels + self.same + change).clamp(0, 1) - pixels
+        size = (change / self.largest).square().mean(dim=(1, 2, 3), keepdim=True)
+        return pixels + change * size.clamp(min=1).rsqrt()
 
 
 def look(subject: Subject, params: Params, seed: int) -> Finding:
@@ -165,19 +169,19 @@ def _trained(
     """The generator, trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        alteration = Alteration(params.channels).to(pixels.device)
+        alteration = Alteration(params.channels, pixels.shape[-1], params.image_bound**0.5 * subject.classifier.std).to(
+            pixels.device
+        )
     optimizer = torch.optim.Adam(alteration.parameters(), lr=params.lr)
-    variance, spread = clean.var(dim=0).mean().clamp(min=1e-12), subject.classifier.std.square()
+    variance = clean.var(dim=0).mean().clamp(min=1e-12)
     batches = rows(len(pixels), params.batch_size, Generator().manual_seed(seed))
     for _ in progress(range(params.steps), "vote", params.steps, "step"):
         some = next(batches).to(pixels.device)
         altered = alteration(pixels[some])
         moved = (features(altered) - clean[some]).square() / variance
-        image = ((altered - pixels[some]).square() / spread).mean()
         benign, other = _weighed(moved, mask), _weighed(moved, 1 - mask)
-        within = image.item() <= params.image_bound and benign.item() <= params.feature_bound
         optimizer.zero_grad()
-        (BENIGN_WEIGHT * benign - other if within else image).backward()
+        (BENIGN_WEIGHT * benign - other).backward()
         optimizer.step()
     return alteration
 
