@@ -12,7 +12,7 @@ from support import PROJECT
 SOURCE = PROJECT / "src/refine"
 LONGEST = 260
 _CHOICES = ("architectures", "attacks", "defenses", "sources", "splits")
-_WITH_ROOMS = ("defending", "defenses", "poisoning", "shards", "splits")
+_WITH_ROOMS = ("defending", "defenses", "poisoning", "proof", "shards", "splits")
 """Folders that hold rooms of their own."""
 
 

@@ -14,6 +14,7 @@ from refine.command.export import export
 from refine.command.leftovers import leftovers
 from refine.command.predict import predict
 from refine.command.report import report
+from refine.command.signs import signs
 from refine.command.stress import stress
 from refine.command.unlock import unlock
 from refine.command.verify import verify
@@ -52,7 +53,7 @@ def refine() -> None:
     """
 
 
-for each in (check, defend, dvc, export, leftovers, predict, report, stress, unlock, verify):
+for each in (check, defend, dvc, export, leftovers, predict, report, signs, stress, unlock, verify):
     refine.add_command(each)
 
 
