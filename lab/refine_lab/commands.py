@@ -110,11 +110,11 @@ def stress_all(experiments: tuple[Path, ...], out: Path, images: int, file: Path
     EXPERIMENT is a folder with data/raw, data/poisoned, models/backdoor and params.yaml. What an experiment gave stays
     in a folder of --out, so that the same command goes on after an interruption.
     """
-    from refine.command.stress import refine_defender
     from refine.core.machine import machine
     from refine.core.params import ParamsFile
     from refine.defenses.refine.training.params import TrainRefineParams
     from refine.models.device import compute
+    from refine.proof.stress.defender import refine_defender
     from refine.proof.stress.params import StressParams
     from refine_lab.stress.experiments import Settings, compare
     from refine_lab.stress.picture import draw

@@ -8,11 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
-    from refine.models.classifier import ClassifierCard
     from refine.proof.judging.verdict import SignResult
 
 
@@ -39,6 +34,7 @@ def signs(model: Path, images: Path, defended: Path | None, out: Path | None, fi
     from refine.defending.loading import load
     from refine.models import classifier as classifiers
     from refine.models.device import compute
+    from refine.proof.images import read
     from refine.proof.judging.examine import examine
     from refine.proof.judging.params import SignsParams, read_params
     from refine.proof.judging.thresholds import read_thresholds
@@ -52,24 +48,12 @@ def signs(model: Path, images: Path, defended: Path | None, out: Path | None, fi
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     resolved = compute(machine())
     names = [click.format_filename(path.relative_to(images) if images.is_dir() else path) for path in files]
-    pixels = _read(files, classifier[1])
+    pixels = read(files, classifier[1])
     result = examine(classifier, pixels, names, params, thresholds, resolved, system)
     if out is not None:
         write_json(out, result.model_dump())
     click.echo("\n\n".join(_told(sign) for sign in result.signs))
     click.echo(f"\nMeasured on: {result.calibrated_on}.")
-
-
-def _read(files: Sequence[Path], card: ClassifierCard) -> Tensor:
-    """The images, uint8 [N, 3, side, side]."""
-    import numpy as np
-    import torch
-
-    from refine.core.progress import progress
-    from refine.shards.format.foreign import read
-
-    shown = progress(files, "read images", len(files), "image")
-    return torch.from_numpy(np.stack([read(file, card.input_side) for file in shown])).permute(0, 3, 1, 2)
 
 
 def _told(sign: SignResult) -> str:

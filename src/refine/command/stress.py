@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from refine.defenses.refine.training.params import TrainRefineParams
-    from refine.models.device import Compute
     from refine.proof.stress.params import StressParams
-    from refine.proof.stress.stress import Defender
     from refine.shards.reading.reader import Split
 
 
@@ -53,6 +50,7 @@ def stress(model: Path, images: Path, out: Path, file: Path, settings: Path | No
         raise UserError(f"{out} already exists; give another file, or remove it")
 
     from refine.models.device import compute
+    from refine.proof.stress.defender import refine_defender
     from refine.proof.stress.stress import stress_test
     from refine.proof.stress.table import render
 
@@ -67,24 +65,6 @@ def stress(model: Path, images: Path, out: Path, file: Path, settings: Path | No
     write_json(out, result.model_dump())
     remove(work)
     click.echo(render(result))
-
-
-def refine_defender(params: TrainRefineParams, compute: Compute) -> Defender:
-    """REFINE, trained with these parameters."""
-    import math
-
-    from refine.defenses.refine.training.train import train_refine
-    from refine.proof.stress.stress import Defender
-
-    recipes = [params.recipe, params.encoder, params.substitute and params.substitute.recipe]
-    batches = [recipe.batch_size for recipe in recipes if recipe and recipe.drop_last]
-    least = max([1, *batches]) / params.unlabeled_fraction
-    return Defender(
-        name="refine",
-        settings=params.model_dump(),
-        least=math.ceil(least),
-        train=lambda images, classifier, folder: train_refine(params, images, classifier, compute, folder),
-    )
 
 
 def _settings(file: Path | None) -> StressParams:
@@ -103,12 +83,11 @@ def _settings(file: Path | None) -> StressParams:
 
 def _images(images: Path, model: Path, labeled: bool) -> Split:
     """The images, as the model takes them."""
-    from tempfile import TemporaryDirectory
-
-    from refine.command.defend import write
+    from refine.command.images import listed
     from refine.core.errors import UserError
     from refine.models.card import read_card
     from refine.models.classifier import ClassifierCard
+    from refine.proof.images import read, unlabeled
     from refine.shards.format.manifest import NAME
     from refine.shards.reading.reader import read_split
 
@@ -116,6 +95,5 @@ def _images(images: Path, model: Path, labeled: bool) -> Split:
         return read_split(images, only_images=not labeled)
     if labeled:
         raise UserError(f"{images} is no folder of shards, so that it has no labels; leave --labeled out")
-    with TemporaryDirectory() as scratch:
-        write(images, read_card(model, ClassifierCard), Path(scratch))
-        return read_split(Path(scratch), only_images=True)
+    card = read_card(model, ClassifierCard)
+    return unlabeled(read(listed([images]), card), card)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refine.deployment.folder import Agreement
 from refine.proof.judging.verdict import SignsResult
-from refine.proof.page.content import Finding
+from refine.proof.page.content import Finding, Tone
 from refine.proof.report.sentences import listed, percent, rate
 from refine.proof.stress.result import Plant, StressResult
 
@@ -17,7 +17,7 @@ MOST_ABOVE_FLOOR = 0.05
 def of_agreement(agreement: Agreement) -> Finding:
     """Whether the defended model does the work of the delivered one."""
     share = agreement.share
-    tone = "good" if share >= ENOUGH_AGREEMENT else "open" if share >= LITTLE_AGREEMENT else "bad"
+    tone: Tone = "good" if share >= ENOUGH_AGREEMENT else "open" if share >= LITTLE_AGREEMENT else "bad"
     judged = {
         "good": "The defense costs little.",
         "open": "The defense costs something: look at the photos whose class changes.",

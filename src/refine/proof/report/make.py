@@ -15,14 +15,13 @@ from refine.core.files import remove, write_json
 from refine.defending.loading import load
 from refine.defending.protocol.defense import Defense
 from refine.defenses.refine.training.params import TrainRefineParams
-from refine.defenses.refine.training.train import train_refine
 from refine.deployment import folder as deployed
-from refine.deployment import settings
 from refine.deployment.defend import held_out
 from refine.deployment.folder import Defended
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
+from refine.proof.images import read, some, unlabeled
 from refine.proof.judging.examine import examine
 from refine.proof.judging.params import SignsParams
 from refine.proof.judging.thresholds import read_thresholds
@@ -32,12 +31,11 @@ from refine.proof.page.pictures import is_photograph
 from refine.proof.page.verify import sums_of
 from refine.proof.page.write import write_page
 from refine.proof.report import blocks, findings
-from refine.proof.report.images import read, some, unlabeled
 from refine.proof.report.photos import answered, photos, typical
+from refine.proof.stress.defender import refine_defender
 from refine.proof.stress.params import StressParams
 from refine.proof.stress.result import StressResult
-from refine.proof.stress.stress import Defender, stress_test
-from refine.training.training_set import TrainingSet
+from refine.proof.stress.stress import stress_test
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +103,9 @@ def make(folder: Path, files: Sequence[Path], wanted: Wanted, today: date, compu
     if wanted.stress:
         work = folder / ".stress"
         classifier = folder / deployed.CLASSIFIER
-        stress = stress_test(classifier, unlabeled(images, of.card), StressParams(), _defender(of), compute, work)
+        given = TrainRefineParams.model_validate(of.content.settings)
+        defender = refine_defender(given, compute, of.card if of.content.built_in else None)
+        stress = stress_test(classifier, unlabeled(images, of.card), StressParams(), defender, compute, work)
         write_json(folder / STRESS, stress.model_dump())
         remove(work)
     report = _told(of, today, stress, signs, _galleries(of, images[apart[rows]], wanted.pictures), sums)
@@ -118,20 +118,6 @@ def _opened(folder: Path, files: Sequence[Path], compute: Compute) -> _Subject:
     classifier, card = classifiers.load(folder / deployed.CLASSIFIER)
     defense = load(folder / deployed.DEFENSE, folder / deployed.CLASSIFIER)
     return _Subject(folder, content, classifier.to(compute.device), card, defense.to(compute.device), files, compute)
-
-
-def _defender(of: _Subject) -> Defender:
-    """The same training, where its settings were chosen by the package as that chooses them for fewer images."""
-    given = TrainRefineParams.model_validate(of.content.settings)
-    mirrors = bool(given.recipe.augment.flip)
-
-    def train(images: TrainingSet, classifier: Path, folder: Path) -> None:
-        count = sum(images.sizes)
-        params = settings.built_in(of.card, count, mirrors) if of.content.built_in else given
-        train_refine(params, images, classifier, of.compute, folder)
-
-    least = 2 if of.content.built_in else max(given.recipe.batch_size, given.encoder.batch_size if given.encoder else 1)
-    return Defender(of.content.method, of.content.settings, least, train)
 
 
 def _galleries(of: _Subject, held: Tensor, pictures: bool) -> list[Block]:
