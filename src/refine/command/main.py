@@ -10,6 +10,7 @@ import click
 from refine.command.check import check
 from refine.command.defend import defend
 from refine.command.dvc import dvc
+from refine.command.importing import import_
 from refine.command.leftovers import leftovers
 from refine.command.predict import predict
 from refine.command.unlock import unlock
@@ -44,11 +45,11 @@ def refine() -> None:
     """Backdoor attacks on image classifiers, and the REFINE defense.
 
     The experiment in params.yaml is a DVC pipeline: `refine dvc repro` runs the stages that are out of date. For a
-    classifier and images of your own, see `refine defend` and `refine predict`.
+    classifier and images of your own, see `refine import`, `refine defend` and `refine predict`.
     """
 
 
-for each in (check, defend, dvc, leftovers, predict, unlock):
+for each in (check, defend, dvc, import_, leftovers, predict, unlock):
     refine.add_command(each)
 
 
