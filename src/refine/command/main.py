@@ -11,6 +11,7 @@ from refine.command.check import check
 from refine.command.defend import defend
 from refine.command.dvc import dvc
 from refine.command.export import export
+from refine.command.importing import import_
 from refine.command.leftovers import leftovers
 from refine.command.predict import predict
 from refine.command.report import report
@@ -49,11 +50,11 @@ def refine() -> None:
     """Backdoor attacks on image classifiers, and the REFINE defense.
 
     The experiment in params.yaml is a DVC pipeline: `refine dvc repro` runs the stages that are out of date. For a
-    classifier and images of your own, see `refine defend`, `refine predict` and `refine export`.
+    classifier and images of your own, see `refine import`, `refine defend`, `refine report` and `refine export`.
     """
 
 
-for each in (check, defend, dvc, export, leftovers, predict, report, signs, stress, unlock, verify):
+for each in (check, defend, dvc, export, import_, leftovers, predict, report, signs, stress, unlock, verify):
     refine.add_command(each)
 
 

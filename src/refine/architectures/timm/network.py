@@ -12,7 +12,7 @@ from refine.core.params import unknown
 from refine.models.apart import Split, Whole, apart
 
 
-def library() -> ModuleType:
+def _library() -> ModuleType:
     """The package timm.
 
     Raises:
@@ -28,15 +28,25 @@ def library() -> ModuleType:
     return module
 
 
+def known(params: Params) -> ModuleType:
+    """The package timm, which has this network.
+
+    Raises:
+        UserError: it is not installed, or has no such network.
+    """
+    timm = _library()
+    if not timm.is_model(params.model):
+        raise UserError(f"timm:{params.model}: {unknown(params.model, timm.list_models())}")
+    return timm
+
+
 def build(params: Params, num_classes: int, side: int) -> Split | Whole:
     """A freshly initialized network; see `models.architecture`.
 
     Raises:
         UserError: timm is not installed, there is no such network, or it does not take images of this side.
     """
-    timm, name = library(), f"timm:{params.model}"
-    if not timm.is_model(params.model):
-        raise UserError(f"{name}: {unknown(params.model, timm.list_models())}")
+    timm, name = known(params), f"timm:{params.model}"
     try:
         network = _made(timm, params.model, num_classes, side)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:

@@ -45,15 +45,24 @@ def models() -> list[str]:
     return sorted([*list_models(module=torchvision.models), VIT_SMALL])
 
 
+def refuse_unknown(params: Params) -> None:
+    """Refuses the name of a network that torchvision does not have.
+
+    Raises:
+        UserError: names the nearest one.
+    """
+    if params.model not in models():
+        raise UserError(f"torchvision:{params.model}: {unknown(params.model, models())}")
+
+
 def build(params: Params, num_classes: int, side: int) -> Split | Whole:
     """A freshly initialized network; see `models.architecture`.
 
     Raises:
         UserError: there is no such network, it has no small stem, or it does not take images of this side.
     """
+    refuse_unknown(params)
     name = f"torchvision:{params.model}"
-    if params.model not in models():
-        raise UserError(f"{name}: {unknown(params.model, models())}")
     try:
         network = _made(params, num_classes, side)
     except (AssertionError, ValueError) as error:
