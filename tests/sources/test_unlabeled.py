@@ -135,6 +135,12 @@ def test_skipped_files_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     assert [sample.key for sample in opened(held_out=0.1, unreadable="skip").train] == list(range(len(train)))
 
 
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    (OWN / "memory.png").symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=r"memory\.png cannot be read as an image"):
+        files(opened())
+
+
 def test_a_folder_without_any_image_is_refused() -> None:
     for path in OWN.rglob("*.png"):
         path.write_text(f"no image {path}", encoding="utf-8")

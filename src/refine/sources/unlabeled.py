@@ -96,7 +96,7 @@ def _held_out(files: Sequence[Path], params: Params) -> np.ndarray:
     """Mask of the files that are held out, bool [N]; of files with the same content, all or none."""
     groups: dict[str, list[int]] = {}
     for row, path in enumerate(files):
-        groups.setdefault(sha256_of(path), []).append(row)
+        groups.setdefault(_content(path), []).append(row)
     contents = list(groups.values())
     held_out = np.zeros(len(files), dtype=bool)
     wanted = round(params.held_out * len(files))
@@ -104,6 +104,14 @@ def _held_out(files: Sequence[Path], params: Params) -> np.ndarray:
         if held_out.sum() + len(contents[number]) <= wanted:
             held_out[contents[number]] = True
     return held_out
+
+
+def _content(path: Path) -> str:
+    """A sum of the content, or the name of a file that cannot be read, which is then refused when its turn comes."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return str(path)
 
 
 def _samples(root: Path, files: Sequence[Path], rows: Sequence[int], params: Params) -> Iterator[Sample]:
