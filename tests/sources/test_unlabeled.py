@@ -176,3 +176,50 @@ def test_links_to_folders_are_refused_and_hidden_files_ignored(tmp_path: Path) -
     (OWN / "holiday/away").symlink_to(tmp_path / "away")
     with pytest.raises(UserError, match="holiday/away is a link to a folder"):
         opened()
+
+
+def _checks(*classes: str) -> None:
+    for number, name in enumerate(classes):
+        place = OWN / "check" / name / "known.png"
+        place.parent.mkdir(parents=True)
+        photo(11 + number).save(place)
+
+
+def test_labeled_photos_are_the_test_images_and_are_not_trained_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _checks("cat", "dog")
+    photo(12).save(OWN / "a copy.png")
+    splits = opened(check="data/own/images/check", classes=["bird", "cat", "dog"])
+    write_splits(splits, "unlabeled", tmp_path / "train", tmp_path / "test", 4)
+    train, test = (read_split(tmp_path / name) for name in ("train", "test"))
+    assert (train.manifest.labeled, test.manifest.labeled) == (False, True)
+    assert len(train.keys) == COUNT
+    assert [info["file"] for info in test.infos] == ["check/cat/known.png", "check/dog/known.png"]
+    assert test.labels.tolist() == [1, 2]
+    assert test.manifest.classes == train.manifest.classes == ["bird", "cat", "dog"]
+    assert "1 photos in data/own/images are in data/own/images/check, too, and are not trained on" in caplog.text
+
+
+def test_the_names_of_the_folders_are_the_classes_if_nobody_names_them() -> None:
+    _checks("dog", "cat")
+    assert opened(check="data/own/images/check").classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "has 0 folders of classes"),
+        ({"classes": ["cat", "bird"], "made": ["cat", "dog"]}, "has dog, which is no class"),
+        ({"made": ["cat"]}, "has 1 folders of classes"),
+    ],
+)
+def test_a_folder_that_is_no_check_is_refused(settings: dict[str, Any], sentence: str) -> None:
+    _checks(*settings.pop("made", ()))
+    with pytest.raises(UserError, match=sentence):
+        opened(check="data/own/images/check", **settings)
+
+
+def test_held_out_is_refused_beside_a_check() -> None:
+    with pytest.raises(ValueError, match="held_out is of no use beside check"):
+        opened(check="data/own/images/check", held_out=0.3)

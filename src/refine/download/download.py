@@ -38,10 +38,11 @@ def write_splits(splits: Splits, source: str, train: Path, test: Path, samples_p
     )
     written = 0
     with new_folder(test) as test_part, new_folder(train) as train_part:
-        for folder, samples, size in (
-            (train_part, splits.train, splits.sizes[0]),
-            (test_part, splits.test, splits.sizes[1]),
+        test_labeled = splits.labeled if splits.test_labeled is None else splits.test_labeled
+        for folder, samples, size, labeled in (
+            (train_part, splits.train, splits.sizes[0], splits.labeled),
+            (test_part, splits.test, splits.sizes[1], test_labeled),
         ):
             counted = progress(samples, f"write {folder.name.split('.')[1]}", total=size, unit="image")
-            written += write_shards(folder, counted, description).samples
+            written += write_shards(folder, counted, description.model_copy(update={"labeled": labeled})).samples
     return written

@@ -2,6 +2,7 @@
 
 Nothing needs to be sorted: there are no class folders and no test split. A share of the photos is held out as test
 images, on which a defended model can be compared with the model. The shards hold no labels, and their manifests say so.
+Where a few photos are labeled, they are the test images instead, so that accuracy is measured on them.
 
 Images may have the formats of `shards/format/foreign.py` with 8 bits per channel. EXIF orientation is applied, and
 transparent pixels are laid on white. Hidden files (`.name`) are ignored.
@@ -12,17 +13,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from refine.core.bounds import MOST_CLASSES
 from refine.core.errors import UserError
 from refine.core.files import inside, sha256_of
 from refine.core.params import Seed, Share
 from refine.download.fitting import Fit, Fitted, FittedSide
-from refine.download.own_images import below, lines
+from refine.download.own_images import below, entries, lines, samples
 from refine.download.source import Source, Splits
 from refine.shards.format.manifest import Name
 from refine.shards.format.preparation import read
@@ -37,9 +38,11 @@ class Params(Fitted):
     """Attributes:
     path: folder with the images, inside `data/own/images`; its subfolders count, too.
     held_out: share of the photos that is held out as test images. Copies of a photo stay together.
+    check: folder inside `data/own/images` with a folder of photos for each class, which are the test images then; none
+        of them is trained on, and no other photo is held out.
     seed: of the draw.
     classes: names of the model's classes, in the order of its logits: a list, or a text file inside `data/own/images`
-        with one name in each line. By default, the data set names none.
+        with one name in each line. By default, the data set names none, or those of the folders in `check`, sorted.
     unreadable: what to do with a file that is no image, or a damaged one: `refuse` stops, `skip` tells how many there
         are and goes on.
     """
@@ -48,9 +51,16 @@ class Params(Fitted):
     fit: Fit = "crop"
     path: str = "data/own/images"
     held_out: Annotated[Share, Field(gt=0, lt=1)] = 0.2
+    check: str | None = None
     seed: Seed = 0
     classes: str | Annotated[list[Name], Field(max_length=MOST_CLASSES)] | None = None
     unreadable: Literal["refuse", "skip"] = "refuse"
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        if self.check is not None and "held_out" in self.model_fields_set:
+            raise ValueError("held_out is of no use beside check, whose photos are the test images; remove one of them")
+        return self
 
 
 def open_source(params: Params, source: Source) -> Splits:
@@ -65,6 +75,8 @@ def open_source(params: Params, source: Source) -> Splits:
     names = inside(source.own_images, params.classes) if isinstance(params.classes, str) else None
     classes = _classes(params, names)
     files = [path for path in below(root) if names is None or not path.samefile(names)]
+    if params.check is not None:
+        return _checked(params, root, inside(source.own_images, params.check), files, classes)
     held_out = _held_out(files, params)
     sizes = int((~held_out).sum()), int(held_out.sum())
     if not all(sizes):
@@ -81,6 +93,35 @@ def open_source(params: Params, source: Source) -> Splits:
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         labeled=False,
+    )
+
+
+def _checked(params: Params, root: Path, check: Path, files: list[Path], classes: list[str]) -> Splits:
+    """Labeled photos as test images, and all others to train on."""
+    folders = [path for path in entries(check) if path.is_dir()] if check.is_dir() else []
+    names = classes or [folder.name for folder in folders]
+    unknown = {folder.name for folder in folders} - set(names)
+    if not folders or unknown or len(names) < 2:
+        found = f"has {min(unknown)}, which is no class" if unknown else f"has {len(folders)} folders of classes"
+        raise UserError(f"{check} {found}; put labeled photos into a folder for each class, named like the class")
+    labeled = [(path, names.index(folder.name)) for folder in folders for path in below(folder)]
+    known = {_content(path) for path, _ in labeled}
+    others = [path for path in files if not path.is_relative_to(check)]
+    train = [path for path in others if _content(path) not in known]
+    if len(train) < len(others):
+        log.warning("%d photos in %s are in %s, too, and are not trained on", len(others) - len(train), root, check)
+    if not train or not labeled:
+        raise UserError(f"{root if labeled else check} holds no photos; add some")
+    return Splits(
+        classes=names,
+        side=params.side,
+        train=_samples(root, train, range(len(train)), params),
+        test=samples(root, labeled, params),
+        sizes=(len(train), len(labeled)),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        labeled=False,
+        test_labeled=True,
     )
 
 
