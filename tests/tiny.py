@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from refine.backdoor.params import TrainBackdoorParams
-from refine.core.files import sha256_of
+from refine.core.files import sha256_of, write_json
 from refine.core.registry import ARCHITECTURES, component
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import InputSpace, Refine, RefineCard, Snapshot
@@ -24,6 +24,7 @@ from refine.defenses.refine.model.label_map import derangement
 from refine.defenses.refine.model.transforms.unet import params as unet
 from refine.defenses.refine.model.transforms.unet.transform import UNet
 from refine.defenses.refine.training.params import TrainRefineParams
+from refine.deployment.folder import NAME, Agreement, Defended, Images, sums_of
 from refine.models import classifier as classifiers
 from refine.models.architecture import Architecture, named
 from refine.models.classifier import Classifier, ClassifierCard, Normalization
@@ -140,6 +141,21 @@ def defense_folder(
         ),
     )
     return made
+
+
+def pack(folder: Path) -> None:
+    """Makes a defended folder of one that holds `classifier` and `defense`."""
+    record = Defended(
+        classifier=sums_of(folder / "classifier"),
+        defense=sums_of(folder / "defense"),
+        method="refine",
+        settings={},
+        built_in=False,
+        images=Images(count=2, sha256="0" * 64, held_out=1, classes=1),
+        agreement=Agreement(images=1, same=1),
+        versions={},
+    )
+    write_json(folder / NAME, record.model_dump())
 
 
 def _state(of: Refine) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from refine.training.training_set import Resident
 from support import TINY_PARAMS, synthetic
 
 COUNT = 12
+FEW = TINY_PARAMS["train_refine"]["recipe"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,8 @@ def test_it_writes_a_defended_model(capsys: pytest.CaptureFixture[str]) -> None:
         }
     sums = sorted(_sum(str(path)) for path in Path("photos").rglob("*.png"))
     whole = hashlib.sha256("".join(f"{each}\n" for each in sums).encode()).hexdigest()
-    assert record["images"] == {"count": COUNT, "sha256": whole, "held_out": 1}
+    assert record["images"] == {"count": COUNT, "sha256": whole, "held_out": 1, "classes": 3}
+    assert "of its 3 classes" not in ended.out
     assert record["built_in"] is False
     assert record["settings"]["recipe"]["batch_size"] == 8
     assert set(record["versions"]) == {"refine", "torch"}
@@ -124,6 +126,15 @@ def test_it_trains_on_all_photos_but_a_tenth_as_the_classifier_takes_them_and_kn
         with Image.open(photo) as image:
             expected = torch.from_numpy(np.array(image.resize((16, 16), Image.Resampling.BILINEAR))).permute(2, 0, 1)
         assert sum(torch.equal(other, expected) for other in images) == 1
+
+
+def test_classes_that_are_not_in_the_photos_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """The held-out images do not tell: they lack the same classes."""
+    for number, photo in enumerate(sorted(Path("photos").rglob("*.png"), key=lambda path: path.name)):
+        if number % 3 == 2:
+            photo.unlink()
+    ended = refine(capsys, "defend", "classifier", "photos", "defended", *_params(recipe={**FEW, "batch_size": 4}))
+    assert "sees only 2 of its 3 classes in these images" in ended.out, ended.err
 
 
 def test_settings_of_its_own_fit_the_photos(

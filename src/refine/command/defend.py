@@ -42,6 +42,8 @@ def defend(model: Path, images: Path, out: Path, file: Path | None) -> None:
 
     from refine.command.images import listed
     from refine.deployment.defend import defend as defended
+    from refine.models.card import read_card
+    from refine.models.classifier import ClassifierCard
     from refine.models.device import compute
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -52,4 +54,10 @@ def defend(model: Path, images: Path, out: Path, file: Path | None) -> None:
         f"({100 * made.agreement.share:.1f} %)"
     )
     if made.agreement.share < LOW:
-        click.echo("This is low: more images help most; see docs/own-model.md for settings.")
+        click.echo("This is low; more images help most.")
+    known = len(read_card(model, ClassifierCard).classes)
+    if made.images.classes < known:
+        click.echo(
+            f"The classifier sees only {made.images.classes:,} of its {known:,} classes in these images, and the "
+            "defended model cannot know the others: give images of all kinds."
+        )

@@ -39,7 +39,7 @@ from refine.shards.reading.pixels import in_batches
 from refine.shards.reading.reader import read_split
 from refine.shards.writer import Sample, write_shards
 from refine.training.checkpoint import checkpoints, hold
-from refine.training.training_set import TrainingSet, open_training_set
+from refine.training.training_set import open_training_set
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,8 @@ def _trained(
 ) -> Defended:
     classifier = classifiers.load(classifier_folder)[0].to(compute.device)
     images, manifest = open_training_set(work / _TRAIN, (), compute)
-    params = given or _chosen(classifier, card, images, compute)
+    look = settings.look(classifier, images, compute)
+    params = given or settings.built_in(card, manifest.samples, look.mirrors)
     part(TRANSFORMS, params.transform.name, TRANSFORM)  # before `checkpoints`, whose key covers the code that is loaded
     inputs = [work / _TRAIN, *(classifier_folder / name for name in (CARD, WEIGHTS))]
     values, precision = refine.resolved(params, compute), compute.precision(params.recipe.precision)
@@ -205,18 +206,17 @@ def _trained(
             method="refine",
             settings=params.model_dump(),
             built_in=given is None,
-            images=Images(count=manifest.samples + agreement.images, sha256=images_sha256, held_out=agreement.images),
+            images=Images(
+                count=manifest.samples + agreement.images,
+                sha256=images_sha256,
+                held_out=agreement.images,
+                classes=look.classes,
+            ),
             agreement=agreement,
             versions={"refine": version("refine"), "torch": torch.__version__},
         )
         write_json(partial / defended.NAME, content.model_dump())
     return content
-
-
-def _chosen(classifier: Classifier, card: ClassifierCard, images: TrainingSet, compute: Compute) -> TrainRefineParams:
-    mirrors = settings.mirrors(classifier, images, compute)
-    log.info("mirrored images %s", "are trained on as well" if mirrors else "are left out: the classifier differs")
-    return settings.built_in(card, sum(images.sizes), mirrors)
 
 
 @torch.inference_mode()

@@ -50,11 +50,14 @@ class Images(Content):
         count: all of them.
         sha256: see `sum_of`.
         held_out: how many of them were not trained on.
+        classes: that the classifier answers for at least one of those that were trained on. The defended model cannot
+            have learned any other, and the images that are held out do not tell.
     """
 
     count: Count
     sha256: Sha256
     held_out: Count
+    classes: Count
 
 
 class Agreement(Content):

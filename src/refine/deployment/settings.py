@@ -2,15 +2,17 @@
 
 They are those of `presets/cpu.yaml`, which were chosen on CIFAR-10, adapted to what the classifier takes:
 
+- The encoder is trained by AdamW, which suits networks of all kinds; the preset's SGD suits its own.
 - Mirrored images are only trained on where the classifier gives them the same answers; for digits or traffic signs it
   does not.
 - Batches are smaller where images are larger, so that a step takes about as much memory, and where there are few, as
-  the number of steps does not shrink with theirs; the learning rate is as much smaller.
+  the number of steps does not shrink with theirs; the learning rate shrinks with its square root.
 - A classifier without a linear last layer gets the U-Net, whose encoder needs no features.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,7 +57,7 @@ def built_in(card: ClassifierCard, images: int, mirrors: bool) -> TrainRefinePar
         "batch_size": large,
         "precision": "auto",
         "frozen": True,
-        "optimizer": {"lr": 0.4 * large / 512, "momentum": 0.85, "nesterov": True, "weight_decay": 0.0013},
+        "optimizer": {"name": "adamw", "lr": 0.002 * (large / 512) ** 0.5, "weight_decay": 0.01},
         "schedule": {"name": "one_cycle", "warmup": 0.23},
         "augment": augment,
     }
@@ -90,20 +92,35 @@ def _has_head(card: ClassifierCard) -> bool:
         return isinstance(getattr(classifiers.like(card).network, "head", None), nn.Linear)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a classifier says of the images to train on.
+
+    Attributes:
+        classes: that it answers at least once.
+        mirrors: whether it answers mirrored images as it does the images themselves.
+    """
+
+    classes: int
+    mirrors: bool
+
+
 @torch.inference_mode()
-def mirrors(classifier: Classifier, images: TrainingSet, compute: Compute) -> bool:
-    """Whether a classifier answers mirrored images as it does the images themselves.
+def look(classifier: Classifier, images: TrainingSet, compute: Compute) -> Look:
+    """Asks a classifier.
 
     Args:
         classifier: on the device.
-        images: clean; the first thousand are looked at.
+        images: clean; only the first thousand are mirrored.
         compute: of the device.
     """
-    same = seen = 0
-    for columns in in_order(images, _AT_ONCE, compute.device, "mirrored images"):
+    same = mirrored = 0
+    classes: set[int] = set()
+    for columns in in_order(images, _AT_ONCE, compute.device, "ask the classifier"):
         pixels = to_pixels(columns[0])
-        same += int((classifier(pixels).argmax(dim=1) == classifier(pixels.flip(-1)).argmax(dim=1)).sum())
-        seen += len(pixels)
-        if seen >= _LOOKED_AT:
-            break
-    return same >= _MIRRORED * seen
+        labels = classifier(pixels).argmax(dim=1)
+        classes |= set(labels.tolist())
+        if mirrored < _LOOKED_AT:
+            same += int((classifier(pixels.flip(-1)).argmax(dim=1) == labels).sum())
+            mirrored += len(pixels)
+    return Look(len(classes), same >= _MIRRORED * mirrored)
