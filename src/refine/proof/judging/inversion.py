@@ -100,7 +100,7 @@ def invert(
         entropy = functional.cross_entropy(answers, torch.full((len(some),), target, device=pixels.device))
         size = _PIXELS * mask.mean()
         optimizer.zero_grad()
-        (entropy + weight * size).backward()
+        (entropy + weight * size).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         hits = (answers.detach().argmax(dim=1) == target).double().mean().item()
         window.append((hits, mask.mean().item(), (entropy + search.weight * size).item()))
