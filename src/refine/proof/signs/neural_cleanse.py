@@ -69,7 +69,7 @@ class Params(Section):
 
     images: Count = 300
     least_images: Count = 100
-    steps: Annotated[int, Field(ge=10, le=100_000)] = 120
+    steps: Annotated[int, Field(ge=10, le=100_000)] = 100
     batch_size: BatchSize = 32
     lr: PositiveNumber = 0.1
     weight: PositiveNumber = 1e-3
@@ -116,7 +116,7 @@ def look(subject: Subject, params: Params, seed: int) -> Finding:
             "classes_without_trigger": float(failed),
             "images": float(len(pixels)),
             "median_area": float(torch.tensor([areas[target] for target in references]).double().quantile(0.5)),
-            "smallest_area": min(areas.values()),
+            "smallest_area": min(trigger.least for trigger in triggers.values()),
         },
     )
 
