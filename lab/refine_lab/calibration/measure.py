@@ -52,7 +52,7 @@ def measure(folders: list[Path], out: Path, params: SignsParams, machine: Machin
     Raises:
         UserError: a folder is not finished or damaged.
     """
-    rows = pd.read_csv(out, keep_default_na=False).to_dict("records") if out.is_file() else []
+    rows: list[Any] = pd.read_csv(out, keep_default_na=False).to_dict("records") if out.is_file() else []
     resolved = compute(machine)
     for folder in folders:
         if folder.name not in {row["model"] for row in rows}:

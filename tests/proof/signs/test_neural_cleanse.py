@@ -57,7 +57,7 @@ def test_of_many_classes_those_that_are_easily_reached_are_examined(monkeypatch:
         asked.append((target, search.steps))
         own = target == 33
         blank = torch.zeros(1)
-        return Inverted(0.01 if own else 0.2 + target / 1000, 0.1 if own else 1.0 + target, True, blank, blank)
+        return Inverted(0.01 if own else 0.2 + target / 1000, 0.01, 0.1 if own else 1.0 + target, True, blank, blank)
 
     monkeypatch.setattr(neural_cleanse, "invert", invert)
     many = replace(backdoored.subject(0.0), classes=[f"class-{label}" for label in range(40)])

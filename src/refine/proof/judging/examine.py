@@ -68,7 +68,7 @@ def subject(
         raise UserError("there are no images; give a folder with some")
     rows = torch.randperm(len(images), generator=Generator().manual_seed(params.seed))[: params.images].sort().values
     some = images[rows]
-    of = classifiers.freeze(classifier.to(compute.device, memory_format=torch.channels_last))
+    of = classifiers.freeze(classifier.to(compute.device).to(memory_format=torch.channels_last))
     precision = compute.precision(params.precision)
     return Subject(
         classifier=of,

@@ -6,12 +6,17 @@ The mask m, in [0, 1], is shared by the channels; m and p are sigmoids of what i
 the images of a step reach the class and falls, faster, while they do not, so that the mask shrinks to where it just
 still works.
 
-Ours: the weight changes at each step and not after several steps of success; the mask begins small and even instead of
-random; |m|_1 counts as on 32x32 pixels whatever the side; images that the classifier answers t to anyway are left out.
+How small a mask is found depends on the step at which one looks, and differently for each class. So the area of a class
+is a mean over the second half of the search, of the logarithm of the smallest mask so far that succeeded.
+
+Ours: that mean; the weight changes at each step and not after several steps of success; the mask begins small and even
+instead of random; |m|_1 counts as on 32x32 pixels whatever the side; images that the classifier answers t to anyway are
+left out.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,7 +63,9 @@ class Inverted:
     """A trigger.
 
     Attributes:
-        area: share of the image that the mask covers, its mean; 1 if no mask succeeded.
+        area: share of the image that the mask covers, a geometric mean over the second half of the search of the
+            smallest mask so far that succeeded; it counts as 1 before one did.
+        least: share of the image that the smallest mask covers that succeeded; 1 if none did.
         objective: mean over the last steps of the cross entropy, and of the mask's size weighed as at first.
         succeeded: whether a mask did.
         mask: the best, or else the last one, float32 [1, H, W].
@@ -66,6 +73,7 @@ class Inverted:
     """
 
     area: float
+    least: float
     objective: float
     succeeded: bool
     mask: Tensor
@@ -92,6 +100,7 @@ def invert(
     window: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)  # hits, area, objective
     weight, best = search.weight, None
     order = rows(len(pixels), search.batch_size, generator)
+    course = []
     for _ in range(search.steps):
         mask, pattern = raw_mask.sigmoid(), raw_pattern.sigmoid()
         some = pixels[next(order).to(pixels.device)]
@@ -100,7 +109,7 @@ def invert(
         entropy = functional.cross_entropy(answers, torch.full((len(some),), target, device=pixels.device))
         size = _PIXELS * mask.mean()
         optimizer.zero_grad()
-        (entropy + weight * size).backward()
+        (entropy + weight * size).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         hits = (answers.detach().argmax(dim=1) == target).double().mean().item()
         window.append((hits, mask.mean().item(), (entropy + search.weight * size).item()))
@@ -108,12 +117,14 @@ def invert(
             area = max(each[1] for each in window)
             if best is None or area < best[0]:
                 best = (area, mask.detach(), pattern.detach())
+        course.append(0.0 if best is None else math.log(best[0]))
         enough = hits >= search.success
         weight = weight * search.factor if enough else weight / search.factor**_FALLS_FASTER
         weight = min(max(weight, _LEAST_WEIGHT), _MOST_WEIGHT)
-    area, mask, pattern = best or (1.0, raw_mask.detach().sigmoid(), raw_pattern.detach().sigmoid())
+    half = course[len(course) // 2 :]
+    least, mask, pattern = best or (1.0, raw_mask.detach().sigmoid(), raw_pattern.detach().sigmoid())
     objective = sum(each[2] for each in window) / len(window)
-    return Inverted(area, objective, best is not None, mask.cpu(), pattern.cpu())
+    return Inverted(math.exp(sum(half) / len(half)), least, objective, best is not None, mask.cpu(), pattern.cpu())
 
 
 def rows(count: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:

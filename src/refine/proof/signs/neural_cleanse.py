@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from refine.core.bounds import BatchSize
+from refine.core.bounds import MOST_CLASSES, BatchSize
 from refine.core.params import Number, PositiveNumber, Section
 from refine.core.progress import progress
 from refine.models import classifier as classifiers
@@ -69,7 +69,7 @@ class Params(Section):
 
     images: Count = 300
     least_images: Count = 100
-    steps: Annotated[int, Field(ge=10, le=100_000)] = 120
+    steps: Annotated[int, Field(ge=10, le=100_000)] = 100
     batch_size: BatchSize = 32
     lr: PositiveNumber = 0.1
     weight: PositiveNumber = 1e-3
@@ -98,7 +98,7 @@ def look(subject: Subject, params: Params, seed: int) -> Finding:
     def found(target: int, steps: int) -> Inverted:
         others = pixels[predicted != target]
         search = Search(steps, params.batch_size, params.lr, params.weight, params.factor, params.success)
-        generator = Generator().manual_seed(seed * classifiers.MOST_CLASSES + target)
+        generator = Generator().manual_seed(seed * MOST_CLASSES + target)
         return invert(logits, others if len(others) else pixels, target, search, generator)
 
     candidates, references = _examined(count, params, found, seed)
@@ -116,7 +116,7 @@ def look(subject: Subject, params: Params, seed: int) -> Finding:
             "classes_without_trigger": float(failed),
             "images": float(len(pixels)),
             "median_area": float(torch.tensor([areas[target] for target in references]).double().quantile(0.5)),
-            "smallest_area": min(areas.values()),
+            "smallest_area": min(trigger.least for trigger in triggers.values()),
         },
     )
 

@@ -136,15 +136,17 @@ def look(subject: Subject, params: Params, seed: int) -> Finding:
             normalized = subject.classifier.normalize(batch).contiguous(memory_format=torch.channels_last)
             return to_float32(network.features(normalized))  # type: ignore[operator]
 
-    with torch.no_grad():
-        clean = torch.cat([features(batch) for batch in pixels.split(params.batch_size)])
+    def all_features(change: Callable[[Tensor], Tensor]) -> Tensor:
+        starts = range(0, len(pixels), params.batch_size)
+        with torch.no_grad():
+            return torch.cat([features(change(pixels[start : start + params.batch_size])) for start in starts])
+
+    clean = all_features(lambda batch: batch)
     votes, moved = [], []
     for own in progress([seed * _APART + number for number in range(params.rounds)], "vote", unit="round"):
         mask = decoupled(clean, predicted, head, params, Generator().manual_seed(own))
         alteration = _trained(subject, params, pixels, clean, mask, features, own)
-        with torch.no_grad():
-            altered = torch.cat([features(alteration(batch)) for batch in pixels.split(params.batch_size)])
-            after = to_float32(head(altered)).argmax(dim=1)
+        after = to_float32(head(all_features(alteration))).argmax(dim=1)
         votes.append(vote(predicted.cpu(), after.cpu(), len(subject.classes)))
         moved.append((after != predicted).double().mean().item())
     mean = torch.stack(votes).mean(dim=0)
@@ -179,7 +181,7 @@ def decoupled(features: Tensor, predicted: Tensor, head: nn.Linear, params: Para
         kept, left = to_float32(head(mask * features)), to_float32(head((1 - mask) * features))
         optimizer.zero_grad()
         without = functional.cross_entropy(left, predicted).clamp(max=math.log(kept.shape[1]))
-        (functional.cross_entropy(kept, predicted) - without + params.sparsity * mask.mean()).backward()
+        (functional.cross_entropy(kept, predicted) - without + params.sparsity * mask.mean()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return (theta.tanh() / 2 + 0.5).detach()
 
@@ -206,7 +208,8 @@ def _trained(
         some = next(batches).to(pixels.device)
         moved = (features(alteration(pixels[some])) - clean[some]).square() / variance
         optimizer.zero_grad()
-        (BENIGN_WEIGHT * _weighed(moved, mask) - _weighed(moved, 1 - mask)).backward()
+        loss = BENIGN_WEIGHT * _weighed(moved, mask) - _weighed(moved, 1 - mask)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return alteration
 
