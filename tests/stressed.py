@@ -18,7 +18,7 @@ RECIPE = {
     "epochs": 15,
     "min_steps": 0,
     "batch_size": 16,
-    "batch_statistics": False,  # the statistics of a random network are not worth much
+    "batch_statistics": 0.0,  # the statistics of a random network are not worth much
     "optimizer": {"name": "adamw", "lr": 0.001, "weight_decay": 0.0},
 }
 

@@ -65,7 +65,7 @@ def test_a_finished_plant_is_not_computed_again(
     noted: list[Path] = []
     again = stress_test(folder / "model", split, params(), defender(noted), tiny.CPU, folder / "work", labeled=True)
     assert (again, noted) == (result, [])
-    monkeypatch.setattr(stress, "plant", lambda *_: (_ for _ in ()).throw(UserError("planted again")))
+    monkeypatch.setattr(stress, "planted", lambda *_: (_ for _ in ()).throw(UserError("planted again")))
     with pytest.raises(UserError, match="planted again"):
         stress_test(folder / "model", split, params(seed=2), defender(), tiny.CPU, folder / "work", labeled=True)
 

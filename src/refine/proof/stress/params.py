@@ -74,20 +74,21 @@ class PlantingRecipe(DefenderRecipe):
     """A short fine-tuning. Few images are gone through more often, so that there are enough steps.
 
     Attributes:
-        batch_statistics: normalize by the statistics of each batch and let these move the running ones. With the
-            running ones left as they are, a plant takes several times as many steps.
+        batch_statistics: share of the epochs, from the first on, in which batch normalization takes the statistics of
+            each batch and moves the running ones. A plant takes much longer without. In the rest, the running ones stay
+            as they are: the copy learns to agree with the classifier by those that it will answer with.
     """
 
     place: ClassVar[str] = "stress.recipe"
 
-    epochs: Epochs = 5
+    epochs: Epochs = 6
     batch_size: BatchSize = 32
     drop_last: bool = True
     min_steps: Annotated[int, Field(ge=0, le=999_999)] = 200
     optimizer: Optimizer = Optimizer(lr=0.03, weight_decay=0.0)
     schedule: Schedule = Schedule(name="one_cycle")
     augment: Augment = Augment()
-    batch_statistics: bool = True
+    batch_statistics: Share = 2 / 3
 
 
 class StressParams(Section):
@@ -96,6 +97,8 @@ class StressParams(Section):
     plants: by their names; null takes a patch, a blend and a warp.
     parts: how the images are divided.
     recipe: how a backdoor is planted.
+    attempts: how often planting is tried. A plant that is too weak is tried again by a larger learning rate, and one
+        that changes other answers by a smaller one; the images for defending tell which.
     least_asr: success rate from which on a plant counts.
     most_disagreement: share of clean images to which a copy may answer otherwise than the model; its plant does not
         count where it is more.
@@ -106,6 +109,7 @@ class StressParams(Section):
     plants: Annotated[dict[Name, PlantParams], Field(min_length=1, max_length=_MOST_PLANTS)] | None = None
     parts: Parts = Parts()
     recipe: PlantingRecipe = PlantingRecipe()
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
     least_asr: Share = 0.9
     most_disagreement: Share = 0.02
     batch_size: BatchSize = 256

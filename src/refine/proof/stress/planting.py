@@ -90,6 +90,20 @@ def planned(name: str, params: PlantParams, target: int, seed: int, setting: tup
     return Plan(name, attack, seed)
 
 
+class _FineTuning(Retraining):
+    """Retraining in which batch normalization keeps its statistics from an epoch on.
+
+    Attributes:
+        moving: share of the epochs before that.
+    """
+
+    moving = 1.0
+
+    def begin_epoch(self, epoch: int) -> None:
+        super().begin_epoch(epoch)
+        self.batch_statistics = epoch <= self.moving * self.recipe.epochs
+
+
 def poisoned(plan: Plan, images: Tensor, answers: Tensor) -> tuple[Resident, int]:
     """Images to fine-tune on: all of them clean, and some of them a second time, with the trigger.
 
@@ -165,7 +179,8 @@ def plant(
         }
 
     copy = trainable(task)
-    fine_tuning = Retraining(copy, answers.given_to(images), recipe, loss, compute, recipe.batch_statistics)
+    fine_tuning = _FineTuning(copy, answers.given_to(images), recipe, loss, compute)
+    fine_tuning.moving = recipe.batch_statistics
     history = Run(fine_tuning, fine_tuning.recipe, f"plant {plan.name}", plan.seed, compute, None).train()
     with new_folder(folder) as part:
         training = {"planted": plan.name, "recipe": recipe.model_dump()}

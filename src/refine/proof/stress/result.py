@@ -77,6 +77,7 @@ class Plant(_Part):
         seed: of its pattern and its training.
         target: name of the class that the trigger leads to.
         poisoned: images with the trigger and the attacker's label that the copy was fine-tuned on.
+        learning_rates: that planting was tried at; the last one is that of the copy.
         took: whether the backdoor works and nothing else has changed much; one that did not take counts neither way.
         model: the model itself, the floor.
         before: the copy.
@@ -91,6 +92,7 @@ class Plant(_Part):
     target: str
     target_label: Label
     poisoned: Count
+    learning_rates: list[float]
     took: bool
     model: Measured
     before: Measured

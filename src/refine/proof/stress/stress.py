@@ -26,10 +26,11 @@ from refine.defending.protocol.defense import Defense, NoDefense
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
+from refine.proof.stress.attempts import planted, took
 from refine.proof.stress.measuring import Bench, Triggered, answers_of, measured, triggered
 from refine.proof.stress.params import StressParams, default_plants
 from refine.proof.stress.parts import Divided, divided, sum_of
-from refine.proof.stress.planting import Plan, planned, plant, poisoned
+from refine.proof.stress.planting import Plan, planned, poisoned
 from refine.proof.stress.result import Images, Measured, Plant, Spent, StressResult
 from refine.proof.stress.table import told
 from refine.shards.reading.reader import Split
@@ -68,6 +69,7 @@ class _Test:
         parts: of the images.
         answers: int64 [N] of the model to the images for planting.
         bench: the images for measuring.
+        trial: the images for defending, which tell whether planting has to be tried again.
         compute: device and threads.
     """
 
@@ -77,6 +79,7 @@ class _Test:
     parts: Divided
     answers: Tensor
     bench: Bench
+    trial: Bench
     compute: Compute
 
     def of(self, plan: Plan, work: Path) -> Plant:
@@ -85,16 +88,14 @@ class _Test:
         with TemporaryDirectory(dir=work) as scratch:
             copy, defense = Path(scratch) / "copy", Path(scratch) / "defense"
             images, count = poisoned(plan, self.parts.planting.images, self.answers)
-            plant(plan, params.recipe, self.model, images, self.compute, copy)
+            rates = planted(plan, params, self.model, images, self.trial, copy)
             planting = clock.lap()
             with_trigger = triggered(plan.attack, self.bench)
             floor = self._measured(NoDefense(self.model[0]), with_trigger)
             before = self._measured(NoDefense(classifiers.load(copy)[0]), with_trigger)
             measuring = clock.lap()
-            took = before.attack_success_rate.share >= params.least_asr
-            took = took and before.agreement.share >= 1 - params.most_disagreement
             after, defending = None, 0.0
-            if took:
+            if took(before, params):
                 self.defender.train(Resident(self.parts.defending.images, ()), copy, defense)
                 defending = clock.lap()
                 after = self._measured(load(defense, copy), with_trigger)
@@ -107,7 +108,8 @@ class _Test:
             target=self.model[1].classes[plan.target],
             target_label=plan.target,
             poisoned=count,
-            took=took,
+            learning_rates=rates,
+            took=after is not None,
             model=floor,
             before=before,
             after=after,
@@ -157,14 +159,15 @@ def stress_test(
     _refuse_other(model, card, images, labeled)
     classifier.to(compute.device)
     parts = divided(images, params.parts, params.seed, defender.least)
-    planting, measuring = (
+    planting, defending, measuring = (
         answers_of(NoDefense(classifier).eval(), split, params.batch_size, compute)
-        for split in (parts.planting, parts.measuring)
+        for split in (parts.planting, parts.defending, parts.measuring)
     )
-    if bool((measuring == measuring[0]).all()):
-        raise UserError(f"{model} gives the same answer to all images for measuring; give images of several classes")
+    if any(bool((answers == answers[0]).all()) for answers in (defending, measuring)):
+        raise UserError(f"{model} gives the same answer to all images; give images of several classes")
     bench = Bench(parts.measuring, measuring, labeled, params.batch_size, compute)
-    test = _Test((classifier, card), params, defender, parts, planting, bench, compute)
+    trial = Bench(parts.defending, defending, False, params.batch_size, compute)
+    test = _Test((classifier, card), params, defender, parts, planting, bench, trial, compute)
     images_sha256 = sum_of(images)
     plants = [_kept(test, plan, images_sha256, work) for plan in _plans(params, card)]
     return _result(test, plants, images_sha256)
