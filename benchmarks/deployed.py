@@ -18,7 +18,6 @@ from torch import Tensor
 from benchmarks.common import Report, interleaved, number, parser
 from benchmarks.images import SIDE
 from benchmarks.trainings import card, classifier
-from refine.backdoor.params import Network
 from refine.core.errors import command
 from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.label_map import derangement
@@ -29,6 +28,7 @@ from refine.deployment.check import Run, onnx_runtime, probe
 from refine.deployment.export import INPUT, export
 from refine.deployment.folder import Sums
 from refine.deployment.model import Model
+from refine.models.architecture import named
 from refine.models.device import Compute
 
 TRANSFORMS = {"unet": unet.Params(first_channels=16), "encoder_decoder": encoder_decoder.Params(channels=128)}
@@ -36,7 +36,7 @@ TRANSFORMS = {"unet": unet.Params(first_channels=16), "encoder_decoder": encoder
 
 def defended(transform: str, width: int, compute: Compute) -> Model:
     """A ResNet-18 behind REFINE, with random weights."""
-    network = Network(name="resnet18", width=width)
+    network = named("resnet18", width=width)
     made, own = classifier(network, compute), card(network)
     system = Refine(made, built(TRANSFORMS[transform], own), derangement(len(own.classes), 666), "pixel").eval()
     sums = {"classifier": Sums(card_sha256="0" * 64, weights_sha256="0" * 64)}

@@ -20,7 +20,8 @@ LOW = 0.9
     type=click.Path(path_type=Path),
     help="Parameters file whose section train_refine holds other settings than the built-in ones.",
 )
-def defend(model: Path, images: Path, out: Path, file: Path | None) -> None:
+@click.option("--report", is_flag=True, help="Also test it and write OUT/report.html, see `refine report`.")
+def defend(model: Path, images: Path, out: Path, file: Path | None, report: bool) -> None:
     """Defend the classifier in the folder MODEL with REFINE.
 
     IMAGES is a folder of clean images without triggers, of the kind that the classifier is made for. They need no
@@ -47,7 +48,8 @@ def defend(model: Path, images: Path, out: Path, file: Path | None) -> None:
     from refine.models.device import compute
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    made = defended(model, listed([images]), out, params, compute(machine()))
+    resolved = compute(machine())
+    made = defended(model, listed([images]), out, params, resolved)
     click.echo(
         f"{out} holds the defended model, trained on {made.images.count - made.images.held_out:,} images; it agrees "
         f"with {model} on {made.agreement.same:,} of {made.agreement.images:,} others "
@@ -61,3 +63,10 @@ def defend(model: Path, images: Path, out: Path, file: Path | None) -> None:
             f"The classifier sees only {made.images.classes:,} of its {known:,} classes in these images, and the "
             "defended model cannot know the others: give images of all kinds."
         )
+    if report:
+        from datetime import UTC, datetime
+
+        from refine.proof.report.make import PAGE, Wanted, make
+
+        told = make(out, listed([images]), Wanted(), datetime.now(UTC).date(), resolved)
+        click.echo(f"{told.verdict.text}\nSee {out / PAGE}.")
