@@ -143,7 +143,7 @@ def defense_folder(
     return made
 
 
-def pack(folder: Path) -> None:
+def pack(folder: Path, images_sha256: str = "0" * 64) -> None:
     """Makes a defended folder of one that holds `classifier` and `defense`."""
     record = Defended(
         classifier=sums_of(folder / "classifier"),
@@ -151,9 +151,9 @@ def pack(folder: Path) -> None:
         method="refine",
         settings={},
         built_in=False,
-        images=Images(count=2, sha256="0" * 64, held_out=1, classes=1),
+        images=Images(count=2, sha256=images_sha256, held_out=1, classes=1),
         agreement=Agreement(images=1, same=1),
-        versions={},
+        versions={"refine": "0.0.0"},
     )
     write_json(folder / NAME, record.model_dump())
 

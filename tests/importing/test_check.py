@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from refine.core.errors import UserError
-from refine.importing.check import accuracy, hints, images_of, labeled
+from refine.deployment.inputs import read_files
+from refine.importing.check import accuracy, hints, labeled
 from refine.models.classifier import Classifier, Normalization
 from tiny import classifier_card
 
@@ -72,7 +73,7 @@ def test_class_folders_are_the_classes_by_name_or_in_their_order(names: list[str
     files, labels = labeled(tmp_path, classifier_card())
     assert [file.parent.name for file in files] == sorted(names)
     assert labels.tolist() == ([2] if len(names) == 1 else [0, 1, 2])
-    assert images_of(files, classifier_card()).shape == (len(names), 3, 16, 16)
+    assert read_files(classifier_card(), files).shape == (len(names), 3, 16, 16)
 
 
 @pytest.mark.parametrize(

@@ -119,13 +119,14 @@ def _names(path: Path) -> list[str]:
 
 def _check(found: Imported, folder: Path) -> None:
     from refine.core.machine import machine
-    from refine.importing.check import accuracy, hints, images_of, labeled
+    from refine.deployment.inputs import read_files
+    from refine.importing.check import accuracy, hints, labeled
     from refine.models.device import compute
 
     resolved = compute(machine())
     found.classifier.to(resolved.device)
     files, labels = labeled(folder, found.card)
-    images = images_of(files, found.card)
+    images = read_files(found.card, files)
     share = accuracy(found.classifier, images, labels)
     click.echo(f"accuracy       {share:.1%} of {len(files)} images in {folder}")
     if share >= LOW:

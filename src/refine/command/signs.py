@@ -32,9 +32,9 @@ def signs(model: Path, images: Path, defended: Path | None, out: Path | None, fi
     from refine.core.files import write_json
     from refine.core.machine import machine
     from refine.defending.loading import load
+    from refine.deployment.inputs import read_files
     from refine.models import classifier as classifiers
     from refine.models.device import compute
-    from refine.proof.images import read
     from refine.proof.judging.examine import examine
     from refine.proof.judging.params import SignsParams, read_params
     from refine.proof.judging.thresholds import read_thresholds
@@ -48,7 +48,7 @@ def signs(model: Path, images: Path, defended: Path | None, out: Path | None, fi
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     resolved = compute(machine())
     names = [click.format_filename(path.relative_to(images) if images.is_dir() else path) for path in files]
-    pixels = read(files, classifier[1])
+    pixels = read_files(classifier[1], files)
     result = examine(classifier, pixels, names, params, thresholds, resolved, system)
     if out is not None:
         write_json(out, result.model_dump())

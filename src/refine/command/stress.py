@@ -85,9 +85,10 @@ def _images(images: Path, model: Path, labeled: bool) -> Split:
     """The images, as the model takes them."""
     from refine.command.images import listed
     from refine.core.errors import UserError
+    from refine.deployment.inputs import read_files
     from refine.models.card import read_card
     from refine.models.classifier import ClassifierCard
-    from refine.proof.images import read, unlabeled
+    from refine.proof.images import unlabeled
     from refine.shards.format.manifest import NAME
     from refine.shards.reading.reader import read_split
 
@@ -96,4 +97,4 @@ def _images(images: Path, model: Path, labeled: bool) -> Split:
     if labeled:
         raise UserError(f"{images} is no folder of shards, so that it has no labels; leave --labeled out")
     card = read_card(model, ClassifierCard)
-    return unlabeled(read(listed([images]), card), card)
+    return unlabeled(read_files(card, listed([images])), card)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from refine.core.progress import progress
 from refine.models.classifier import ClassifierCard
 from refine.shards.format.foreign import Pixels
 from refine.shards.format.preparation import prepared
@@ -35,6 +36,19 @@ def each(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
         yield from images
     else:
         raise TypeError(_no_image(images))
+
+
+def read_files(card: ClassifierCard, files: Sequence[Path]) -> Tensor:
+    """Reads image files as a classifier takes them, uint8 [N, 3, side, side], RGB, with a progress bar.
+
+    Raises:
+        UserError: one cannot be read as an image.
+    """
+    side = card.input_side
+    images = torch.empty((len(files), 3, side, side), dtype=torch.uint8)
+    for place, file in enumerate(progress(files, "read images", len(files), "image")):
+        images[place] = torch.from_numpy(np.array(card.read_image(file))).permute(2, 0, 1)
+    return images
 
 
 def pixels_of(card: ClassifierCard, image: Picture) -> Tensor:

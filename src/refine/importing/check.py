@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.core.progress import progress
 from refine.models.classifier import Classifier, ClassifierCard, Normalization
 
 _BATCH = 64
@@ -58,12 +56,6 @@ def labeled(folder: Path, card: ClassifierCard) -> tuple[list[Path], Tensor]:
     if not files:
         raise UserError(f"{folder} holds no images; give a folder with a folder of images for each class")
     return files, torch.tensor(labels)
-
-
-def images_of(files: list[Path], card: ClassifierCard) -> Tensor:
-    """Images as the classifier takes them, uint8 [N, 3, side, side]."""
-    read = [card.read_image(file) for file in progress(files, "read images", len(files), "image")]
-    return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2)
 
 
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from refine.core.progress import progress
 from refine.models.classifier import ClassifierCard
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.reader import Split
@@ -30,19 +25,6 @@ def some(count: int, always: Tensor, side: int) -> Tensor:
     order = torch.randperm(count, generator=Generator().manual_seed(_SEED))
     first = torch.cat([order[always[order]], order[~always[order]]])
     return first[:most].sort().values
-
-
-def read(files: Sequence[Path], card: ClassifierCard) -> Tensor:
-    """Reads image files, uint8 [N, 3, side, side], RGB.
-
-    Raises:
-        UserError: one cannot be read as an image.
-    """
-    side = card.input_side
-    images = torch.empty((len(files), 3, side, side), dtype=torch.uint8)
-    for place, file in enumerate(progress(files, "read images", len(files), "image")):
-        images[place] = torch.from_numpy(np.ascontiguousarray(card.read_image(file))).permute(2, 0, 1)
-    return images
 
 
 def unlabeled(images: Tensor, card: ClassifierCard) -> Split:

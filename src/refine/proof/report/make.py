@@ -18,10 +18,11 @@ from refine.defenses.refine.training.params import TrainRefineParams
 from refine.deployment import folder as deployed
 from refine.deployment.defend import held_out
 from refine.deployment.folder import Defended
+from refine.deployment.inputs import read_files
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
-from refine.proof.images import read, some, unlabeled
+from refine.proof.images import some, unlabeled
 from refine.proof.judging.examine import examine
 from refine.proof.judging.params import SignsParams
 from refine.proof.judging.thresholds import read_thresholds
@@ -93,7 +94,7 @@ def make(folder: Path, files: Sequence[Path], wanted: Wanted, today: date, compu
         raise UserError(f"these are not the images that {folder} was defended with (sha256 differs); give those")
     apart = held_out(len(files))
     rows = some(len(files), apart, of.card.input_side)
-    images = read([files[row] for row in rows.tolist()], of.card)
+    images = read_files(of.card, [files[row] for row in rows.tolist()])
     signs = stress = None
     if wanted.signs:
         names = [files[row].name for row in rows.tolist()]
