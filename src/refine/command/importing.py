@@ -119,7 +119,7 @@ def _names(path: Path) -> list[str]:
 
 def _check(found: Imported, folder: Path) -> None:
     from refine.core.machine import machine
-    from refine.importing.check import accuracy, hints, images_of, labeled
+    from refine.importing.labeled import accuracy, hints, images_of, labeled
     from refine.models.device import compute
 
     resolved = compute(machine())

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from refine.core.errors import UserError
-from refine.importing.check import accuracy, hints, images_of, labeled
+from refine.importing.labeled import accuracy, hints, images_of, labeled
 from refine.models.classifier import Classifier, Normalization
 from tiny import classifier_card
 
