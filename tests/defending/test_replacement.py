@@ -69,3 +69,21 @@ def test_the_share_of_replaced_entries_is_within_binomial_bounds(architecture: A
     for share, touched in groups.items():
         bound = 4 * math.sqrt(share * (1 - share) * len(touched))
         assert abs(sum(touched) - share * len(touched)) <= bound
+
+
+def _groups_of(model: str, side: int = 224) -> list[float]:
+    """The shares of a network of torchvision from the input on, without the head, where they go from 0 to 1."""
+    with torch.device("meta"):
+        network = classifiers.build(
+            named("torchvision", model=model), 10, Normalization(mean=MEAN, std=STD), side
+        ).network
+    shares = replacement.probabilities(network, [0.0, 1.0], 0.5)
+    assert shares["head.weight"] == 0.5
+    return [share for name, share in shares.items() if not name.startswith("head.")]
+
+
+@pytest.mark.parametrize(("model", "groups"), [("vgg11", 10), ("resnet18", 9), ("vit_b_32", 13), ("convnext_tiny", 8)])
+def test_layers_of_other_libraries_are_taken_by_depth(model: str, groups: int) -> None:
+    shares = _groups_of(model)
+    assert shares == sorted(shares)
+    assert sorted(set(shares)) == pytest.approx([number / (groups - 1) for number in range(groups)])

@@ -120,7 +120,7 @@ def _names(path: Path) -> list[str]:
 def _check(found: Imported, folder: Path) -> None:
     from refine.core.machine import machine
     from refine.deployment.inputs import read_files
-    from refine.importing.check import accuracy, hints, labeled
+    from refine.importing.labeled import accuracy, hints, labeled
     from refine.models.device import compute
 
     resolved = compute(machine())

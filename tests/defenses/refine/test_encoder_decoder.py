@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from refine.core.errors import UserError
 from refine.core.registry import ARCHITECTURES, TRANSFORMS, names
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.model.transform import built
@@ -21,7 +22,16 @@ from refine.models.architecture import named
 from refine.models.classifier import ClassifierCard
 from refine.training.training_set import Resident
 from support import synthetic
-from tiny import CPU, WIDTH, classifier, classifier_card, classifier_folder, files_of, refine_params, same_tensors
+from tiny import (
+    CPU,
+    classifier,
+    classifier_card,
+    classifier_folder,
+    files_of,
+    refine_params,
+    same_tensors,
+    small,
+)
 
 SMALL: dict[str, Any] = {"name": "encoder_decoder", "channels": 8, "start": "from_classifier"}
 KEPT: dict[str, Any] = {**SMALL, "replaced": [0.0], "replaced_in_head": 0.0}
@@ -30,7 +40,7 @@ ENCODER: dict[str, Any] = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.0
 
 def _card(architecture: str = "resnet18", side: int = 16) -> ClassifierCard:
     card = classifier_card(side=side)
-    return card.model_copy(update={"architecture": named(name=architecture, width=WIDTH)})
+    return card.model_copy(update={"architecture": small(architecture)})
 
 
 def _made(side: int = 16, architecture: str = "resnet18", **settings: Any) -> EncoderDecoder:
@@ -197,3 +207,10 @@ def test_every_transform_is_built_without_settings_and_knows_its_encoder(name: s
     touched = {name for name, tensor in made.named_parameters() if tensor.grad is not None}
     own = {id(tensor) for part in made.encoder() for tensor in part.parameters()}
     assert touched == {name for name, tensor in made.named_parameters() if id(tensor) in own}
+
+
+def test_a_network_without_a_head_cannot_be_its_encoder() -> None:
+    card = classifier_card(side=64)
+    card = card.model_copy(update={"architecture": named("torchvision", model="squeezenet1_1")})
+    with torch.device("meta"), pytest.raises(UserError, match="the transform encoder_decoder needs an architecture"):
+        EncoderDecoder(Params.model_validate(SMALL), card)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from refine.core.errors import UserError
 from refine.deployment.inputs import read_files
-from refine.importing.check import accuracy, hints, labeled
+from refine.importing.labeled import accuracy, hints, labeled
 from refine.models.classifier import Classifier, Normalization
 from tiny import classifier_card
 
