@@ -19,6 +19,7 @@ from refine.models.classifier import Architecture, ClassifierCard
 from refine.poisoning.params import PoisonDatasetParams
 from refine.poisoning.saved import SavedAttack
 from refine.shards.format.manifest import Description
+from refine.proof.judging.params import SIGNS, SignsParams
 from refine.sources.folder import Params as FolderParams
 
 Schema = dict[str, Any]
@@ -31,6 +32,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train_refine": TrainRefineParams,
     "evaluate": EvaluateParams,
     "defense_data": DefenseDataParams,
+    "signs": SignsParams,
+    **{f"signs.{name}": component(SIGNS, name, "").Params for name in names(SIGNS)},
     **{f"sources.{name}": component(SOURCES, name, "").Params for name in names(SOURCES)},
     **{f"attacks.{name}": component(ATTACKS, name, "").Params for name in names(ATTACKS)},
     **{f"split_settings.{name}": component(SPLITS, name, "").Params for name in names(SPLITS)},
