@@ -20,6 +20,7 @@ from refine.models.classifier import ClassifierCard
 from refine.poisoning.params import PoisonDatasetParams
 from refine.poisoning.saved import SavedAttack
 from refine.shards.format.manifest import Description
+from refine.proof.judging.params import SIGNS, SignsParams
 from refine.sources.folder import Params as FolderParams
 
 Schema = dict[str, Any]
@@ -33,6 +34,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluate": EvaluateParams,
     "defense_data": DefenseDataParams,
     **{f"network {name}": component(ARCHITECTURES, name, "").Params for name in names(ARCHITECTURES)},
+    "signs": SignsParams,
+    **{f"signs.{name}": component(SIGNS, name, "").Params for name in names(SIGNS)},
     **{f"sources.{name}": component(SOURCES, name, "").Params for name in names(SOURCES)},
     **{f"attacks.{name}": component(ATTACKS, name, "").Params for name in names(ATTACKS)},
     **{f"split_settings.{name}": component(SPLITS, name, "").Params for name in names(SPLITS)},
