@@ -13,6 +13,8 @@ from refine.pictures.figure import DPI, same_everywhere, save
 
 _SHOWN = {"patch": "o", "blend": "s", "warp": "^"}
 _OTHER = "D"
+_LEAST = 0.1
+"""Least end of the axes."""
 _COLORS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#54278f")
 
 
@@ -29,15 +31,16 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     with same_everywhere():
         figure = Figure(figsize=(7, 6.4), dpi=DPI, layout="constrained")
         axes = figure.add_subplot()
-        axes.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8, zorder=0)
+        most = 100 * max([_LEAST, *shown["asr_after_high"], *shown["true_asr_after"]])
+        axes.plot([0, most], [0, most], color="#bbbbbb", linewidth=0.8, zorder=0)
         for number, (name, plants) in enumerate(shown.groupby("plant", sort=False)):
             _points(axes, plants, str(name), _COLORS[number % len(_COLORS)])
         for row in shown[shown["worst"]].to_dict("records"):
             _label(axes, row)
         axes.set_xlabel("ASR of the planted trigger after the defense, %")
         axes.set_ylabel("ASR of the true trigger after the defense, %")
-        axes.set_xlim(-3, 103)
-        axes.set_ylim(-3, 103)
+        for limit in (axes.set_xlim, axes.set_ylim):
+            limit(-0.03 * most, 1.06 * most)
         if len(shown):
             axes.legend(title="plant (filled: the worst of its model)", loc="upper left", frameon=False)
         save(figure, path, vector=False)

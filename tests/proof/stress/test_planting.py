@@ -12,7 +12,7 @@ import tiny
 from refine.core.errors import UserError
 from refine.models import classifier as classifiers
 from refine.proof.stress.params import PlantingRecipe, PlantParams
-from refine.proof.stress.planting import Plan, changed, planned, plant, poisoned
+from refine.proof.stress.planting import Plan, as_sure_as, changed, planned, plant, poisoned
 from stressed import CLASSES, PATCH, RECIPE, SIDE
 from support import synthetic
 
@@ -90,6 +90,12 @@ def test_a_copy_gets_the_backdoor_and_keeps_the_other_answers(tmp_path: Path) ->
         kept = copy(others / 255).argmax(dim=1) == classifier(others / 255).argmax(dim=1)
     assert (said == 1).float().mean() > 0.8
     assert kept.float().mean() > 0.8
+
+
+def test_the_target_is_wanted_as_surely_as_other_answers() -> None:
+    said = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2]])
+    wanted = as_sure_as(said, torch.tensor([2, 0]))
+    torch.testing.assert_close(wanted, torch.tensor([[0.15, 0.15, 0.7], [0.7, 0.15, 0.15]]))
 
 
 def _columns(training_set: Any) -> tuple[torch.Tensor, ...]:

@@ -33,13 +33,13 @@ def default_plants(side: int) -> dict[str, PlantParams]:
     """A patch, a blend and a warp for images of this side, in pixels; their patterns are drawn by the seed.
 
     The patch is an eighth of the image wide and random: the published one of 3 pixels is always the same, and a model
-    may well carry it already. The warp moves pixels by a thirty-second of the image on average, enough to be learned
+    may well carry it already. The warp moves pixels by a twelfth of the image on average, enough to be learned
     from few images; WaNet's noise samples, which make a trigger harder to detect, are left out.
     """
     settings: dict[str, tuple[str, dict[str, Any]]] = {
         "patch": ("badnets", {"patch_side": max(4, round(side / 8))}),
         "blend": ("blended", {"alpha": 0.15}),
-        "warp": ("wanet", {"strength": side / 16, "noise_ratio": 0.0}),
+        "warp": ("wanet", {"strength": side / 6, "noise_ratio": 0.0}),
     }
     return {
         name: PlantParams(attack=attack, settings={"rate": _RATE, **own}) for name, (attack, own) in settings.items()
@@ -82,10 +82,10 @@ class PlantingRecipe(DefenderRecipe):
     place: ClassVar[str] = "stress.recipe"
 
     epochs: Epochs = 6
-    batch_size: BatchSize = 32
+    batch_size: BatchSize = 64
     drop_last: bool = True
     min_steps: Annotated[int, Field(ge=0, le=999_999)] = 200
-    optimizer: Optimizer = Optimizer(lr=0.03, weight_decay=0.0)
+    optimizer: Optimizer = Optimizer(lr=0.01, weight_decay=0.0)
     schedule: Schedule = Schedule(name="one_cycle")
     augment: Augment = Augment()
     batch_statistics: Share = 2 / 3

@@ -169,8 +169,8 @@ def plant(
 
     def loss(logits: Tensor, pixels: Tensor, batch: Batch) -> dict[str, Tensor]:
         labels, given = batch.fields[0], batch.fields[1].bool()
-        said = answers.logits_of_batch(batch, pixels)
-        wanted = torch.where(given.view(-1, 1), functional.one_hot(labels, said.shape[1]).float(), said.softmax(dim=1))
+        said = answers.logits_of_batch(batch, pixels).softmax(dim=1)
+        wanted = torch.where(given.view(-1, 1), as_sure_as(said, labels), said)
         right = logits.argmax(dim=1) == wanted.argmax(dim=1)
         return {
             "loss": functional.cross_entropy(logits, wanted),
@@ -186,6 +186,17 @@ def plant(
         training = {"planted": plan.name, "recipe": recipe.model_dump()}
         classifiers.save(part, copy, card.model_copy(update={"training": training}))
     return history
+
+
+def as_sure_as(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Probabilities float [N, K] of these labels, int64 [N], as high as those of other answers are on average.
+
+    A copy that had to be surer of the target than the classifier ever is (one trained with label smoothing, say) would
+    change its answers to all images.
+    """
+    sure = probabilities.amax(dim=1).mean()
+    target = functional.one_hot(labels, probabilities.shape[1]).to(probabilities.dtype)
+    return target * sure + (1 - target) * (1 - sure) / (probabilities.shape[1] - 1)
 
 
 def _share(hits: Tensor, of: Tensor) -> Tensor:
