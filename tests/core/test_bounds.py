@@ -19,8 +19,8 @@ from refine.models.architecture import Architecture
 from refine.models.classifier import ClassifierCard
 from refine.poisoning.params import PoisonDatasetParams
 from refine.poisoning.saved import SavedAttack
-from refine.shards.format.manifest import Description
 from refine.proof.judging.params import SIGNS, SignsParams
+from refine.shards.format.manifest import Description
 from refine.sources.folder import Params as FolderParams
 
 Schema = dict[str, Any]
