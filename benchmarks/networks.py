@@ -19,9 +19,9 @@ import torch
 from refine.architectures.torchvision.params import VIT_SMALL
 from refine.core.errors import UserError
 from refine.core.registry import ARCHITECTURES, part
+from refine.importing.published import published
 from refine.models.apart import Split
 from refine.models.architecture import Architecture, named
-from refine.models.published import published
 
 CLASSES = 7
 SMALL_SIDE = 32

@@ -11,10 +11,10 @@ import torch
 from refine.architectures.timm.network import build
 from refine.architectures.timm.params import Params
 from refine.core.errors import UserError
+from refine.importing.published import published
 from refine.models.apart import Split
 from refine.models.architecture import named
 from refine.models.classifier import Classifier, Normalization, folded, freeze
-from refine.models.published import published
 
 SAMPLE = {
     "convnext_atto": True, "deit_tiny_distilled_patch16_224": False, "efficientnet_lite0": True, "inception_v3": True,

@@ -9,10 +9,10 @@ from torch import nn
 from refine.architectures.torchvision.network import build
 from refine.architectures.torchvision.params import Params
 from refine.core.errors import UserError
+from refine.importing.published import published
 from refine.models.apart import Split
 from refine.models.architecture import named
 from refine.models.classifier import Classifier, Normalization, folded, freeze
-from refine.models.published import published
 from tiny import same_tensors
 
 FAMILIES = (

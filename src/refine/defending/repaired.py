@@ -11,9 +11,10 @@ from refine.core.errors import UserError
 from refine.core.params import Section
 from refine.defending.protocol.card import protected_classifier, read_defense_card, settings_of
 from refine.defending.protocol.defense import Defense
+from refine.models.apart import side_of
 from refine.models.card import NAME, REMEDY, WEIGHTS, load_exact
 from refine.models.classifier import Classifier
-from refine.models.probe import probe, refuse_unusable, side_of
+from refine.models.probe import probe, refuse_unusable
 from refine.shards.reading.tensors import load_tensors, shapes
 
 

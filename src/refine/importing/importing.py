@@ -16,12 +16,13 @@ from refine.core.errors import UserError
 from refine.core.files import new_folder, sha256_of
 from refine.core.params import sentence
 from refine.importing import matching, weights_file
+from refine.importing.published import published
 from refine.models import classifier as classifiers
-from refine.models.architecture import Architecture, named
+from refine.models.apart import side_of
+from refine.models.architecture import Architecture, Published, named
 from refine.models.card import load_exact
 from refine.models.classifier import Classifier, ClassifierCard, Normalization
-from refine.models.probe import probe, refuse_unusable, side_of
-from refine.models.published import Published, published
+from refine.models.probe import probe, refuse_unusable
 
 _SMALL_SIDE = 32
 _RGB = 3

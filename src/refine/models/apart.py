@@ -19,6 +19,8 @@ from refine.core.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LEAST_SIDE = 16
+"""Height and width of the smallest images that all networks take that do not tell a side."""
 _LONGEST = 200
 _SIZE = 2
 """Images that the network is run on; batch normalization of a single one may fail."""
@@ -116,6 +118,11 @@ class Whole(Apart):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.body(images)
         return logits
+
+
+def side_of(network: nn.Module) -> int:
+    """Height and width of images that a network takes: those that it was built for, if it tells them as `side`."""
+    return int(getattr(network, "side", LEAST_SIDE))
 
 
 def apart(network: nn.Module, num_classes: int, side: int, name: str) -> Split | Whole:

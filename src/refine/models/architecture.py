@@ -7,12 +7,15 @@ maps normalized images float [N, 3, side, side] to logits float [N, K].
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from refine.core.chosen import Chosen
+from pydantic import ValidationError
+
 from refine.core.errors import UserError
-from refine.core.params import unknown
+from refine.core.params import sentence, unknown
 from refine.core.registry import ARCHITECTURES, component, names
+from refine.models.chosen import Chosen
 
 
 class Architecture(Chosen):
@@ -22,6 +25,27 @@ class Architecture(Chosen):
 
     room: ClassVar[str] = ARCHITECTURES
     example: ClassVar[str] = "{name: resnet18}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a library says of the images that a network takes, see `importing.published`.
+
+    Attributes:
+        side: of its images, in pixels.
+        resize: of the shorter side before the middle is taken.
+        interpolation: of that.
+        keep_aspect: see `shards.format.preparation.Preparation`.
+        mean: per channel, for pixels in [0, 1].
+        std: per channel.
+    """
+
+    side: int
+    resize: int
+    interpolation: str
+    keep_aspect: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def named(name: str, **settings: Any) -> Architecture:
@@ -43,10 +67,6 @@ def from_text(text: str, **settings: Any) -> Architecture:
     Raises:
         UserError: there is no such architecture, or the settings do not fit it.
     """
-    from pydantic import ValidationError
-
-    from refine.core.params import sentence
-
     name, _, value = text.partition(":")
     if name not in names(ARCHITECTURES):
         raise UserError(f"--architecture {text}: {unknown(name, names(ARCHITECTURES))}")

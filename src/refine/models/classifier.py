@@ -28,10 +28,11 @@ from refine.core.bounds import MOST_CLASSES, Mean, Side, Std
 from refine.core.errors import UserError
 from refine.core.registry import ARCHITECTURES, part
 from refine.models import folding
+from refine.models.apart import side_of
 from refine.models.architecture import Architecture
 from refine.models.card import WEIGHTS, Card, read_card, restored, write_card
 from refine.models.layout import channels_last
-from refine.models.probe import probe, refuse_unusable, side_of
+from refine.models.probe import probe, refuse_unusable
 from refine.shards.format import foreign, preparation
 from refine.shards.format.foreign import Pixels
 from refine.shards.format.preparation import Preparation

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from refine.models.probe import probe, side_of
+from refine.models.apart import side_of
+from refine.models.probe import probe
 
 log = logging.getLogger(__name__)
 

@@ -10,17 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from refine.core.errors import UserError
-
-_SIDE = 16
-"""The least side that all networks take that do not tell theirs."""
+from refine.models.apart import LEAST_SIDE
 
 
-def side_of(network: nn.Module) -> int:
-    """Height and width of images that a network takes: those that it was built for, if it takes no others."""
-    return int(getattr(network, "side", _SIDE))
-
-
-def probe(side: int = _SIDE) -> Tensor:
+def probe(side: int = LEAST_SIDE) -> Tensor:
     """A black, a gray, a white and a striped image, float [4, 3, side, side]."""
     flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, side, side)
     stripes = (torch.arange(side) // 2 % 2).float().expand(1, 3, side, side)

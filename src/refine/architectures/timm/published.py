@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from refine.architectures.timm.network import known
 from refine.architectures.timm.params import Params
-from refine.models.published import Published
+from refine.models.architecture import Published
 
 _INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
 
 
 def published(params: Params) -> Published | None:
-    """See `models.published`."""
+    """See `importing.published`."""
     said = known(params).get_pretrained_cfg(params.model)
     if said is None:
         return None

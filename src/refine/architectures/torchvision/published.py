@@ -6,7 +6,7 @@ from torchvision.models import get_model_weights
 
 from refine.architectures.torchvision.network import refuse_unknown
 from refine.architectures.torchvision.params import VIT_SMALL, Params
-from refine.models.published import Published
+from refine.models.architecture import Published
 
 _HALF = (0.5, 0.5, 0.5)
 _REMAPPED = ("googlenet", "inception_v3")
@@ -14,7 +14,7 @@ _REMAPPED = ("googlenet", "inception_v3")
 
 
 def published(params: Params) -> Published | None:
-    """See `models.published`."""
+    """See `importing.published`."""
     refuse_unknown(params)
     if params.model == VIT_SMALL:
         return None

@@ -22,10 +22,11 @@ from refine.defenses.refine.model.label_map import inverted, remap_by
 from refine.defenses.refine.model.transform import Transform, built
 from refine.defenses.refine.model.transform_params import TransformParams
 from refine.models import classifier as classifiers
+from refine.models.apart import side_of
 from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, read_card, restored, write_card
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import to_float32
-from refine.models.probe import probe, refuse_unusable, side_of
+from refine.models.probe import probe, refuse_unusable
 from refine.shards.reading.tensors import save_tensors
 
 InputSpace = Literal["normalized_clamp01", "pixel"]

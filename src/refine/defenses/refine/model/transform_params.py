@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from refine.core.chosen import Chosen
 from refine.core.registry import TRANSFORMS
+from refine.models.chosen import Chosen
 
 
 class TransformParams(Chosen):

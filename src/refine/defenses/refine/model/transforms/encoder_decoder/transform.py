@@ -23,9 +23,9 @@ from refine.defending.replacement import probabilities, replace
 from refine.defenses.refine.model.transform import Transform
 from refine.defenses.refine.model.transforms.encoder_decoder.params import Params
 from refine.models import classifier as classifiers
+from refine.models.apart import side_of
 from refine.models.classifier import Classifier, ClassifierCard, head_of
 from refine.models.folding import folded
-from refine.models.probe import side_of
 
 _SMALLEST = 4
 """Largest side of the maps that the decoder begins with."""
@@ -62,7 +62,7 @@ class EncoderDecoder(Transform):
 
     @property
     def side(self) -> int:
-        """Height and width of images that its encoder takes; see `models.probe`."""
+        """Height and width of images that its encoder takes; see `models.apart.side_of`."""
         return side_of(self.network)
 
     def encoder(self) -> list[nn.Module]:

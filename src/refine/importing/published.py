@@ -4,32 +4,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 from refine.core.registry import ARCHITECTURES, part
-from refine.models.architecture import Architecture
-
-
-@dataclass(frozen=True)
-class Published:
-    """What is known of the input of a network.
-
-    Attributes:
-        side: of its images, in pixels.
-        resize: of the shorter side before the middle is taken.
-        interpolation: of that.
-        keep_aspect: see `shards.format.preparation.Preparation`.
-        mean: per channel, for pixels in [0, 1].
-        std: per channel.
-    """
-
-    side: int
-    resize: int
-    interpolation: str
-    keep_aspect: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+from refine.models.architecture import Architecture, Published
 
 
 def published(architecture: Architecture) -> Published | None:
