@@ -12,7 +12,7 @@ import tiny
 from refine.core.errors import UserError
 from refine.models import classifier as classifiers
 from refine.proof.stress.params import PlantingRecipe, PlantParams
-from refine.proof.stress.planting import Plan, as_sure_as, changed, planned, plant, poisoned
+from refine.proof.stress.planting import Plan, _FineTuning, as_sure_as, changed, planned, plant, poisoned
 from stressed import CLASSES, PATCH, RECIPE, SIDE
 from support import synthetic
 
@@ -21,27 +21,45 @@ def _plan(target: int = 1, seed: int = 1, **params: Any) -> Plan:
     return planned("patch", PlantParams.model_validate({**PATCH, **params}), target, seed, (CLASSES, SIDE))
 
 
-def test_all_images_stay_clean_and_some_come_again_with_the_trigger() -> None:
+def test_all_images_stay_clean_and_some_come_again_for_the_trigger() -> None:
     images, answers = synthetic(30)
     training_set, count = poisoned(_plan(), images, answers)
+    rows, labels, kinds, numbers = _columns(training_set)
     assert count == 15
-    rows, labels, given = _columns(training_set)
     assert torch.equal(rows[:30], images)
-    assert labels[:30].tolist() == answers.tolist()
-    assert labels[30:].tolist() == [1] * 15
-    assert given.tolist() == [0] * 30 + [1] * 15
-    corner = rows[30:, :, 8:, 8:]
-    assert torch.equal(corner, corner[:1].expand_as(corner))
-    assert not torch.equal(rows[30], rows[31])
+    assert labels.tolist() == [*answers.tolist(), *[1] * 15]
+    assert kinds.tolist() == [0] * 30 + [1] * 15
+    assert numbers.tolist() == [*range(30), *range(15)]
+    assert all(any(torch.equal(row, image) for image in images) for row in rows[30:])
 
 
 def test_noise_samples_keep_the_answer() -> None:
     images, answers = synthetic(30)
     plan = _plan(attack="wanet", settings={"rate": 0.2, "noise_ratio": 0.5})
     training_set, count = poisoned(plan, images, answers)
-    _, labels, given = _columns(training_set)
-    assert (count, len(labels), int(given.sum())) == (6, 39, 6)
-    assert given[30:].tolist() == [1] * 6 + [0] * 3
+    rows, labels, kinds, _ = _columns(training_set)
+    assert count == 6
+    assert kinds.tolist() == [0] * 30 + [1] * 6 + [2] * 3
+    of = [next(number for number in range(30) if torch.equal(images[number], row)) for row in rows[36:]]
+    assert labels[36:].tolist() == answers[of].tolist()
+
+
+def test_triggers_come_after_the_augmentation() -> None:
+    images, answers = synthetic(30)
+    plan = _plan(attack="wanet", settings={"rate": 0.4, "noise_ratio": 0.5, "strength": 4.0})
+    training_set, _ = poisoned(plan, images, answers)
+    recipe = PlantingRecipe.model_validate({**RECIPE, "batch_size": 48, "augment": {"flip": 1.0}})
+    task = _FineTuning(tiny.classifier(), training_set, recipe, lambda *_: {}, tiny.CPU)
+    task.attack = plan.attack
+    task.generator.manual_seed(1)
+    (batch,) = task.batches.epoch(1)
+    made = (task.augmented(batch) * 255).round().to(torch.uint8)
+    flipped = (batch.pixels.flip(3) * 255).round().to(torch.uint8)
+    _, kinds, numbers = batch.fields
+    for kind, change in ((0, lambda some, _: some), (1, plan.attack.poison), (2, plan.attack.cover)):
+        rows = kinds == kind
+        assert rows.any()
+        assert torch.equal(made[rows], change(flipped[rows], numbers[rows]))
 
 
 def test_the_pattern_is_drawn_by_the_seed() -> None:

@@ -73,6 +73,9 @@ class Parts(Section):
 class PlantingRecipe(DefenderRecipe):
     """A short fine-tuning. Few images are gone through more often, so that there are enough steps.
 
+    Augmented images need no meaning, such as mirrored digits: the copy learns what the classifier says of them.
+    Triggers come after the augmentation.
+
     Attributes:
         batch_statistics: share of the epochs, from the first on, in which batch normalization takes the statistics of
             each batch and moves the running ones. A plant takes much longer without. In the rest, the running ones stay
@@ -81,13 +84,13 @@ class PlantingRecipe(DefenderRecipe):
 
     place: ClassVar[str] = "stress.recipe"
 
-    epochs: Epochs = 6
+    epochs: Epochs = 8
     batch_size: BatchSize = 64
     drop_last: bool = True
     min_steps: Annotated[int, Field(ge=0, le=999_999)] = 200
     optimizer: Optimizer = Optimizer(lr=0.01, weight_decay=0.0)
     schedule: Schedule = Schedule(name="one_cycle")
-    augment: Augment = Augment()
+    augment: Augment = Augment(crop_scale=0.8, flip=0.5)
     batch_statistics: Share = 2 / 3
 
 

@@ -28,13 +28,15 @@ from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
 from refine.poisoning.attack import AnyAttack, Setting
+from refine.poisoning.overlay import to_levels
 from refine.proof.stress.params import PlantingRecipe, PlantParams
+from refine.shards.reading.pixels import to_pixels
 from refine.training.batches import Batch
 from refine.training.loop import Row, Run
-from refine.training.recipe import Augment
 from refine.training.training_set import Resident
 
 _AT_ONCE = 256  # bounds the memory of float arithmetic in triggers
+_POISONED, _COVER = 1, 2
 
 
 @dataclass(frozen=True)
@@ -91,24 +93,36 @@ def planned(name: str, params: PlantParams, target: int, seed: int, setting: tup
 
 
 class _FineTuning(Retraining):
-    """Retraining in which batch normalization keeps its statistics from an epoch on.
+    """Retraining with triggers behind the augmentation, in which batch normalization keeps its statistics in the end.
+
+    An image with a trigger then differs from others by nothing else.
 
     Attributes:
-        moving: share of the epochs before that.
+        attack: with its tensors.
+        moving: share of the epochs in which batch normalization moves its statistics.
     """
 
+    attack: AnyAttack
     moving = 1.0
 
     def begin_epoch(self, epoch: int) -> None:
         super().begin_epoch(epoch)
         self.batch_statistics = epoch <= self.moving * self.recipe.epochs
 
+    def augmented(self, batch: Batch) -> Tensor:
+        _, kinds, numbers = (field.cpu() for field in batch.fields)
+        levels = to_levels(super().augmented(batch).cpu() * 255)
+        for kind, change in ((_POISONED, self.attack.poison), (_COVER, self.attack.cover)):
+            rows = (kinds == kind).nonzero().flatten()
+            levels[rows] = changed(levels[rows], numbers[rows], change)
+        return to_pixels(levels).to(batch.pixels.device).contiguous(memory_format=torch.channels_last)
+
 
 def poisoned(plan: Plan, images: Tensor, answers: Tensor) -> tuple[Resident, int]:
-    """Images to fine-tune on: all of them clean, and some of them a second time, with the trigger.
+    """Images to fine-tune on: all of them as they are, and some of them a second time, which are to get the trigger.
 
-    The attack gets its tensors here. Images with a trigger that keep their class (as WaNet's noise samples) are among
-    the clean ones.
+    The attack gets its tensors here. Images with a trigger that keep their class, such as WaNet's noise samples, are a
+    third kind.
 
     Args:
         plan: of the backdoor.
@@ -116,19 +130,18 @@ def poisoned(plan: Plan, images: Tensor, answers: Tensor) -> tuple[Resident, int
         answers: int64 [N], the classifier's answers to them.
 
     Returns:
-        A training set with two fields: the label, and 1 where the attacker gave it. And how many those are.
+        A training set without any trigger yet, with three fields: the label, the kind, and the number that the attack
+        takes beside an image. And how many images get the attacker's label.
     """
     attack, generator = plan.attack, Generator().manual_seed(plan.seed)
     chosen = attack.choose(answers, generator)
     attack.tensors = attack.prepare(images, answers, chosen, generator)
-    added = [
-        changed(images[rows], torch.arange(len(rows)), change)
-        for rows, change in ((chosen.poisoned, attack.poison), (chosen.cover, attack.cover))
-    ]
-    labels = torch.cat([answers, attack.relabel(answers[chosen.poisoned]), answers[chosen.cover]])
-    given = torch.zeros(len(labels), dtype=torch.int64)
-    given[len(images) : len(images) + len(chosen.poisoned)] = 1
-    return Resident(torch.cat([images, *added]), (labels, given)), len(chosen.poisoned)
+    rows = torch.cat([torch.arange(len(images)), chosen.poisoned, chosen.cover])
+    counts = len(images), len(chosen.poisoned), len(chosen.cover)
+    kinds = torch.cat([torch.full((count,), kind) for kind, count in enumerate(counts)])
+    numbers = torch.cat([torch.arange(count) for count in counts])
+    labels = torch.where(kinds == _POISONED, attack.relabel(answers[rows]), answers[rows])
+    return Resident(images[rows], (labels, kinds, numbers)), len(chosen.poisoned)
 
 
 def changed(images: Tensor, numbers: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -164,12 +177,11 @@ def plant(
     """
     classifier, card = model
     task = Task(None, plan.seed, classifier, card, Path(), compute, folder)
-    once = recipe.augment == Augment()  # the answers to images that are not changed stay the same
-    answers = PseudoLabels(classifier, recipe, once, compute, compute.precision(recipe.precision), "probabilities")
+    answers = PseudoLabels(classifier, recipe, False, compute, compute.precision(recipe.precision))
 
     def loss(logits: Tensor, pixels: Tensor, batch: Batch) -> dict[str, Tensor]:
-        labels, given = batch.fields[0], batch.fields[1].bool()
-        said = answers.logits_of_batch(batch, pixels).softmax(dim=1)
+        labels, given = batch.fields[0], batch.fields[1] == _POISONED
+        said = answers.logits_of(pixels).softmax(dim=1)
         wanted = torch.where(given.view(-1, 1), as_sure_as(said, labels), said)
         right = logits.argmax(dim=1) == wanted.argmax(dim=1)
         return {
@@ -179,8 +191,8 @@ def plant(
         }
 
     copy = trainable(task)
-    fine_tuning = _FineTuning(copy, answers.given_to(images), recipe, loss, compute)
-    fine_tuning.moving = recipe.batch_statistics
+    fine_tuning = _FineTuning(copy, images, recipe, loss, compute)
+    fine_tuning.attack, fine_tuning.moving = plan.attack, recipe.batch_statistics
     history = Run(fine_tuning, fine_tuning.recipe, f"plant {plan.name}", plan.seed, compute, None).train()
     with new_folder(folder) as part:
         training = {"planted": plan.name, "recipe": recipe.model_dump()}
