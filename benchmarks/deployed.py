@@ -57,7 +57,7 @@ def seconds(run: Run, pixels: Tensor, least: float) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     options = parser("deployed", "A defended model in torch, against its ONNX file in onnxruntime.", repetitions=5)
-    options.add_argument("--width", type=int, default=64, help="of ResNet-18 (default: %(default)s)")
+    options.add_argument("--width", type=int, default=16, help="of ResNet-18 (default: %(default)s)")
     options.add_argument("--batch", type=int, nargs="*", default=[1, 64], help="sizes (default: 1 64)")
     options.add_argument("--seconds", type=float, default=1.0, help="least duration of a round (default: %(default)s)")
     given = options.parse_args(arguments)
