@@ -24,8 +24,8 @@ from refine.core.errors import UserError
 from refine.core.files import write_json
 
 NAME = "manifest.json"
-LEAST_SAMPLE = 3 * 2 * 512
-"""Smallest size of a sample in a shard, in bytes: three files with a header and one block each."""
+LEAST_FILE = 2 * 512
+"""Smallest size of a file in a shard, in bytes: a header and one block; a sample has three, without a label two."""
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
@@ -152,7 +152,7 @@ def complete(folder: Path) -> Manifest:
         path = folder / shard.name
         if not path.is_file():
             raise UserError(f"{path} is missing; {_remedy(folder)}")
-        if path.stat().st_size < shard.samples * LEAST_SAMPLE:
+        if path.stat().st_size < shard.samples * LEAST_FILE * (3 if manifest.labeled else 2):
             raise UserError(f"{path} is too small for the {shard.samples} samples of {NAME}; {_remedy(folder)}")
     unlisted = {path.name for path in folder.glob("*.tar")} - {shard.name for shard in manifest.shards}
     if unlisted:
