@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import torch
 
 from refine.architectures.torchvision.params import VIT_SMALL
-from refine.core.errors import UserError
+from refine.core.errors import UserError, command
 from refine.core.registry import ARCHITECTURES, part
 from refine.importing.published import published
 from refine.models.apart import Split
@@ -51,12 +51,12 @@ def kind(architecture: Architecture) -> tuple[str, str]:
     return ("split", "") if isinstance(made, Split) else ("whole", "")
 
 
-def main() -> None:
-    """Prints them."""
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", choices=["torchvision", "timm"])
     parser.add_argument("--part", default="0/1", help="such as 0/10")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     first, step = map(int, given.part.split("/"))
     warnings.simplefilter("ignore")
     counts: Counter[str] = Counter()
@@ -70,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -255,15 +255,6 @@ def test_initial_weights_that_cannot_be_used_are_refused(data: Poisoned, tmp_pat
     assert not (tmp_path / "backdoor").exists()
 
 
-def test_an_unknown_network_is_refused_with_its_parameter(data: Poisoned, tmp_path: Path) -> None:
-    params = backdoor_params()
-    params = params.model_copy(update={"network": params.network.model_copy(update={"name": "vgg"})})
-    with pytest.raises(UserError, match=r"train_backdoor\.network\.name: 'vgg' is not known"):
-        train_backdoor(
-            params, training_set(data.poisoned_train), data.outputs.attack / "training", CPU, tmp_path / "backdoor"
-        )
-
-
 def test_a_run_that_fails_leaves_the_classifier_of_the_last_one(data: Poisoned, tmp_path: Path) -> None:
     _train(data, tmp_path / "backdoor")
     before = files_of(tmp_path)

@@ -13,7 +13,7 @@ from PIL import Image
 import stressed
 import tiny
 from commands import refine
-from refine.command.stress import refine_defender
+from refine.proof.stress.defender import refine_defender
 from refine.proof.stress.result import StressResult
 from support import TINY_PARAMS, synthetic
 

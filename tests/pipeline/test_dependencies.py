@@ -28,7 +28,7 @@ STAGES = (
     f"train-defense@{FURTHER}",
     f"evaluate-defense@{FURTHER}",
 )
-OWN = {"data/own/images", "data/own/attack"}
+OWN = {"data/own/images", "data/own/attack", "data/own/model"}
 UNREAD = {f"give-data@{FURTHER}": {"data/raw/train", "data/poisoned/train", "data/split"}}
 """Images that defenses with another data regime are given, and splits of them."""
 _NETWORK = [f"src/refine/architectures/resnet18/{name}.py" for name in ("network", "params")]

@@ -185,10 +185,10 @@ def test_it_takes_pixels_alone() -> None:
     ("wrong", "said"),
     [
         ({"name": "encoder_decodr"}, r"did you mean 'encoder_decoder'\?"),
-        ({"name": "encoder_decoder", "replaced": []}, r"encoder_decoder\.replaced: .*at least 1"),
+        ({"name": "encoder_decoder", "replaced": []}, r"transform\.replaced\n.*at least 1"),
         ({"name": "encoder_decoder", "first_channels": 8}, r"'first_channels' is not known"),
-        ({"first_channels": 8}, "name of a transform"),
-        ("unet", "name of a transform"),
+        ({"first_channels": 8}, "must be a mapping with a name"),
+        ("unet", "must be a mapping with a name"),
     ],
 )
 def test_wrong_settings_are_told(wrong: Any, said: str) -> None:
