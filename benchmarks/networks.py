@@ -53,7 +53,9 @@ def kind(architecture: Architecture) -> tuple[str, str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.networks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("library", choices=["torchvision", "timm"])
     parser.add_argument("--part", default="0/1", help="such as 0/10")
     given = parser.parse_args(arguments)

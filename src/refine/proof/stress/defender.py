@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 
 from refine.defenses.refine.training.params import TrainRefineParams
@@ -36,4 +37,4 @@ def _least(params: TrainRefineParams) -> int:
     """Images that the training needs for a batch of each kind."""
     recipes = [params.recipe, params.encoder, params.substitute and params.substitute.recipe]
     batches = [recipe.batch_size for recipe in recipes if recipe and recipe.drop_last]
-    return int(max([1, *batches]) / params.unlabeled_fraction) + 1
+    return ceil(max([1, *batches]) / params.unlabeled_fraction)
