@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from refine.architectures.airbench.network import Airbench
 from refine.backdoor import attacker_augmentation
 from refine.backdoor import train as backdoor
 from refine.backdoor.attacker_augmentation import AttackerAugmentation, Distortion
+from refine.backdoor.params import TrainBackdoorParams
 from refine.backdoor.train import BackdoorTask, train_backdoor
 from refine.core.errors import UserError
 from refine.models import classifier as classifiers
@@ -253,6 +255,24 @@ def test_initial_weights_that_cannot_be_used_are_refused(data: Poisoned, tmp_pat
     with pytest.raises(UserError, match=r"initial\.safetensors"):
         _train(data, tmp_path / "backdoor", part)
     assert not (tmp_path / "backdoor").exists()
+
+
+def test_a_network_of_torchvision_is_trained_and_loaded_again(data: Poisoned, tmp_path: Path) -> None:
+    network = named("torchvision", model="shufflenet_v2_x0_5")
+    params = backdoor_params().model_copy(update={"network": network})
+    given = training_set(data.poisoned_train), data.outputs.attack / "training", CPU, tmp_path / "backdoor"
+    train_backdoor(params, *given)
+    loaded, card = classifiers.load(tmp_path / "backdoor")
+    assert card.architecture == network
+    assert loaded(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+
+
+def test_an_unknown_network_is_refused_with_its_place() -> None:
+    content = {**backdoor_params().model_dump(), "network": {"name": "vgg"}}
+    with pytest.raises(ValidationError) as refused:
+        TrainBackdoorParams.model_validate(content)
+    assert refused.value.errors()[0]["loc"] == ("network", "name")
+    assert "'vgg' is not known" in str(refused.value)
 
 
 def test_a_run_that_fails_leaves_the_classifier_of_the_last_one(data: Poisoned, tmp_path: Path) -> None:
