@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.nn import functional
+from torch.optim import SGD
+
 import tiny
 from refine.defenses.refine.training.train import train_refine
+from refine.models import classifier as classifiers
+from refine.models.classifier import Classifier
 from refine.proof.stress.params import StressParams
 from refine.proof.stress.stress import Defender
 from refine.shards.reading.reader import Split, read_split
@@ -18,9 +24,25 @@ RECIPE = {
     "epochs": 15,
     "min_steps": 0,
     "batch_size": 16,
-    "batch_statistics": 0.0,  # the statistics of a random network are not worth much
-    "optimizer": {"name": "adamw", "lr": 0.001, "weight_decay": 0.0},
+    "batch_statistics": 0.0,  # a few steps are too few to follow them
+    "optimizer": {"name": "adamw", "lr": 0.002, "weight_decay": 0.0},
 }
+
+
+def model(folder: Path | None = None) -> Classifier:
+    """A tiny classifier that was trained for a moment, so that it is sure of its answers; written into a folder."""
+    torch.manual_seed(0)
+    made = classifiers.like(tiny.classifier_card()).train()
+    optimizer = SGD(made.parameters(), lr=0.05, momentum=0.9)
+    pixels, labels = synthetic(48)
+    for _ in range(30):
+        optimizer.zero_grad()
+        functional.cross_entropy(made(pixels / 255), labels).backward()
+        optimizer.step()
+    if folder:
+        folder.mkdir(parents=True)
+        classifiers.save(folder, made, tiny.classifier_card())
+    return classifiers.freeze(made)
 
 
 def params(**changes: Any) -> StressParams:

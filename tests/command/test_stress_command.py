@@ -21,7 +21,7 @@ from support import TINY_PARAMS, synthetic
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny.classifier_folder(Path("model"))
+    stressed.model(Path("model"))
     stressed.images(Path("shards"))
     content = {"train_refine": TINY_PARAMS["train_refine"]}
     Path("params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")

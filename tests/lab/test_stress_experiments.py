@@ -24,7 +24,7 @@ def _settings(noted: list[Path] | None = None) -> Settings:
 def _experiment(folder: Path, attack: str) -> Path:
     clean = tiny.raw(folder / "data/raw", images=120)
     tiny.poisoned(folder / "data/poisoned", attack, tiny.attack(attack, clean[0]), clean)
-    tiny.classifier_folder(folder / "models/backdoor")
+    stressed.model(folder / "models/backdoor")
     write_params(folder, TINY_PARAMS)
     return folder
 

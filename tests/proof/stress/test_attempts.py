@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
 from refine.core.errors import UserError
+from refine.models import classifier as classifiers
+from refine.models.classifier import Classifier
 from refine.proof.stress import attempts
 from refine.proof.stress.attempts import planted
 from refine.proof.stress.measuring import Bench, rate
@@ -43,7 +46,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tried:
             Path(str(given[-1])).mkdir(exist_ok=True)
 
         monkeypatch.setattr(attempts, "plant", plant)
-        monkeypatch.setattr(attempts, "_look", lambda *_: left.pop(0))
+        monkeypatch.setattr(attempts, "_shortened", lambda *_: left.pop(0))
         split = images(tmp_path / "images")
         plan = planned("patch", PlantParams.model_validate(PATCH), 1, 1, (CLASSES, SIDE))
         training_set, _ = poisoned(plan, split.images, split.labels)
@@ -80,3 +83,24 @@ def test_so_is_one_that_diverges(tried: Tried) -> None:
 def test_what_never_works_tells_why(tried: Tried) -> None:
     with pytest.raises(UserError, match="the loss became nan"):
         tried(None, None, None)
+
+
+def test_a_copy_goes_back_to_where_it_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, card = tiny.classifier(), tiny.classifier_card()
+    last = tiny.classifier(seed=1)
+    (tmp_path / "copy").mkdir()
+    classifiers.save(tmp_path / "copy", last, card)
+    good, broken = _found(asr=True, agreement=True), _found(asr=True, agreement=False)
+    left = [*[broken] * 3, good, *[_found(asr=False, agreement=True)] * 2, good]
+    monkeypatch.setattr(attempts, "measured", lambda *_: left.pop(0))
+    split = images(tmp_path / "images")
+    plan = planned("patch", PlantParams.model_validate(PATCH), 1, 1, (CLASSES, SIDE))
+    poisoned(plan, split.images, split.labels)
+    trial = Bench(split, split.labels, False, 64, tiny.CPU)
+    attempts._shortened(plan, params(), (model, card), trial, tmp_path / "copy")
+    made, first, end = (of.network.get_parameter("head.weight") for of in (_loaded(tmp_path / "copy"), model, last))
+    torch.testing.assert_close(made, 0.3 * first + 0.7 * end)
+
+
+def _loaded(folder: Path) -> Classifier:
+    return classifiers.load(folder)[0]

@@ -13,7 +13,7 @@ from refine.core.errors import UserError
 from refine.models import classifier as classifiers
 from refine.proof.stress.params import PlantingRecipe, PlantParams
 from refine.proof.stress.planting import Plan, _FineTuning, as_sure_as, changed, planned, plant, poisoned
-from stressed import CLASSES, PATCH, RECIPE, SIDE
+from stressed import CLASSES, PATCH, RECIPE, SIDE, model
 from support import synthetic
 
 
@@ -89,14 +89,14 @@ def test_what_cannot_be_planted_is_refused(params: dict[str, Any], mentions: str
 
 
 def test_a_copy_gets_the_backdoor_and_keeps_the_other_answers(tmp_path: Path) -> None:
-    classifier, card = tiny.classifier(), tiny.classifier_card()
+    classifier, card = model(), tiny.classifier_card()
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     images, _ = synthetic(60)
     with torch.inference_mode():
         answers = classifier(images / 255).argmax(dim=1)
     plan = _plan()
     training_set, _ = poisoned(plan, images, answers)
-    recipe = PlantingRecipe.model_validate(RECIPE)
+    recipe = PlantingRecipe.model_validate({**RECIPE, "epochs": 40})
     history = plant(plan, recipe, (classifier, card), training_set, tiny.CPU, tmp_path / "copy")
     assert tiny.same_tensors(before, classifier.state_dict())
     assert len(history) == recipe.epochs

@@ -18,13 +18,13 @@ from refine.proof.stress.params import StressParams
 from refine.proof.stress.result import NOTE, StressResult
 from refine.proof.stress.stress import stress_test
 from refine.proof.stress.table import render
-from stressed import PATCH, defender, images, params
+from stressed import PATCH, defender, images, model, params
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("stress")
-    tiny.classifier_folder(made / "model")
+    model(made / "model")
     return made
 
 
@@ -76,7 +76,7 @@ def test_nothing_but_results_of_plants_is_left_behind(folder: Path, result: Stre
 
 
 def test_a_plant_that_did_not_take_counts_neither_way(tmp_path: Path) -> None:
-    tiny.classifier_folder(tmp_path / "model")
+    model(tmp_path / "model")
     split, noted = images(tmp_path / "images"), list[Path]()
     found = stress_test(tmp_path / "model", split, _never(), defender(noted), tiny.CPU, tmp_path / "work")
     (plant,) = found.plants

@@ -38,7 +38,7 @@ def default_plants(side: int) -> dict[str, PlantParams]:
     """
     settings: dict[str, tuple[str, dict[str, Any]]] = {
         "patch": ("badnets", {"patch_side": max(4, round(side / 8))}),
-        "blend": ("blended", {"alpha": 0.15}),
+        "blend": ("blended", {"alpha": 0.3}),
         "warp": ("wanet", {"strength": side / 6, "noise_ratio": 0.0}),
     }
     return {
@@ -73,8 +73,7 @@ class Parts(Section):
 class PlantingRecipe(DefenderRecipe):
     """A short fine-tuning. Few images are gone through more often, so that there are enough steps.
 
-    Augmented images need no meaning, such as mirrored digits: the copy learns what the classifier says of them.
-    Triggers come after the augmentation.
+    Where images are augmented, triggers come after that, and the copy learns what the classifier says then.
 
     Attributes:
         batch_statistics: share of the epochs, from the first on, in which batch normalization takes the statistics of
@@ -84,14 +83,14 @@ class PlantingRecipe(DefenderRecipe):
 
     place: ClassVar[str] = "stress.recipe"
 
-    epochs: Epochs = 8
+    epochs: Epochs = 6
     batch_size: BatchSize = 64
     drop_last: bool = True
     min_steps: Annotated[int, Field(ge=0, le=999_999)] = 200
     optimizer: Optimizer = Optimizer(lr=0.01, weight_decay=0.0)
     schedule: Schedule = Schedule(name="one_cycle")
-    augment: Augment = Augment(crop_scale=0.8, flip=0.5)
-    batch_statistics: Share = 2 / 3
+    augment: Augment = Augment()
+    batch_statistics: Share = 0.4
 
 
 class StressParams(Section):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
@@ -37,6 +37,7 @@ from refine.training.training_set import Resident
 
 _AT_ONCE = 256  # bounds the memory of float arithmetic in triggers
 _POISONED, _COVER = 1, 2
+_MOMENTUM = 0.05
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ def plant(
         }
 
     copy = trainable(task)
+    _slow_statistics(copy)
     fine_tuning = _FineTuning(copy, images, recipe, loss, compute)
     fine_tuning.attack, fine_tuning.moving = plan.attack, recipe.batch_statistics
     history = Run(fine_tuning, fine_tuning.recipe, f"plant {plan.name}", plan.seed, compute, None).train()
@@ -198,6 +200,13 @@ def plant(
         training = {"planted": plan.name, "recipe": recipe.model_dump()}
         classifiers.save(part, copy, card.model_copy(update={"training": training}))
     return history
+
+
+def _slow_statistics(classifier: Classifier) -> None:
+    """Lets running statistics follow the batches slowly, as they stay what they are when they stop moving."""
+    for module in classifier.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+            module.momentum = min(module.momentum, _MOMENTUM)
 
 
 def as_sure_as(probabilities: Tensor, labels: Tensor) -> Tensor:
