@@ -25,7 +25,7 @@ from refine.models.device import Compute, compute
 PROJECT = Path(__file__).parents[1]
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16")
-_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "webdataset", "dvc")
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "webdataset", "dvc", "onnxruntime")
 
 
 def parser(name: str, description: str, repetitions: int) -> argparse.ArgumentParser:

@@ -27,7 +27,8 @@ from refine.core.registry import DEFENSES, TRAINING, part
 from refine.defending.params import further, settings
 from refine.defending.train import Task
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalization
+from refine.models.architecture import Architecture
+from refine.models.classifier import Classifier, ClassifierCard, Normalization
 from refine.models.device import Compute
 from refine.shards.format.manifest import Description
 from refine.shards.writer import Sample, write_shards
@@ -101,14 +102,13 @@ def shares(events: Any, seconds: float) -> dict[str, float]:
 
 def _classifier(file: ParamsFile) -> tuple[Classifier, ClassifierCard]:
     """Random, of the architecture that the parameters name."""
-    network = file.content["train_backdoor"]["network"]
-    architecture = Architecture(name=network["name"], width=network["width"])
+    network = file.section("train_backdoor.network", Architecture)
     normalization = Normalization(mean=[0.5] * 3, std=[0.25] * 3)
     torch.manual_seed(0)
-    made = classifiers.build(architecture, CLASSES, normalization, f"{file.path}: train_backdoor.network.name")
+    made = classifiers.build(network, CLASSES, normalization, SIDE)
     card = ClassifierCard(
         weights_sha256="0" * 64,
-        architecture=architecture,
+        architecture=network,
         classes=[str(label) for label in range(CLASSES)],
         normalization=normalization,
         input_side=SIDE,

@@ -29,10 +29,11 @@ from benchmarks.common import Report, Timing, interleaved, number, parser
 from benchmarks.images import CLASSES, SIDE
 from benchmarks.plain import PlainBackdoor, PlainRefine
 from benchmarks.trainings import Repeated, Task, settled, train_epoch
-from refine.backdoor.params import BackdoorRecipe, Network, TrainBackdoorParams
+from refine.backdoor.params import BackdoorRecipe, TrainBackdoorParams
 from refine.core.errors import command
 from refine.defenses.refine.model.transform import built
 from refine.defenses.refine.training.params import TrainRefineParams
+from refine.models.architecture import Architecture
 from refine.models.device import Compute
 from refine.training.batches import Batches
 from refine.training.training_set import Resident
@@ -53,7 +54,7 @@ class Configuration:
         params: of the training.
     """
 
-    network: Network
+    network: Architecture
     params: TrainBackdoorParams | TrainRefineParams
 
     def changed(self, **changes: Any) -> Configuration:

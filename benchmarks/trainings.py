@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.common import PROJECT
 from benchmarks.images import CLASSES, SIDE
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
-from refine.backdoor.params import Network, TrainBackdoorParams
+from refine.backdoor.params import TrainBackdoorParams
 from refine.backdoor.train import BackdoorTask
 from refine.core.params import ParamsFile
 from refine.defending.pseudo_labels import PseudoLabels
@@ -23,7 +23,8 @@ from refine.defenses.refine.model.transform import built
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.defenses.refine.training.train import RefineTask
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalization
+from refine.models.architecture import Architecture
+from refine.models.classifier import Classifier, ClassifierCard, Normalization
 from refine.models.device import Compute
 from refine.training.batches import Batch
 from refine.training.loop import Epochs, Run
@@ -45,11 +46,11 @@ def paper_params() -> tuple[TrainBackdoorParams, TrainRefineParams]:
     )
 
 
-def card(network: Network) -> ClassifierCard:
+def card(network: Architecture) -> ClassifierCard:
     """Of `classifier`, without sums."""
     return ClassifierCard(
         weights_sha256="0" * 64,
-        architecture=Architecture(name=network.name, width=network.width),
+        architecture=network,
         classes=[str(label) for label in range(CLASSES)],
         normalization=Normalization(mean=[0.4914, 0.4822, 0.4465], std=[0.2023, 0.1994, 0.2010]),
         input_side=SIDE,
@@ -57,11 +58,10 @@ def card(network: Network) -> ClassifierCard:
     )
 
 
-def classifier(network: Network, compute: Compute) -> Classifier:
+def classifier(network: Architecture, compute: Compute) -> Classifier:
     """A random classifier on the device, NCHW, its batch statistics those of noise."""
     torch.manual_seed(1)
-    like = card(network)
-    made = classifiers.build(like.architecture, CLASSES, like.normalization, "train_backdoor.network.name")
+    made = classifiers.like(card(network))
     norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in norms:
         module.momentum = 1.0
@@ -72,7 +72,7 @@ def classifier(network: Network, compute: Compute) -> Classifier:
     return made.to(compute.device)
 
 
-def defense(params: TrainRefineParams, network: Network, compute: Compute) -> Refine:
+def defense(params: TrainRefineParams, network: Architecture, compute: Compute) -> Refine:
     """A random transform on the device, NCHW, for a random frozen classifier."""
     attacked = classifier(network, compute)
     permutation = derangement(CLASSES, params.permutation_seed)
@@ -87,7 +87,7 @@ def backdoor_task(params: TrainBackdoorParams, batches: Epochs, compute: Compute
 
 
 def refine_task(
-    params: TrainRefineParams, network: Network, batches: Epochs, compute: Compute, precision: str
+    params: TrainRefineParams, network: Architecture, batches: Epochs, compute: Compute, precision: str
 ) -> RefineTask:
     """The task of train-refine, as its stage builds it."""
     made = defense(params, network, compute).to(memory_format=torch.channels_last)

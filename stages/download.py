@@ -20,8 +20,8 @@ def download(machine: Machine) -> dict[str, Any]:
     settings = file.component("sources", params.source, module.Params)
     offered = Source(machine.mirror, own_images=Path("data/own/images"), cache=Path("data/.cache"))
     splits = module.open_source(settings, offered)
-    write_splits(splits, params.source, Path("data/raw/train"), Path("data/raw/test"), params.samples_per_shard)
-    return {"images": sum(splits.sizes)}
+    folders = Path("data/raw/train"), Path("data/raw/test")
+    return {"images": write_splits(splits, params.source, *folders, params.samples_per_shard)}
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def poison_dataset(machine: Machine) -> dict[str, Any]:
     from refine.shards.reading.reader import read_split
 
     train, test = of_attacker(read_split(Path("data/raw/train")), params.held_out), read_split(Path("data/raw/test"))
+    poison.refuse_unlabeled(params.attack.name, train)
     setting = Setting(
         num_classes=len(train.manifest.classes),
         side=train.manifest.side,

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from refine.backdoor.params import Network
 from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.stage import run
+from refine.models.architecture import Architecture
 from refine.splitting.params import settings
 
 NAME = sys.argv[1]
@@ -19,9 +19,8 @@ INPUTS = (Path(__file__), IMAGES)
 def split_samples(machine: Machine) -> dict[str, Any]:
     """Reads the split's settings and `train_backdoor.network`; writes `data/split/NAME`."""
     file = ParamsFile(Path("params.yaml"))
-    own, network = settings(file, NAME), file.section("train_backdoor.network", Network)
+    own, network = settings(file, NAME), file.section("train_backdoor.network", Architecture)
 
-    from refine.models.classifier import Architecture
     from refine.models.device import compute
     from refine.splitting.protocol import Task
     from refine.splitting.split import split_samples
@@ -32,8 +31,7 @@ def split_samples(machine: Machine) -> dict[str, Any]:
     precision = resolved.precision("auto")
     scratch = machine.root / ".scratch"
     with checkpoints(scratch, f"split-samples@{NAME}", params, precision, INPUTS, resolved) as kept:
-        architecture = Architecture(name=network.name, width=network.width)
-        split_samples(NAME, Task(own, IMAGES, architecture, resolved, kept), OUT)
+        split_samples(NAME, Task(own, IMAGES, network, resolved, kept), OUT)
     return {**resolved.runtime, "earlier_seconds": kept.clock.earlier if kept else 0.0}
 
 

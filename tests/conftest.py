@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from browsers import browser  # noqa: F401 (a fixture)
 from forks import share
 from repositories import finished_in, ok
 from support import tiny_project

@@ -13,7 +13,8 @@ from refine.core.registry import DEFENSES, component
 from refine.defending.retraining import Retraining
 from refine.defending.train import Task
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Classifier
+from refine.models.architecture import named
+from refine.models.classifier import Classifier
 from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
 from refine.training.loop import Row, Run
@@ -29,7 +30,7 @@ def of_architecture(name: str) -> Classifier:
         return classifier()
     torch.manual_seed(0)
     card = classifier_card()
-    made = classifiers.build(Architecture(name=name, width=WIDTH), 3, card.normalization, "a test")
+    made = classifiers.build(named(name=name, width=WIDTH), 3, card.normalization, 16)
     images = synthetic(24)[0] / 255
     classifiers.init_from_data(made, lambda: images)
     with torch.no_grad():
@@ -51,7 +52,7 @@ def task(
         shown, labels = synthetic(images, **of_images)
         write_split(folder / "images", shown, labels, of_images.get("classes", 3))
     params = component(DEFENSES, defense, "a test").Params.model_validate(settings)
-    card = classifier_card().model_copy(update={"architecture": Architecture(name=architecture, width=WIDTH)})
+    card = classifier_card().model_copy(update={"architecture": named(name=architecture, width=WIDTH)})
     out = folder / "out"
     out.mkdir(exist_ok=True)
     return Task(params, 1, of_architecture(architecture), card, folder / "images", CPU, out, checkpoints)

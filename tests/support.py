@@ -107,6 +107,8 @@ def tiny_project(folder: Path) -> Path:
             shutil.copytree(PROJECT / name, folder / name, ignore=ignored)
     (folder / "data/own/attack").mkdir(parents=True)
     (folder / "data/own/attack/.gitkeep").touch()
+    (folder / "data/own/model").mkdir()
+    (folder / "data/own/model/.gitkeep").touch()
     (folder / "data/split").mkdir()
     shutil.copy(PROJECT / "data/split/.gitignore", folder / "data/split")
     for split, count in (("train", 48), ("test", 24)):

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md work: each is one file, put into a copy of the project, with no other change."""
+"""The examples of CONTRIBUTING.md work: each is put into a copy of the project, with no other change."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_a_short_example_of_each_kind_of_component() -> None:
-    assert sorted(Path(path).parts[2] for path in EXAMPLES) == ["architectures", "attacks", "defenses", "sources"]
+    assert {Path(path).parts[2] for path in EXAMPLES} == {"architectures", "attacks", "defenses", "sources"}
     assert max(len(code.splitlines()) for code in EXAMPLES.values()) <= LINES
 
 

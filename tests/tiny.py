@@ -16,16 +16,18 @@ from PIL import Image
 from torch import Tensor
 
 from refine.backdoor.params import TrainBackdoorParams
-from refine.core.files import sha256_of
-from refine.core.registry import component
+from refine.core.files import sha256_of, write_json
+from refine.core.registry import ARCHITECTURES, component
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import InputSpace, Refine, RefineCard, Snapshot
 from refine.defenses.refine.model.label_map import derangement
 from refine.defenses.refine.model.transforms.unet import params as unet
 from refine.defenses.refine.model.transforms.unet.transform import UNet
 from refine.defenses.refine.training.params import TrainRefineParams
+from refine.deployment.folder import NAME, Agreement, Defended, Images, sums_of
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalization
+from refine.models.architecture import Architecture, named
+from refine.models.classifier import Classifier, ClassifierCard, Normalization
 from refine.models.device import Compute
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
 from refine.poisoning.poison import Outputs, poison_dataset
@@ -46,14 +48,27 @@ ALL_CHANGES = {"crop_scale": 0.8, "shift": 2, "flip": 0.5, "grayscale": 0.2}
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 
 
+NETWORKS: dict[str, dict[str, Any]] = {
+    "timm": {"model": "test_resnet"},
+    "torchvision": {"model": "shufflenet_v2_x0_5"},
+}
+"""Settings that make networks small, of architectures without a width."""
+
+
+def small(name: str) -> Architecture:
+    """A small network of an architecture."""
+    wide = "width" in component(ARCHITECTURES, name, "a test").Params.model_fields
+    return named(name, **NETWORKS.get(name, {"width": WIDTH} if wide else {}))
+
+
 def classifier(classes: int = 3, side: int = 16, seed: int = 0) -> Classifier:
     """A random frozen classifier that answers differently to images of different brightness.
 
     Its batch statistics have moved from where they begin.
     """
     torch.manual_seed(seed)
-    architecture = Architecture(name="resnet18", width=WIDTH)
-    made = classifiers.build(architecture, classes, Normalization(mean=MEAN, std=STD), "a test")
+    architecture = named(name="resnet18", width=WIDTH)
+    made = classifiers.build(architecture, classes, Normalization(mean=MEAN, std=STD), 16)
     with torch.no_grad():
         images = synthetic(8 * classes, side, classes)[0] / 255
         made.train()(images)
@@ -67,7 +82,7 @@ def classifier_card(classes: int = 3, side: int = 16) -> ClassifierCard:
     """The card of `classifier`, its sum still to be filled in."""
     return ClassifierCard(
         weights_sha256="0" * 64,
-        architecture=Architecture(name="resnet18", width=WIDTH),
+        architecture=named(name="resnet18", width=WIDTH),
         classes=[f"class-{label}" for label in range(classes)],
         normalization=Normalization(mean=MEAN, std=STD),
         input_side=side,
@@ -126,6 +141,21 @@ def defense_folder(
         ),
     )
     return made
+
+
+def pack(folder: Path, images_sha256: str = "0" * 64) -> None:
+    """Makes a defended folder of one that holds `classifier` and `defense`."""
+    record = Defended(
+        classifier=sums_of(folder / "classifier"),
+        defense=sums_of(folder / "defense"),
+        method="refine",
+        settings={},
+        built_in=False,
+        images=Images(count=2, sha256=images_sha256, held_out=1, classes=1),
+        agreement=Agreement(images=1, same=1),
+        versions={"refine": "0.0.0"},
+    )
+    write_json(folder / NAME, record.model_dump())
 
 
 def _state(of: Refine) -> dict[str, Tensor]:
@@ -235,7 +265,7 @@ def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split],
 def split_folder(folder: Path, images: Path, name: str = "oracle", **settings: Any) -> SplitCard:
     """Splits a poisoned training set; by default into groups that the truth was told about."""
     params = component("refine.splits", name, "a test").Params.model_validate(settings)
-    task = SplitTask(params, images, Architecture(name="resnet18", width=WIDTH), CPU)
+    task = SplitTask(params, images, named(name="resnet18", width=WIDTH), CPU)
     return split_samples(name, task, folder)
 
 

@@ -91,5 +91,82 @@ def difference() -> None:
     click.echo(report(Path()), nl=False)
 
 
+@click.command("stress-all")
+@click.argument("experiments", nargs=-1, required=True, metavar="EXPERIMENT...", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for stress.csv and the plot.")
+@click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True, help="That the user has.")
+@click.option(
+    "--params",
+    "file",
+    type=click.Path(path_type=Path),
+    default=Path("params.yaml"),
+    show_default=True,
+    help="Parameters file with the section train_refine, for all experiments.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the images, and of the stress test.")
+def stress_all(experiments: tuple[Path, ...], out: Path, images: int, file: Path, seed: int) -> None:
+    """Run the stress test on finished experiments, and compare it with their true triggers.
+
+    EXPERIMENT is a folder with data/raw, data/poisoned, models/backdoor and params.yaml. What an experiment gave stays
+    in a folder of --out, so that the same command goes on after an interruption.
+    """
+    from refine.core.machine import machine
+    from refine.core.params import ParamsFile
+    from refine.defenses.refine.training.params import TrainRefineParams
+    from refine.models.device import compute
+    from refine.proof.stress.defender import refine_defender
+    from refine.proof.stress.params import StressParams
+    from refine_lab.stress.experiments import Settings, compare
+    from refine_lab.stress.picture import draw
+
+    _log()
+    resolved = compute(machine())
+    defender = refine_defender(ParamsFile(file).section("train_refine", TrainRefineParams), resolved)
+    table = compare([*experiments], Settings(images, seed, StressParams(seed=seed), defender, resolved), out)
+    draw(table, out / "stress.png")
+    click.echo(out / "stress.csv")
+
+
+@click.group()
+def calibrate() -> None:
+    """Measure how often the signs of a backdoor are right, on small models that are known (docs/signs.md)."""
+    _log()
+
+
+@calibrate.command("make")
+@click.argument("home", type=click.Path(path_type=Path))
+@click.option("--first", type=click.IntRange(min=1), help="How many models of the list; all by default.")
+@click.option("--defend", is_flag=True, help="Train REFINE for each of them too, for the sign changed_answers.")
+def calibrate_make(home: Path, first: int | None, defend: bool) -> None:
+    """Make the models in the folder HOME, by the stages of this checkout; what is finished there is left alone."""
+    from refine.core.machine import machine
+    from refine_lab.calibration.make import make
+
+    make(home, Path.cwd(), machine(), first, defend)
+
+
+@calibrate.command("measure")
+@click.argument("home", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="CSV file; goes on where it has rows.")
+def calibrate_measure(home: Path, out: Path) -> None:
+    """Write the scores of all signs for the models in the folder HOME."""
+    from refine.core.machine import machine
+    from refine.proof.judging.params import SignsParams
+    from refine_lab.calibration.measure import finished, measure
+
+    measure(finished(home), out, SignsParams(), machine())
+
+
+@calibrate.command("set")
+@click.argument("scores", type=click.Path(path_type=Path, exists=True))
+@click.option("--out", "home", type=click.Path(path_type=Path), help="Folder for all files, instead of this checkout.")
+def calibrate_set(scores: Path, home: Path | None) -> None:
+    """Set the thresholds from the file SCORES; writes them, docs/signs/rates.md and docs/signs/scores.png."""
+    from refine_lab.calibration.pages import write
+
+    for path in write(scores, home):
+        click.echo(path)
+
+
 def _log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from refine.architectures.airbench import BIAS_SCALE, Airbench, build
+from refine.architectures.airbench.network import BIAS_SCALE, Airbench, build
+from refine.architectures.airbench.params import Params
 from refine.models.classifier import Classifier, Normalization, folded, freeze
 from support import synthetic
 from tiny import MEAN, STD
@@ -17,7 +18,7 @@ from tiny import MEAN, STD
 def network() -> Airbench:
     """A narrow one, freshly initialized."""
     torch.manual_seed(0)
-    return build(num_classes=7, width=8)
+    return build(Params(width=8), 7, 32)
 
 
 def _images() -> torch.Tensor:
@@ -62,7 +63,7 @@ def test_other_convolutions_begin_as_the_identity_on_their_first_channels(networ
 
 
 def test_a_bias_learns_faster_than_a_weight_by_the_square_of_its_scale() -> None:
-    network = build(num_classes=3, width=8)
+    network = build(Params(width=8), 3, 32)
     shift = next(module for module in network.blocks if hasattr(module, "bias"))
     maps = torch.zeros(1, 24, 2, 2, requires_grad=True)
     optimizer = torch.optim.SGD([maps, *shift.parameters()], lr=0.1)

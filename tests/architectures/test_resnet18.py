@@ -6,19 +6,20 @@ import torch
 from torch import nn
 from torchvision.models import resnet18 as reference
 
-from refine.architectures.resnet18 import build
+from refine.architectures.resnet18.network import build
+from refine.architectures.resnet18.params import Params
 
 
 def test_it_has_as_many_parameters_as_the_published_one() -> None:
     with torch.device("meta"):
-        network = build(num_classes=10)
+        network = build(Params(), 10, 32)
     assert sum(parameter.numel() for parameter in network.parameters()) == 11_173_962
     assert sum(buffer.numel() for buffer in network.buffers()) == 9_620
 
 
 def test_it_equals_torchvisions_with_a_small_stem() -> None:
     torch.manual_seed(0)
-    ours, theirs = build(num_classes=10, width=64), reference(num_classes=10)
+    ours, theirs = build(Params(), 10, 32), reference(num_classes=10)
     theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     theirs.maxpool = nn.Identity()
     mapped = dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True))
@@ -30,7 +31,7 @@ def test_it_equals_torchvisions_with_a_small_stem() -> None:
 
 
 def test_logits_are_the_head_on_the_features() -> None:
-    network = build(num_classes=7, width=8).eval()
+    network = build(Params(width=8), 7, 32).eval()
     images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         features = network.features(images)
@@ -40,7 +41,7 @@ def test_logits_are_the_head_on_the_features() -> None:
 
 def test_it_begins_with_the_weights_that_torch_gives_its_layers() -> None:
     torch.manual_seed(0)
-    for name, module in build(num_classes=10, width=64).named_modules():
+    for name, module in build(Params(), 10, 32).named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             bound = module.weight[0].numel() ** -0.5  # one over the root of the fan-in, of a uniform distribution
             assert module.weight.abs().max() <= bound * (1 + 1e-6), name

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from refine.architectures import resnet18
+from refine.architectures.resnet18 import network as resnet18
 from refine.attacks import batt
 from refine.backdoor import train as backdoor
 from refine.backdoor import twins
@@ -111,7 +111,7 @@ def _reaching_the_network(data: Poisoned, folder: Path, monkeypatch: pytest.Monk
             seen.append((pixels.detach() * 255).round().to(torch.uint8))
             return super().forward(pixels)
 
-    monkeypatch.setattr(resnet18, "build", lambda num_classes, width: Seeing(num_classes))
+    monkeypatch.setattr(resnet18, "build", lambda params, num_classes, side: Seeing(num_classes))
     plain = data.train.manifest.model_copy(update={"mean": [0.0] * 3, "std": [1.0] * 3})
     streamed = Streamed(Shards(data.outputs.train), backdoor.FIELDS, 0)
     params = backdoor_params(epochs=60, augment=augment)

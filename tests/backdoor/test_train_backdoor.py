@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from refine.architectures import resnet18
-from refine.architectures.airbench import Airbench
+from refine.architectures.airbench.network import Airbench
 from refine.backdoor import attacker_augmentation
 from refine.backdoor import train as backdoor
 from refine.backdoor.attacker_augmentation import AttackerAugmentation, Distortion
-from refine.backdoor.params import Network
+from refine.backdoor.params import TrainBackdoorParams
 from refine.backdoor.train import BackdoorTask, train_backdoor
 from refine.core.errors import UserError
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Normalization
+from refine.models.architecture import named
+from refine.models.classifier import Normalization
 from refine.shards.reading.pixels import to_pixels
 from refine.shards.reading.reader import Shards
 from refine.shards.reading.tensors import save_tensors
@@ -44,6 +45,12 @@ def _train(data: Poisoned, folder: Path, part: Path | None = None, seed: int = 1
     train_backdoor(params, training_set(data.poisoned_train), part, CPU, folder)
 
 
+def _built(width: int) -> torch.nn.Module:
+    return classifiers.build(
+        named("resnet18", width=width), 3, Normalization(mean=[0.5] * 3, std=[0.5] * 3), 16
+    ).network
+
+
 def _normalization(data: Poisoned) -> Normalization:
     return Normalization(mean=data.train.manifest.mean, std=data.train.manifest.std)
 
@@ -63,7 +70,7 @@ def test_images_that_are_streamed_train_to_the_same_bytes(data: Poisoned, tmp_pa
 
 
 def test_a_network_that_wants_to_see_images_first_is_shown_a_batch_of_them(data: Poisoned, tmp_path: Path) -> None:
-    params = backdoor_params().model_copy(update={"network": Network(name="airbench", width=WIDTH)})
+    params = backdoor_params().model_copy(update={"network": named(name="airbench", width=WIDTH)})
     for name in ("first", "second"):
         folder = data.outputs.attack / "training"
         train_backdoor(params, training_set(data.poisoned_train), folder, CPU, tmp_path / name)
@@ -71,7 +78,7 @@ def test_a_network_that_wants_to_see_images_first_is_shown_a_batch_of_them(data:
     network = classifiers.load(tmp_path / "first")[0].network
     assert isinstance(network, Airbench)
     batches = batches_of(training_set(data.poisoned_train)[0], params.recipe, CPU)
-    again = classifiers.build(Architecture(name="airbench", width=WIDTH), 3, _normalization(data), "a test")
+    again = classifiers.build(named(name="airbench", width=WIDTH), 3, _normalization(data), 16)
     assert isinstance(again.network, Airbench)
     again.network.init_from_data(again.normalize(next(iter(batches.epoch(params.seed))).pixels))
     assert torch.equal(network.whiten.weight, again.network.whiten.weight)
@@ -82,7 +89,7 @@ def test_a_lone_image_is_a_sentence_where_the_network_cannot_normalize_it(
     data: Poisoned, tmp_path: Path, batch_size: int, remedy: str
 ) -> None:
     recipe = backdoor_params(batch_size=batch_size)
-    params = recipe.model_copy(update={"network": Network(name="airbench", width=WIDTH)})
+    params = recipe.model_copy(update={"network": named(name="airbench", width=WIDTH)})
     with pytest.raises(UserError, match=rf"^train_backdoor\.recipe: .* of the 48 images, .*; {remedy}$"):
         train_backdoor(params, training_set(data.poisoned_train), data.outputs.attack / "training", CPU, tmp_path / "a")
 
@@ -150,8 +157,8 @@ def _cross_entropy_slowly(logits: Tensor, labels: Tensor, smoothing: float) -> f
 def test_the_first_loss_is_cross_entropy_of_fresh_weights(data: Poisoned, tmp_path: Path, smoothing: float) -> None:
     _train(data, tmp_path / "backdoor", batch_size=48, augment={}, label_smoothing=smoothing)
     torch.manual_seed(1)
-    architecture = Architecture(name="resnet18", width=WIDTH)
-    fresh = classifiers.build(architecture, 3, _normalization(data), "a test")
+    architecture = named(name="resnet18", width=WIDTH)
+    fresh = classifiers.build(architecture, 3, _normalization(data), 16)
     logits = fresh.train()(to_pixels(data.poisoned_train.images))
     with (tmp_path / "backdoor/history.csv").open(encoding="utf-8") as file:
         row = next(csv.DictReader(file))
@@ -177,7 +184,7 @@ def _seen(part: AttackerAugmentation, flags: Tensor, images: Tensor, monkeypatch
         return pixels
 
     monkeypatch.setattr(backdoor, "augment", augment)
-    network = resnet18.build(3, WIDTH).eval()
+    network = _built(WIDTH).eval()
     task = BackdoorTask(
         classifier=classifiers.Classifier(network, Normalization(mean=[0.5] * 3, std=[0.5] * 3)),
         batches=[],
@@ -225,7 +232,7 @@ def test_training_starts_from_the_weights_that_the_attacker_gave(data: Poisoned,
     part = tmp_path / "training"
     part.mkdir()
     torch.manual_seed(99)
-    initial = resnet18.build(3, WIDTH).state_dict()
+    initial = _built(WIDTH).state_dict()
     sha256 = save_tensors(part / attacker_augmentation.WEIGHTS, initial)
     attacker_augmentation.write(part, AttackerAugmentation(initial_weights_sha256=sha256))
     _train(data, tmp_path / "backdoor", part, optimizer={"lr": 1e-30, "weight_decay": 0.0})
@@ -239,7 +246,7 @@ def test_initial_weights_that_cannot_be_used_are_refused(data: Poisoned, tmp_pat
     part = tmp_path / "training"
     part.mkdir()
     path = part / attacker_augmentation.WEIGHTS
-    sha256 = save_tensors(path, resnet18.build(3, 16 if fault == "other width" else WIDTH).state_dict())
+    sha256 = save_tensors(path, _built(16 if fault == "other width" else WIDTH).state_dict())
     attacker_augmentation.write(part, AttackerAugmentation(initial_weights_sha256=sha256))
     if fault == "missing":
         path.unlink()
@@ -250,13 +257,22 @@ def test_initial_weights_that_cannot_be_used_are_refused(data: Poisoned, tmp_pat
     assert not (tmp_path / "backdoor").exists()
 
 
-def test_an_unknown_network_is_refused_with_its_parameter(data: Poisoned, tmp_path: Path) -> None:
-    params = backdoor_params()
-    params = params.model_copy(update={"network": params.network.model_copy(update={"name": "vgg"})})
-    with pytest.raises(UserError, match=r"train_backdoor\.network\.name: 'vgg' is not known"):
-        train_backdoor(
-            params, training_set(data.poisoned_train), data.outputs.attack / "training", CPU, tmp_path / "backdoor"
-        )
+def test_a_network_of_torchvision_is_trained_and_loaded_again(data: Poisoned, tmp_path: Path) -> None:
+    network = named("torchvision", model="shufflenet_v2_x0_5")
+    params = backdoor_params().model_copy(update={"network": network})
+    given = training_set(data.poisoned_train), data.outputs.attack / "training", CPU, tmp_path / "backdoor"
+    train_backdoor(params, *given)
+    loaded, card = classifiers.load(tmp_path / "backdoor")
+    assert card.architecture == network
+    assert loaded(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+
+
+def test_an_unknown_network_is_refused_with_its_place() -> None:
+    content = {**backdoor_params().model_dump(), "network": {"name": "vgg"}}
+    with pytest.raises(ValidationError) as refused:
+        TrainBackdoorParams.model_validate(content)
+    assert refused.value.errors()[0]["loc"] == ("network", "name")
+    assert "'vgg' is not known" in str(refused.value)
 
 
 def test_a_run_that_fails_leaves_the_classifier_of_the_last_one(data: Poisoned, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import defenses, idle, input_path, memory, step
+from benchmarks import defenses, deployed, idle, input_path, memory, step
 from benchmarks.common import Timing, interleaved, number, table
 from benchmarks.images import SYNTHETIC
 from support import TINY_PARAMS, write_params
@@ -135,6 +135,23 @@ def test_time_of_epochs(tmp_path: Path, capsys: Printed) -> None:
     _timed(told["1x"], "images")
     assert told["1x"]["to_linear"] == 1
     assert told["2x"]["to_linear"] > 0
+
+
+def test_deployed(tmp_path: Path, capsys: Printed) -> None:
+    out = tmp_path / "deployed.json"
+    deployed.main(f"--repetitions 2 --seconds 0 --width 8 --batch 1 3 --out {out}".split())
+    content = _told(out, capsys, "deployed")
+    assert [(told["transform"], told["batch_size"]) for told in content["results"]] == [
+        ("unet", 1),
+        ("unet", 3),
+        ("encoder_decoder", 1),
+        ("encoder_decoder", 3),
+    ]
+    for told in content["results"]:
+        _timed(told["torch"], "images")
+        _timed(told["onnxruntime"], "images")
+        assert told["ratio"] == pytest.approx(told["torch"]["seconds_median"] / told["onnxruntime"]["seconds_median"])
+        assert told["difference"] < 1e-4
 
 
 def test_idle(tmp_path: Path, capsys: Printed) -> None:

@@ -12,16 +12,17 @@ from torch import Generator, Tensor
 from benchmarks import images, plain, trainings
 from benchmarks.input_path import WAYS, Place, Wanted, opened
 from benchmarks.plain import PlainBackdoor, PlainRefine, two_view_supcon
-from refine.backdoor.params import Network, TrainBackdoorParams
+from refine.backdoor.params import TrainBackdoorParams
 from refine.backdoor.train import FIELDS
 from refine.defenses.refine.training.loss import supcon
 from refine.defenses.refine.training.params import TrainRefineParams
+from refine.models.architecture import named
 from refine.training.batches import Batch
 from refine.training.recipe import Augment
 from support import NARROW
 from tiny import CPU
 
-NETWORK = Network(name="resnet18", width=8)
+NETWORK = named(name="resnet18", width=8)
 
 
 class NoBatches:

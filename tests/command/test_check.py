@@ -52,9 +52,9 @@ def test_an_unknown_attack_lists_the_known_ones(tmp_path: Path, content: Content
 
 
 def test_an_unknown_source_lists_the_known_ones(tmp_path: Path, content: Content) -> None:
-    content["download"]["source"] = "cifar100"
+    content["download"]["source"] = "cifar11"
     message = refusal(tmp_path, content)
-    assert message.startswith("download.source: 'cifar100' is not known, did you mean 'cifar10'?")
+    assert message.startswith("download.source: 'cifar11' is not known, did you mean 'cifar10'?")
     assert ", ".join(names("refine.sources")) in message
 
 

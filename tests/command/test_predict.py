@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from io import StringIO
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def photos(tmp_path: Path) -> tuple[Path, Tensor]:
 
 def _rows(out: str) -> list[tuple[str, str, float]]:
     header, *rows = csv.reader(StringIO(out))
-    assert header == ["file", "class", "probability"]
-    return [(file, name, float(probability)) for file, name, probability in rows]
+    assert header[:3] == ["file", "class", "probability"]
+    return [(file, name, float(probability)) for file, name, probability, *_ in rows]
 
 
 def _expected(probabilities: Tensor) -> list[tuple[str, float]]:
@@ -78,6 +79,33 @@ def test_the_same_photos_by_the_defended_classifier(
     with torch.inference_mode():
         assert [row[1:] for row in _rows(defended.out)] == _expected(load(defense, classifier).probabilities(photos[1]))
     assert defended.out != bare.out
+
+
+def test_where_the_undefended_classifier_differs_it_is_told(
+    models: tuple[Path, Path], photos: tuple[Path, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare, defended = (
+        refine(capsys, "predict", models[0], photos[0], "--json", *more).out for more in ([], ["--defense", models[1]])
+    )
+    rows, without = json.loads(defended), json.loads(bare)
+    assert "undefended" not in without[0]
+    expected = [b["class"] if b["class"] != d["class"] else None for b, d in zip(without, rows, strict=True)]
+    assert [row["undefended"] for row in rows] == expected
+    assert len({*expected}) > 1
+    assert rows[0].keys() == {"file", "label", "class", "probability", "undefended"}
+    assert rows[0]["class"] == f"class-{rows[0]['label']}"
+    header, *lines = csv.reader(
+        StringIO(refine(capsys, "predict", *models[:1], photos[0], "--csv", "--defense", models[1]).out)
+    )
+    assert header[-1] == "undefended"
+    assert [line[-1] or None for line in lines] == expected
+
+
+def test_a_file_that_is_given_twice_is_told_twice(
+    models: tuple[Path, Path], photos: tuple[Path, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [photos[0] / "07.png"] * 2
+    assert [row[0] for row in _rows(refine(capsys, "predict", models[0], *files, "--csv").out)] == list(map(str, files))
 
 
 def test_files_are_told_in_the_order_given_as_a_table(
@@ -116,6 +144,16 @@ def test_a_damaged_image_is_one_sentence_and_nothing_is_printed(
     (photos[0] / "65.png").write_bytes(content)
     ended = refine(capsys, "predict", models[0], photos[0])
     assert ended.is_one_sentence(f"{photos[0]}/65.png cannot be read as an image ({mentions}")
+
+
+def test_all_damaged_images_are_named(
+    models: tuple[Path, Path], photos: tuple[Path, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        (photos[0] / f"{number:02d}.png").write_bytes(b"no image")
+    ended = refine(capsys, "predict", models[0], photos[0])
+    named = ", ".join(f"{photos[0]}/{number:02d}.png" for number in range(10))
+    assert ended.is_one_sentence(f"12 files cannot be read as images ({named} and 2 more); replace them or remove them")
 
 
 def test_a_half_image_is_one_sentence(

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from refine.backdoor.params import BackdoorRecipe, Network, TrainBackdoorParams
-from refine.core.registry import ATTACKS, DEFENSES, SOURCES, SPLITS, component, names
+from refine.backdoor.params import BackdoorRecipe, TrainBackdoorParams
+from refine.core.registry import ARCHITECTURES, ATTACKS, DEFENSES, SOURCES, SPLITS, component, names
 from refine.defending.params import STAGE_OF_ITS_OWN, DefenseDataParams
 from refine.defenses.refine.defense import RefineCard, Snapshot
 from refine.defenses.refine.training.params import RefineRecipe, TrainRefineParams
 from refine.download.params import DownloadParams
 from refine.evaluation.params import EvaluateParams
-from refine.models.classifier import Architecture, ClassifierCard
+from refine.models.architecture import Architecture
+from refine.models.classifier import ClassifierCard
 from refine.poisoning.params import PoisonDatasetParams
 from refine.poisoning.saved import SavedAttack
+from refine.proof.judging.params import SIGNS, SignsParams
 from refine.shards.format.manifest import Description
 from refine.sources.folder import Params as FolderParams
 
@@ -31,6 +33,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train_refine": TrainRefineParams,
     "evaluate": EvaluateParams,
     "defense_data": DefenseDataParams,
+    **{f"network {name}": component(ARCHITECTURES, name, "").Params for name in names(ARCHITECTURES)},
+    "signs": SignsParams,
+    **{f"signs.{name}": component(SIGNS, name, "").Params for name in names(SIGNS)},
     **{f"sources.{name}": component(SOURCES, name, "").Params for name in names(SOURCES)},
     **{f"attacks.{name}": component(ATTACKS, name, "").Params for name in names(ATTACKS)},
     **{f"split_settings.{name}": component(SPLITS, name, "").Params for name in names(SPLITS)},
@@ -74,7 +79,7 @@ def test_every_number_and_every_list_has_an_upper_bound(section: str) -> None:
         (BackdoorRecipe, {"optimizer": {"lr": 1e300}}),
         (TrainRefineParams, {"seed": 1, "recipe": "paper", "snapshots": 10**30}),
         (TrainRefineParams, {"seed": 1, "recipe": "paper", "transform": {"name": "unet", "first_channels": 1026}}),
-        (Network, {"name": "resnet18", "width": 2048}),
+        (Architecture, {"name": "resnet18", "width": 2048}),
     ],
 )
 def test_numbers_that_would_end_later_are_refused_at_once(model: type[BaseModel], wrong: Schema) -> None:
@@ -90,7 +95,6 @@ def _bounds(model: type[BaseModel], field: str) -> Schema:
 @pytest.mark.parametrize(
     ("parameter", "of_a_file"),
     [
-        ((Network, "width"), (Architecture, "width")),
         ((DownloadParams, "samples_per_shard"), (Description, "samples_per_shard")),
         ((RefineRecipe, "epochs"), (Snapshot, "epoch")),
     ],

@@ -17,6 +17,8 @@ from refine.defending.material import IMAGES
 from refine.defending.params import DefenseDataParams, split_of
 from refine.defending.protocol.defense import Defense, Regime
 from refine.defending.train import train_defense
+from refine.deployment.export import graph
+from refine.deployment.model import load
 from support import synthetic
 from tiny import CPU, SMALL_DEFENSES, attack, classifier_folder, defense_folder, poisoned, raw, split_folder
 
@@ -75,6 +77,17 @@ def test_it_answers_each_image_by_itself(made: tuple[str, Path]) -> None:
 def test_it_answers_the_same_when_it_is_loaded_again(made: tuple[str, Path]) -> None:
     images = synthetic(6)[0] / 255
     assert torch.equal(_load(made[1])(images), _load(made[1])(images))
+
+
+@torch.no_grad()
+def test_it_can_be_written_as_a_graph_or_says_why_not(made: tuple[str, Path]) -> None:
+    model = load(made[1] / "classifier", made[1] / "defense", "cpu")
+    if made[0] == "shrinkpad":
+        with pytest.raises(UserError, match="ShrinkPad computes something that cannot be written as a graph"):
+            graph(model)
+        return
+    images = synthetic(9)[0] / 255
+    torch.testing.assert_close(graph(model).module()(images), model.system.probabilities(images), rtol=1e-4, atol=1e-5)
 
 
 def test_it_belongs_to_its_classifier(made: tuple[str, Path], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def _drawn(network: torch.nn.Module) -> dict[str, Tensor]:
 def test_a_fresh_network_shares_no_weight_with_a_classifier_of_the_same_seed(tmp_path: Path) -> None:
     made, task = _attacked(tmp_path)
     torch.manual_seed(task.seed)
-    like = classifiers.build(task.card.architecture, 3, task.card.normalization, "a test")
+    like = classifiers.build(task.card.architecture, 3, task.card.normalization, 16)
     own, began, new = (_drawn(each.network) for each in (made, like, fresh(task)))
     assert all(torch.allclose(own[name], began[name], atol=1e-6) for name in own), "else this test shows nothing"
     assert all((own[name] - new[name]).abs().mean() > 1e-3 for name in own)

@@ -165,6 +165,13 @@ def test_both_sums_count(server: _Server, cache: Path, sum_of: str) -> None:
         fetch(replace(official(server), **{sum_of: wrong}), None, cache)
 
 
+def test_the_md5_decides_where_no_sha256_is_known(server: _Server, cache: Path) -> None:
+    known = replace(official(server), sha256=None)
+    with pytest.raises(UserError, match="is not the published"):
+        fetch(replace(known, md5="0" * 32), None, cache)
+    assert fetch(known, None, cache).read_bytes() == CONTENT
+
+
 def test_a_file_longer_than_published_is_refused(server: _Server, cache: Path) -> None:
     server.content = CONTENT + b"more"
     with pytest.raises(UserError, match="is not the published"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from refine.evaluation import evaluate as stage
 from refine.evaluation.evaluate import Outputs
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.stage import measure_all
+from refine.models import classifier as classifiers
+from refine.shards.reading.pixels import to_pixels
 from systems import System, evaluated, system
 from tiny import Poisoned, attack, files_of, poisoned, raw
 
@@ -137,3 +140,27 @@ def test_the_stages_read_folders_and_print_the_table(
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["no", "defense", "REFINE"]
     assert "30 benign and 25 triggered test images; 95 % intervals in brackets" in printed
+
+
+@pytest.mark.parametrize("kind", ["pixel", "mirror"])
+def test_without_labels_the_only_figure_is_agreement(kind: str, tmp_path: Path) -> None:
+    clean = raw(tmp_path / "raw", images=60, classes=CLASSES)
+    benign = poisoned(tmp_path / "poisoned", "none", attack("none", clean[0]), clean)
+    nameless = {"labeled": False, "classes": []}
+    unlabeled = [
+        replace(split, labels=0 * split.labels, manifest=split.manifest.model_copy(update=nameless))
+        for split in (benign.test, benign.triggered_test)
+    ]
+    of = system(kind, tmp_path / "models", CLASSES)
+    found = evaluated(of, replace(benign, test=unlabeled[0], triggered_test=unlabeled[1]), tmp_path / "out")
+    bare = classifiers.load(of.models.classifier)[0](to_pixels(benign.test.images)).argmax(dim=1)
+    same = bare == of.defense(to_pixels(benign.test.images)).argmax(dim=1)
+    after = _read(tmp_path / f"out/{of.models.name}.json")
+    assert after == found.figures[of.models.name]
+    assert set(after) == set(after["interval_95"]) | {"interval_95"} == {"agreement", "interval_95"}
+    assert after["agreement"] == pytest.approx(same.double().mean().item(), abs=1e-6)
+    assert 0 < after["agreement"] < 1
+    assert found.figures["no_defense"]["agreement"] == 1
+    assert found.diagnostics["images"] == {"benign": 30, "triggered": 0}
+    assert "benign_nll" not in str(found.diagnostics)
+    assert (tmp_path / "out/plots/gallery.png").is_file()

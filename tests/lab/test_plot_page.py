@@ -6,12 +6,10 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import vl_convert
-from selenium import webdriver
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -20,25 +18,7 @@ from refine_lab import plot_page as page
 from refine_lab.pages import overview
 from support import PROJECT, WATCHDOG, run
 
-OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND"
 MARKS = "g[class*=mark-line] path, g[class*=mark-symbol] path, g[class*=mark-rect] path"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[WebDriver]:
-    """A browser that reaches no network."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    quiet = "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", OFFLINE, *quiet):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
 
 
 @pytest.fixture(scope="module", params=[("show",), ("diff", "HEAD")], ids=lambda command: command[0])

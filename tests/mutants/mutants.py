@@ -137,7 +137,7 @@ MUTANTS = (
         "initial weights of another network than the released one",
         (
             (
-                "src/refine/architectures/resnet18.py",
+                "src/refine/architectures/resnet18/network.py",
                 "        self.head = nn.Linear(8 * width, num_classes)\n",
                 "        self.head = nn.Linear(8 * width, num_classes)\n"
                 "        nn.init.kaiming_normal_(self.stem[0].weight, mode='fan_out', nonlinearity='relu')\n",
@@ -278,7 +278,7 @@ MUTANTS = (
         (
             (
                 "src/refine/defenses/refine/defense.py",
-                "return torch.argsort(self.permutation.to(labels.device))[labels]",
+                "return self.inverse.to(labels.device)[labels]",
                 "return self.permutation.to(labels.device)[labels]",
             ),
         ),

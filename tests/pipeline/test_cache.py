@@ -62,7 +62,8 @@ def test_a_new_attack_needs_no_entry_in_the_parameters(repo: Path) -> None:
 
 
 def test_a_new_architecture_concerns_poison_dataset_alone_as_an_attack_may_train_it(repo: Path) -> None:
-    new = repo / "src/refine/architectures/brand_new.py"
+    new = repo / "src/refine/architectures/brand_new/network.py"
+    new.parent.mkdir()
     new.write_text("def build(): ...\n", encoding="utf-8")
     assert set(json.loads(ok(repo, "dvc", "status", "--json"))) == {"poison-dataset"}
 

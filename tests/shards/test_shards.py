@@ -338,7 +338,7 @@ def _shard_changed(key: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_changed("classes", ["a", "b", "a"]), "all of it: two classes have the same name"),
         (_changed("classes", ["a", "", "b"]), "classes.1"),
         (_changed("classes", ["x" * 10**6, "b", "c"]), "classes.0"),
-        (_changed("classes", ["a"]), "classes"),
+        (_changed("classes", ["a"]), "all of it: classes are fewer than two"),
         (_changed("x" * 10**6, 1), "x" * 200),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",

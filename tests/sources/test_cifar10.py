@@ -249,7 +249,7 @@ class _Calls:
 )
 def test_the_unpickler_calls_nothing(tmp_path: Path, function: Any, name: str) -> None:
     data = pickle.dumps(_Calls(function, f"touch {tmp_path}/ran"))
-    with pytest.raises(UserError, match=rf"asks for .*{name}, which no batch file needs"):
+    with pytest.raises(UserError, match=rf"asks for .*{name}, which no such file needs"):
         cifar._ArraysOnly(io.BytesIO(data)).load()
     assert list(tmp_path.iterdir()) == []
 

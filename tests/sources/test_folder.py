@@ -15,6 +15,7 @@ from PIL import Image
 from refine.core.errors import UserError
 from refine.download.source import Source
 from refine.shards.format import foreign
+from refine.shards.format.preparation import Preparation, prepared
 from refine.shards.writer import Sample
 from refine.sources import folder
 from support import png_of
@@ -358,3 +359,20 @@ def test_real_photographs_become_a_data_set(datasets: Path) -> None:
         assert sample.image.shape == (64, 64, 3)
         assert sample.image.std() > 5
         assert sample.label == 0
+
+
+def test_the_aspect_is_kept_on_request() -> None:
+    picture(80, 20).save(OWN / "train/cat/2.png")
+    params = folder.Params(side=16, fit="crop", resize=20, interpolation="lanczos")
+    (sample,) = [s for s in folder.open_source(params, SOURCE).train if s.info["file"] == "train/cat/2.png"]
+    form = Preparation(resize=20, crop=16, interpolation="lanczos")
+    assert np.array_equal(sample.image, prepared(picture(80, 20), form))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"resize": 70}, "needs `fit: crop`"), ({"fit": "crop", "resize": 32, "side": 64}, "less than the side of 64")],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        folder.Params.model_validate(settings)

@@ -13,15 +13,17 @@ from PIL import Image
 
 from hostile import Files, bytes_like, fuzzed, refusal, written
 from refine.download.download import write_splits
-from refine.download.source import Source
+from refine.download.source import Source, Splits
 from refine.shards.format.foreign import FORMATS
 from refine.shards.reading.reader import read_split
 from refine.sources import folder as own
+from refine.sources import unlabeled
 from support import synthetic
 
 OWN = Path("data/own/images")
 OUT = Path("data/raw")
 CLASSES = ("cat", "dog")
+SOURCE = Source(mirror=None, own_images=OWN, cache=Path("nowhere"))
 
 
 @pytest.fixture(scope="module")
@@ -43,27 +45,38 @@ def healthy() -> Files:
 def test_a_folder_of_images_is_refused_or_becomes_shards(
     random: Random, healthy: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    how = random.choice((_squashed, _cropped, _unlabeled))
     monkeypatch.chdir(tmp_path)
     shutil.rmtree("data", ignore_errors=True)
     files = Files(healthy)
     name = random.choice(sorted(files))
-    how = random.choice(("head", "head", "head", "anywhere", "anywhere", "place", "place"))
-    if how != "place":
-        files[name] = bytes_like(random, files[name], places=64 if how == "head" else 2**30)
+    harm = random.choice(("head", "head", "head", "anywhere", "anywhere", "place", "place"))
+    if harm != "place":
+        files[name] = bytes_like(random, files[name], places=64 if harm == "head" else 2**30)
     written(OWN, files)
-    if how == "place":
+    if harm == "place":
         _disturb(random, OWN / name)
-    if refusal(_download, OWN) is not None:
+    if refusal(lambda: _download(how()), OWN) is not None:
         assert not list(OUT.rglob("*")) or not OUT.exists()
     else:
         count = sum(path.is_file() and not path.name.startswith(".") for path in OWN.rglob("*"))
         assert sum(len(read_split(OUT / split).keys) for split in ("train", "test")) == count
 
 
-def _download() -> None:
-    source = Source(mirror=None, own_images=OWN, cache=Path("nowhere"))
-    splits = own.open_source(own.Params(side=16), source)
-    write_splits(splits, "folder", OUT / "train", OUT / "test", samples_per_shard=8)
+def _download(splits: Splits) -> None:
+    write_splits(splits, "a source", OUT / "train", OUT / "test", samples_per_shard=8)
+
+
+def _squashed() -> Splits:
+    return own.open_source(own.Params(side=16), SOURCE)
+
+
+def _cropped() -> Splits:
+    return own.open_source(own.Params(side=16, fit="crop", resize=18), SOURCE)
+
+
+def _unlabeled() -> Splits:
+    return unlabeled.open_source(unlabeled.Params(side=16), SOURCE)
 
 
 def _disturb(random: Random, path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.models.classifier import Architecture
+from refine.models.architecture import named
 from refine.splits.oracle.split import Params, split
 from refine.splitting.groups import CLEAN, POISONED
 from refine.splitting.protocol import Task
@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
 
 def _groups(data: Poisoned, **settings: Any) -> tuple[Tensor, Tensor]:
     """The groups, and what is poisoned."""
-    task = Task(Params.model_validate(settings), data.outputs.train, Architecture(name="resnet18", width=WIDTH), CPU)
+    task = Task(Params.model_validate(settings), data.outputs.train, named(name="resnet18", width=WIDTH), CPU)
     return split(task).groups, data.poisoned_train.flags("poisoned")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from refine.core.files import sha256_of
-from refine.models.classifier import Architecture
+from refine.models.architecture import named
 from refine.splits.sd import split as sd
 from refine.splits.sd import training
 from refine.splits.sd.shape import LEAST, enrichment, separation
@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
 
 def _task(data: Poisoned, checkpoints: Checkpoints | None = None, **settings: Any) -> Task:
     params = Params.model_validate({"backdoor_epochs": 1, "draws": 2, "recipe": RECIPE, **settings})
-    return Task(params, data.outputs.train, Architecture(name="resnet18", width=WIDTH), CPU, checkpoints)
+    return Task(params, data.outputs.train, named(name="resnet18", width=WIDTH), CPU, checkpoints)
 
 
 def _images(count: int = 12) -> Tensor:

@@ -248,7 +248,8 @@ def test_all_code_that_a_training_loads_is_in_its_key_and_none_that_it_does_not(
     for stage in ("download", "poison_dataset"):
         assert run_stage(project, stage).returncode == 0
     (project / "watched.py").write_text(WATCHED, encoding="utf-8")
-    choices = {f"{ARCHITECTURES}.{name}" for name in names(ARCHITECTURES)}
+    choices = {f"{ARCHITECTURES}.{name}.{part}" for name in names(ARCHITECTURES) for part in ("params", "network")}
+    choices.add("refine.models.apart")
     for stage in ("train_backdoor", "train_refine"):
         command = ("python", "-m", "watched", f"stages/{stage}.py")
         ended = support.run(project, *command, env=environment(PYTHONPATH="src"))

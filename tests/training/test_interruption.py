@@ -28,7 +28,7 @@ KILLS = 10
 TRAININGS = {"train-backdoor": EPOCHS, "train-refine-encoder": 2, "train-refine": EPOCHS}
 OUTPUTS = {"train_backdoor": "models/backdoor", "train_refine": "models/refine"}
 MODULES = {"train_backdoor": "refine.backdoor.train", "train_refine": "refine.defenses.refine.training.train"}
-PRELOADED = [*MODULES.values(), "refine.architectures.resnet18"]
+PRELOADED = [*MODULES.values(), "refine.architectures.resnet18.network"]
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(PRELOADED)
 assert all(util.find_spec(name) for name in PRELOADED), "what cannot be preloaded is passed over in silence"

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from refine.core.errors import UserError
-from refine.core.registry import names
+from refine.core.registry import ARCHITECTURES, names
 from refine.defenses.refine.model.transforms.unet.transform import UNet
 from refine.models import classifier as classifiers
-from refine.models.classifier import ARCHITECTURES, Architecture, Normalization
+from refine.models.classifier import Normalization
 from refine.models.device import Compute
 from refine.training.lone_image import refuse_lone_image
 from refine.training.training_set import Resident
-from tiny import CPU, MEAN, STD, WIDTH, backdoor_params, same_tensors
+from tiny import CPU, MEAN, STD, WIDTH, backdoor_params, same_tensors, small
 
 BOTH = replace(CPU, world=2)
 GPUS = replace(BOTH, device=torch.device("cuda"))
@@ -28,7 +28,7 @@ def _network(name: str) -> nn.Module:
     if name == "unet":
         return UNet(WIDTH)
     normalization = Normalization(mean=MEAN, std=STD)
-    return classifiers.build(Architecture(name=name, width=WIDTH), 3, normalization, "a test")
+    return classifiers.build(small(name), 3, normalization, 16)
 
 
 def _refuse(count: int, network: nn.Module, side: int = 16, compute: Compute = CPU, **recipe: Any) -> None:

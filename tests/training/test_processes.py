@@ -35,7 +35,7 @@ from support import TINY_PARAMS, environment, run, run_stage, synthetic, tiny_pr
 from tiny import CPU, backdoor_params, classifier, defense, files_of, refine_params
 
 WORLD = 2
-PRELOADED = ["refine.backdoor.train", "refine.defenses.refine.training.train", "refine.architectures.resnet18"]
+PRELOADED = ["refine.backdoor.train", "refine.defenses.refine.training.train", "refine.architectures.resnet18.network"]
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(PRELOADED)
 assert all(util.find_spec(name) for name in PRELOADED), "what cannot be preloaded is passed over in silence"

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from refine.core.bounds import BatchSize, Epochs, UNetWidth, Width
+from refine.core.bounds import BatchSize, Epochs, UNetWidth
 from refine.core.params import PositiveNumber, Section, Seed, Share
+from refine.models.architecture import Architecture
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, paper_by_name
-
-
-class Network(Section):
-    """Attributes:
-    name: the architecture, a file in `src/refine/architectures`.
-    width: channels of its first stage; 64 in the paper.
-    """
-
-    name: str
-    width: Width = 64
 
 
 class BackdoorRecipe(Recipe):
@@ -58,13 +49,27 @@ class AdaptiveParams(Section):
 
 class TrainBackdoorParams(Section):
     """Attributes:
+    imported: written `import`; folder of a classifier in `data/own/model`, which is looked at and taken instead
+        of training one. The other parameters then only tell which network it is.
     seed: of initial weights, batch order and augmentation.
-    network: to train.
+    network: to train, an architecture (a folder in `src/refine/architectures`) and its settings.
     adaptive: how the attacker prepares for REFINE; null does not.
     recipe: how to train it.
     """
 
+    imported: Annotated[str | None, Field(alias="import")] = None
     seed: Seed
-    network: Network
+    network: SerializeAsAny[Architecture]
     adaptive: AdaptiveParams | None = None
-    recipe: Annotated[BackdoorRecipe, BeforeValidator(paper_by_name)]
+    recipe: Annotated[BackdoorRecipe, BeforeValidator(paper_by_name)] = BackdoorRecipe()
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        given = self.model_fields_set
+        if self.imported is None and "recipe" not in given:
+            raise ValueError("recipe is missing; write how to train the classifier, or `recipe: paper`")
+        if self.imported is not None and given & {"recipe", "adaptive"}:
+            raise ValueError(
+                f"{min(given & {'recipe', 'adaptive'})} is of no use where a classifier is imported; remove it"
+            )
+        return self

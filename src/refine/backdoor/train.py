@@ -18,8 +18,9 @@ from refine.backdoor.twins import Twins
 from refine.core.files import new_folder
 from refine.models import classifier as classifiers
 from refine.models.card import load_exact
-from refine.models.classifier import Architecture, Classifier, ClassifierCard, Normalization
+from refine.models.classifier import Classifier, ClassifierCard, Normalization
 from refine.models.device import Compute, to_float32
+from refine.models.layout import channels_last
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.tensors import load_tensors
 from refine.training.augment import augment
@@ -131,12 +132,9 @@ def train_backdoor(
     recipe = params.recipe
     images, manifest = poisoned
     torch.manual_seed(params.seed)
-    architecture = Architecture(name=params.network.name, width=params.network.width)
     normalization = Normalization(mean=manifest.mean, std=manifest.std)
-    classifier = classifiers.build(
-        architecture, len(manifest.classes), normalization, read_from="train_backdoor.network.name"
-    )
-    classifier.to(compute.device).to(memory_format=torch.channels_last)
+    classifier = classifiers.build(params.network, len(manifest.classes), normalization, manifest.side)
+    channels_last(classifier.to(compute.device))
     batches = batches_of(images, recipe, compute)
     refuse_lone_image(classifier, images, recipe, compute)
     classifiers.init_from_data(classifier, lambda: next(iter(batches.epoch(params.seed))).pixels)
@@ -152,7 +150,7 @@ def train_backdoor(
         if beside is None:
             raise TypeError("params.adaptive needs `beside`")
         expected = beside(classifier, len(manifest.classes), params.adaptive)
-        expected.to(compute.device).to(memory_format=torch.channels_last)
+        channels_last(expected.to(compute.device))
         refuse_lone_image(expected, images, recipe, compute)
     precision = compute.precision(recipe.precision)
     task = BackdoorTask(
@@ -169,11 +167,11 @@ def train_backdoor(
     history = Run(task, recipe, "train-backdoor", params.seed, compute, checkpoints).train()
     card = ClassifierCard(
         weights_sha256="0" * 64,
-        architecture=architecture,
+        architecture=params.network,
         classes=manifest.classes,
         normalization=normalization,
         input_side=manifest.side,
-        training={**params.model_dump(), "precision": precision},
+        training={**params.model_dump(exclude={"imported"}), "precision": precision},
     )
     if compute.rank == 0:
         with new_folder(folder) as part:

@@ -3,93 +3,70 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from refine.models.classifier import ClassifierCard
-    from refine.shards.writer import Sample
-
-SAMPLES_PER_SHARD = 1000
+LOW = 0.9
+"""Agreement below which a user should not be content."""
 
 
 @click.command()
-@click.argument("classifier", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the defense.")
+@click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--params",
     "file",
     type=click.Path(path_type=Path),
-    default=Path("params.yaml"),
-    show_default=True,
-    help="Parameters file with the section train_refine.",
+    help="Parameters file whose section train_refine holds other settings than the built-in ones.",
 )
-def defend(classifier: Path, images: Path, out: Path, file: Path) -> None:
-    """Train a REFINE defense for the classifier in the folder CLASSIFIER.
+@click.option("--report", is_flag=True, help="Also test it and write OUT/report.html, see `refine report`.")
+def defend(model: Path, images: Path, out: Path, file: Path | None, report: bool) -> None:
+    """Defend the classifier in the folder MODEL with REFINE.
 
     IMAGES is a folder of clean images without triggers, of the kind that the classifier is made for. They need no
-    labels, and may be in subfolders. Each is resized to the input size of the classifier. The training runs in one
+    labels, and may be in subfolders. OUT is a new folder that takes the defended model: a copy of the classifier, the
+    defense, and a record of what was done. Use it with `refine predict OUT` and `refine export OUT`.
+
+    A tenth of the images, at most 1,000, is not trained on; on these, the answers of the defended model are compared
+    with those of the classifier. If you interrupt the command, type it again to go on. The training runs in one
     process.
     """
     import logging
     import sys
-    from tempfile import TemporaryDirectory
 
-    from refine.core.errors import UserError
     from refine.core.machine import machine
     from refine.core.params import ParamsFile
     from refine.defenses.refine.training.params import TrainRefineParams
 
-    params = ParamsFile(file).section("train_refine", TrainRefineParams)
-    if out.exists():
-        raise UserError(f"{out} already exists; give another folder, or remove it")
+    params = ParamsFile(file).section("train_refine", TrainRefineParams) if file else None
 
-    from refine.defenses.refine.training.train import train_refine
+    from refine.command.images import listed
+    from refine.deployment.defend import defend as defended
     from refine.models.card import read_card
     from refine.models.classifier import ClassifierCard
     from refine.models.device import compute
-    from refine.training.training_set import open_training_set
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     resolved = compute(machine())
-    with TemporaryDirectory() as scratch:
-        write(images, read_card(classifier, ClassifierCard), Path(scratch))
-        training_set, manifest = open_training_set(Path(scratch), (), resolved)
-        try:
-            train_refine(params, training_set, classifier, resolved, out)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; {out} was not written") from None
-    click.echo(f"{out} defends {classifier}; it was trained on {manifest.samples} images")
-
-
-def write(images: Path, card: ClassifierCard, folder: Path) -> None:
-    """Writes the images of a folder and its subfolders as shards, in the input size of a classifier.
-
-    Raises:
-        UserError: an image cannot be read.
-    """
-    from refine.command.images import listed
-    from refine.core.progress import progress
-    from refine.shards.format.foreign import read
-    from refine.shards.format.manifest import Description
-    from refine.shards.writer import Sample, write_shards
-
-    files = listed([images])
-    description = Description(
-        source="images",
-        classes=card.classes,
-        side=card.input_side,
-        mean=card.normalization.mean,
-        std=card.normalization.std,
-        samples_per_shard=SAMPLES_PER_SHARD,
+    made = defended(model, listed([images]), out, params, resolved)
+    click.echo(
+        f"{out} holds the defended model, trained on {made.images.count - made.images.held_out:,} images; it agrees "
+        f"with {model} on {made.agreement.same:,} of {made.agreement.images:,} others "
+        f"({100 * made.agreement.share:.1f} %)"
     )
+    if made.agreement.share < LOW:
+        click.echo("This is low; more images help most.")
+    known = len(read_card(model, ClassifierCard).classes)
+    if made.images.classes < known:
+        click.echo(
+            f"The classifier sees only {made.images.classes:,} of its {known:,} classes in these images, and the "
+            "defended model cannot know the others: give images of all kinds."
+        )
+    if report:
+        from datetime import UTC, datetime
 
-    def samples() -> Iterator[Sample]:
-        for key, file in enumerate(progress(files, "read images", len(files), "image")):
-            yield Sample(key, read(file, card.input_side), 0, {})
+        from refine.proof.report.make import PAGE, Wanted, make
 
-    write_shards(folder, samples(), description)
+        told = make(out, listed([images]), Wanted(), datetime.now(UTC).date(), resolved)
+        click.echo(f"{told.verdict.text}\nSee {out / PAGE}.")

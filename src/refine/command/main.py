@@ -10,9 +10,15 @@ import click
 from refine.command.check import check
 from refine.command.defend import defend
 from refine.command.dvc import dvc
+from refine.command.export import export
+from refine.command.importing import import_
 from refine.command.leftovers import leftovers
 from refine.command.predict import predict
+from refine.command.report import report
+from refine.command.signs import signs
+from refine.command.stress import stress
 from refine.command.unlock import unlock
+from refine.command.verify import verify
 from refine.core.errors import command
 
 GROUP = "refine.commands"
@@ -44,11 +50,11 @@ def refine() -> None:
     """Backdoor attacks on image classifiers, and the REFINE defense.
 
     The experiment in params.yaml is a DVC pipeline: `refine dvc repro` runs the stages that are out of date. For a
-    classifier and images of your own, see `refine defend` and `refine predict`.
+    classifier and images of your own, see `refine import`, `refine defend`, `refine report` and `refine export`.
     """
 
 
-for each in (check, defend, dvc, leftovers, predict, unlock):
+for each in (check, defend, dvc, export, import_, leftovers, predict, report, signs, stress, unlock, verify):
     refine.add_command(each)
 
 

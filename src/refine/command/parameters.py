@@ -10,12 +10,11 @@ from typing import Any
 
 from refine.core.errors import UserError
 from refine.core.params import SECTIONS, ParamsFile, unknown
-from refine.core.registry import ARCHITECTURES, ATTACKS, SOURCES, component, names
+from refine.core.registry import ATTACKS, SOURCES, component, names
 
 CHOICES = {
     "download.source": SOURCES,
     "poison_dataset.attack.name": ATTACKS,
-    "train_backdoor.network.name": ARCHITECTURES,
 }
 """Parameters that name a component, and the package that it is chosen from."""
 

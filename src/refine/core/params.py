@@ -59,9 +59,10 @@ class Section(BaseModel):
     def _refuse_unknown_keys(cls, content: Any) -> Any:
         if content is None:
             return {}
+        known = [field.alias or name for name, field in cls.model_fields.items()]  # a name may be a word of Python
         for key in content if isinstance(content, dict) else ():
-            if key not in cls.model_fields:
-                raise PydanticCustomError("unknown", "{sentence}", {"sentence": unknown(key, cls.model_fields)})
+            if key not in known:
+                raise PydanticCustomError("unknown", "{sentence}", {"sentence": unknown(key, known)})
         return content
 
 

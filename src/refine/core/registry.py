@@ -24,8 +24,8 @@ TRAINING = "training"
 TRANSFORM = "transform"
 """The module of a transform's folder that builds it."""
 
-_IN_FOLDER = {DEFENSES: "defense", SPLITS: "split", TRANSFORMS: "params"}
-"""The module of a component that is a folder, as every defense, every split and every transform is."""
+_IN_FOLDER = {ARCHITECTURES: "params", DEFENSES: "defense", SPLITS: "split", TRANSFORMS: "params"}
+"""The module of a component that is a folder, as every architecture, defense, split and transform is."""
 
 
 def names(room: str) -> list[str]:

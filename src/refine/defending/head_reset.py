@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from refine.core.errors import UserError
 from refine.defending.retraining import Retraining
-from refine.models.classifier import Classifier
+from refine.models.classifier import Classifier, head_of
 
 
 class Head:
@@ -31,9 +30,7 @@ class Head:
     """
 
     def __init__(self, classifier: Classifier, name: str) -> None:
-        layer = getattr(classifier.network, "head", None)
-        if not isinstance(layer, nn.Linear):
-            raise UserError(f"{name} needs an architecture whose last layer is linear and called head; choose another")
+        layer = head_of(classifier.network, name)
         self.weight, self.bias = layer.weight, layer.bias
         self.given = layer.weight.detach().clone()
 

@@ -66,6 +66,9 @@ class PseudoLabels:
         precision: resolved.
         kind: of the answers that images bring along, where it is asked beforehand.
 
+    Raises:
+        UserError: features are asked for, and no linear layer makes logits of them.
+
     Attributes:
         classifier: folded, see `models.classifier.folded`.
     """
@@ -86,6 +89,8 @@ class PseudoLabels:
         self._at_once = min(_AT_MOST, recipe.batch_size)
         self.classifier = classifiers.folded(classifier)
         self._unfolded = classifier  # folding leaves no method `features`
+        if kind == "features":
+            classifiers.head_of(classifier.network, "learning features")
         self._asked = compiled(self.classifier, recipe)
 
     def of(self, pixels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from refine.core.errors import UserError
 from refine.core.params import Section
 from refine.defending.protocol.card import protected_classifier, read_defense_card, settings_of
 from refine.defending.protocol.defense import Defense
+from refine.models.apart import side_of
 from refine.models.card import NAME, REMEDY, WEIGHTS, load_exact
 from refine.models.classifier import Classifier
 from refine.models.probe import probe, refuse_unusable
@@ -56,5 +57,5 @@ def load(
         raise UserError(f"{folder / NAME} names no weights; {REMEDY}")
     path, network = folder / WEIGHTS, classifier.network
     load_exact(network, load_tensors(path, card.weights_sha256, REMEDY, shapes(network.state_dict())), path)
-    refuse_unusable(network, classifier.normalize(probe()), path)
+    refuse_unusable(network, classifier.normalize(probe(side_of(network))), path)
     return kind(classifier).eval()

@@ -2,17 +2,23 @@
 learned again most easily (Pang et al., CVPR 2023, "Backdoor Cleansing with Unlabeled Data").
 
 Shares go by depth and not by the names of one architecture's layers. Groups of layers are blocks by the first two parts
-of their names, in their order. Layers that an architecture computes instead of learning (the first one of airbench) are
-not replaced, and batch normalization stays as it was given.
+of their names, in their order; a group of more than half of all layers is taken apart by further parts. Layers that an
+architecture computes instead of learning (the first one of airbench) are not replaced, and batch normalization stays as
+it was given.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 import torch
 from torch import nn
 
 _HEAD = "head"
-_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+_BODY = "body."
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
+_PARTS, _MOST_PARTS = 2, 6
+"""Of a layer's name, by which it is grouped."""
 
 
 def probabilities(network: nn.Module, by_depth: list[float], head: float) -> dict[str, float]:
@@ -27,17 +33,35 @@ def probabilities(network: nn.Module, by_depth: list[float], head: float) -> dic
     Returns:
         Those of learned weights and biases of convolutions and linear layers; all others are not replaced.
     """
-    layers = {
-        f"{name}.{own}": ".".join(name.split(".")[:2])
+    parameters = {
+        f"{name}.{own}": name
         for name, module in network.named_modules()
         if isinstance(module, _LAYERS)
         for own, parameter in module.named_parameters(recurse=False)
         if parameter.requires_grad
     }
+    of = _groups(list(dict.fromkeys(parameters.values())))
+    layers = {name: of[layer] for name, layer in parameters.items()}
     groups = list(dict.fromkeys(group for group in layers.values() if group != _HEAD))
     shares = {group: _at_depth(by_depth, number, len(groups)) for number, group in enumerate(groups)}
     shares[_HEAD] = head
     return {name: shares[group] for name, group in layers.items()}
+
+
+def _groups(layers: list[str]) -> dict[str, str]:
+    """The group of each layer, a beginning of its name; `body`, see `models.apart`, is no part of that."""
+    skipped = {layer: int(layer.startswith(_BODY)) for layer in layers}
+    group = {layer: _beginning(layer, skipped[layer] + _PARTS) for layer in layers}
+    for parts in range(_PARTS + 1, _MOST_PARTS):
+        sizes = Counter(group.values())
+        for layer, own in group.items():
+            if sizes[own] > len(layers) / 2:
+                group[layer] = _beginning(layer, skipped[layer] + parts)
+    return group
+
+
+def _beginning(name: str, parts: int) -> str:
+    return ".".join(name.split(".")[:parts])
 
 
 def _at_depth(values: list[float], number: int, count: int) -> float:

@@ -16,6 +16,7 @@ from refine.models import classifier as classifiers
 from refine.models.card import WEIGHTS
 from refine.models.classifier import Classifier
 from refine.models.device import Compute, to_float32
+from refine.models.layout import channels_last
 from refine.shards.reading.tensors import save_tensors
 from refine.training.augment import augment
 from refine.training.batches import Batch
@@ -121,7 +122,7 @@ def fresh(task: Task) -> Classifier:
 
 def _ready(classifier: Classifier, compute: Compute) -> Classifier:
     classifier.input_side = None  # training need not look at each value of each batch
-    return classifier.to(compute.device).to(memory_format=torch.channels_last)
+    return channels_last(classifier.to(compute.device))
 
 
 def keep_statistics(network: nn.Module) -> None:

@@ -59,7 +59,7 @@ class Task:
             UserError: they are damaged, or their classes or their size are not those of the classifier.
         """
         images, manifest = open_training_set(self.images, fields, self.compute)
-        if len(manifest.classes) != len(self.card.classes):
+        if manifest.labeled and len(manifest.classes) != len(self.card.classes):
             raise UserError(
                 f"{self.images} holds images of {len(manifest.classes)} classes, the classifier knows "
                 f"{len(self.card.classes)}; give images that it was made for"

@@ -15,7 +15,7 @@ import io
 import pickle
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +153,31 @@ def samples(files: dict[str, bytes], batches: tuple[BatchFile, ...]) -> Iterator
     """Yields the images of some batch files in order; keys and source indices count from 0."""
     key = 0
     for batch in batches:
-        content = _ArraysOnly(io.BytesIO(files[batch.name]), encoding="latin1").load()
-        images = np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-        for image, label, name in zip(images, content["labels"], content["filenames"], strict=True):
-            yield Sample(key, image, int(label), {"source_index": key, "file": str(name)})
+        for sample in samples_of(unpickled(files[batch.name]), "labels"):
+            yield replace(sample, key=key, info={**sample.info, "source_index": key})
             key += 1
+
+
+def samples_of(content: dict[str, Any], labels: str) -> Iterator[Sample]:
+    """Yields the images of a batch file in order.
+
+    Args:
+        content: the unpickled file.
+        labels: name of its labels.
+    """
+    images = np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+    rows = zip(images, content[labels], content["filenames"], strict=True)
+    for key, (image, label, name) in enumerate(rows):
+        yield Sample(key, image, int(label), {"source_index": key, "file": str(name)})
+
+
+def unpickled(data: bytes) -> Any:
+    """The content of a file of CIFAR-10 or CIFAR-100.
+
+    Raises:
+        UserError: it asks for anything but plain containers and NumPy arrays.
+    """
+    return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -168,4 +188,4 @@ class _ArraysOnly(pickle.Unpickler):
             return np.zeros(0).__reduce__()[0]
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
-        raise UserError(f"a CIFAR-10 batch file asks for {module}.{name}, which no batch file needs; download it again")
+        raise UserError(f"a file of CIFAR asks for {module}.{name}, which no such file needs; download it again")

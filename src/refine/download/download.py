@@ -13,11 +13,14 @@ from refine.shards.format.manifest import Description
 from refine.shards.writer import write_shards
 
 
-def write_splits(splits: Splits, source: str, train: Path, test: Path, samples_per_shard: int) -> None:
+def write_splits(splits: Splits, source: str, train: Path, test: Path, samples_per_shard: int) -> int:
     """Writes both splits; neither folder appears before both are complete.
 
     Raises:
-        UserError: a split would take too many shards.
+        UserError: a split would take too many shards, or an image cannot be read.
+
+    Returns:
+        Number of images written.
     """
     if max(splits.sizes) > MOST_SHARDS * samples_per_shard:
         raise UserError(
@@ -31,11 +34,15 @@ def write_splits(splits: Splits, source: str, train: Path, test: Path, samples_p
         mean=list(splits.mean),
         std=list(splits.std),
         samples_per_shard=samples_per_shard,
+        labeled=splits.labeled,
     )
+    written = 0
     with new_folder(test) as test_part, new_folder(train) as train_part:
-        for folder, samples, size in (
-            (train_part, splits.train, splits.sizes[0]),
-            (test_part, splits.test, splits.sizes[1]),
+        test_labeled = splits.labeled if splits.test_labeled is None else splits.test_labeled
+        for folder, samples, size, labeled in (
+            (train_part, splits.train, splits.sizes[0], splits.labeled),
+            (test_part, splits.test, splits.sizes[1], test_labeled),
         ):
             counted = progress(samples, f"write {folder.name.split('.')[1]}", total=size, unit="image")
-            write_shards(folder, counted, description)
+            written += write_shards(folder, counted, description.model_copy(update={"labeled": labeled})).samples
+    return written

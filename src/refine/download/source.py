@@ -46,6 +46,8 @@ class Splits:
         sizes: numbers of training and of test samples.
         mean: of each channel, for pixels in [0, 1], as published for the data set; classifiers normalize by it.
         std: likewise.
+        labeled: whether the labels of the samples mean anything.
+        test_labeled: the same of test samples alone; None if it is so for both.
     """
 
     classes: list[str]
@@ -55,6 +57,8 @@ class Splits:
     sizes: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    labeled: bool = True
+    test_labeled: bool | None = None
 
 
 def drawn_by_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

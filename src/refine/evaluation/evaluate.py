@@ -11,8 +11,8 @@ from refine.core.errors import UserError
 from refine.core.files import new_folder, write_json
 from refine.defending import loading
 from refine.defending.protocol.defense import Defense, NoDefense
-from refine.evaluation.answers import answers, answers_of_all
-from refine.evaluation.metrics import Answers, diagnose, judged, measure, misread
+from refine.evaluation.answers import answers, answers_of_all, probabilities
+from refine.evaluation.metrics import Answers, agreement, diagnose, judged, measure, misread
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.pictures import Systems, draw_features, draw_gallery
 from refine.evaluation.tables import write_confusion, write_csv
@@ -69,23 +69,33 @@ class Measured:
 def evaluate(params: EvaluateParams, tests: TestSets, models: Models, compute: Compute, outputs: Outputs) -> Measured:
     """Measures the bare and the defended classifier and writes all outputs.
 
+    Where the test images have no labels, the answers of the bare classifier take their place, and the only figure is
+    how far the defended one agrees with it.
+
     Raises:
         UserError: a folder cannot be used, or the classifier knows more or fewer classes than the data set.
     """
-    truth, classes = tests.truth, tests.clean.manifest.classes
     classifier, card = classifiers.load(models.classifier)
+    bare = NoDefense(classifier).eval().to(compute.device)
+    labeled = tests.clean.manifest.labeled
+    if not labeled:
+        answer = probabilities(bare, tests.clean, params.batch_size, compute).argmax(dim=1)
+        tests = tests.labeled_by(answer, card.classes)
+    truth, classes = tests.truth, tests.clean.manifest.classes
     if len(card.classes) != len(classes):
         raise UserError(
             f"{models.classifier} knows {len(card.classes)} classes, the data set has {len(classes)}; "
             "train the classifier on this data set"
         )
-    bare = NoDefense(classifier).eval().to(compute.device)
     defense = loading.load(models.defense, models.classifier).to(compute.device)
     systems: dict[str, Defense] = {BARE: bare, models.name: defense}
     answered = answers_of_all(systems, tests, params.batch_size, compute)
     shares = {name: measure(given, truth) for name, given in answered.items()}
     figures = {name: judged(shares[BARE], own, truth) for name, own in shares.items()}
     diagnostics = _diagnostics(params, tests, answered, shares[BARE])
+    if not labeled:
+        figures = {name: agreement(own) for name, own in figures.items()}
+        diagnostics = {"images": diagnostics["images"]}
     looks = look_at_all(classifier, defense, tests, choose(truth, params.diagnostic_images), params.batch_size, compute)
     if looks is not None:
         diagnostics["wasserstein"] = distances(looks, defense)

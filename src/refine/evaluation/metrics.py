@@ -100,6 +100,12 @@ def judged(before: Mapping[str, float], after: Mapping[str, float], truth: Truth
     return {**after, **figures}
 
 
+def agreement(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a system's metrics file where the answers of the bare classifier stood for labels."""
+    low_and_high = figures["interval_95"]["benign_accuracy"]
+    return {"agreement": figures["benign_accuracy"], "interval_95": {"agreement": low_and_high}}
+
+
 def interval(value: float, count: int) -> list[float]:
     """The 95 % interval of a share of so many images (Wilson 1927), [low, high], rounded to six decimals."""
     z = NormalDist().inv_cdf(0.975)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 _NAMES = {
+    "agreement": "same class as without defense",
     "benign_accuracy": "benign accuracy (BA)",
     "attack_success_rate": "attack success rate (ASR)",
     "asr_floor_clean": "ASR floor, without trigger",
@@ -49,7 +50,9 @@ def _cell(name: str, figures: Mapping[str, Any]) -> str:
 
 
 def _misread(after: Mapping[str, Any], diagnostics: Mapping[str, Any], defense: str, title: str) -> list[str]:
-    misread = 1 - after.get("robust_accuracy", 1.0) - after.get("attack_success_rate", 0.0)
+    if "robust_accuracy" not in after:
+        return []
+    misread = 1 - after["robust_accuracy"] - after["attack_success_rate"]
     if misread <= 1 - after["benign_accuracy"] + _READABLE:
         return []
     most = ", ".join(f"{each['as']} ({_percent(each['share'])})" for each in diagnostics["misread"][defense])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
@@ -28,8 +29,9 @@ class TestSets:
         """Labels of both, and which clean image is behind each triggered one.
 
         Raises:
-            UserError: there is no clean image, or a triggered one has none.
+            UserError: there is no clean image, a triggered one has none, or the images have no labels.
         """
+        self.clean.manifest.refuse_unlabeled(Path("data/raw/test"), "Measuring accuracy")
         if not len(self.clean.keys):
             raise UserError("the clean test set holds no image to measure; run `dvc repro download`")
         rows = torch.searchsorted(self.clean.keys, self.triggered.keys).clamp(max=len(self.clean.keys) - 1)
@@ -37,6 +39,13 @@ class TestSets:
         if of[0] != of[1] or not torch.equal(self.clean.keys[rows], self.triggered.keys):
             raise UserError("the triggered test set belongs to another data set; run `dvc repro poison-dataset`")
         return Truth(self.clean.labels, rows, self.triggered.labels)
+
+    def labeled_by(self, labels: Tensor, classes: list[str]) -> TestSets:
+        """The same images with other labels for the clean ones, int64 [N], of these classes; without triggered ones."""
+        named = {"classes": classes, "labeled": True}
+        clean = replace(self.clean, labels=labels, manifest=self.clean.manifest.model_copy(update=named))
+        none = self.triggered.subset(torch.zeros(len(self.triggered.keys), dtype=torch.bool))
+        return TestSets(clean, replace(none, manifest=none.manifest.model_copy(update=named)))
 
 
 @dataclass(frozen=True)

@@ -79,18 +79,21 @@ def look(
     """What the bare classifier and the one inside a defense make of images uint8 [n, 3, H, W]."""
     before, after = [], []
     for pixels in in_batches(images, batch_size, compute.device):
-        before.append(_features(classifier, classifier.normalize(pixels)))
-        after.append(_features(inside, defense.network_inputs(defense.transformed(pixels))))
-    return Both(_seen(classifier, torch.cat(before)), _seen(inside, torch.cat(after)))
+        before.append(_looked(classifier, classifier.normalize(pixels)))
+        after.append(_looked(inside, defense.network_inputs(defense.transformed(pixels))))
+    return Both(_seen(classifier, before), _seen(inside, after))
 
 
-def _features(classifier: Classifier, inputs: Tensor) -> Tensor:
+def _looked(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Features, and logits where no head computes them from features."""
     features: Tensor = classifier.network.features(inputs)  # type: ignore[operator]
-    return features.float()
+    return features.float(), None if hasattr(classifier.network, "head") else classifier.network(inputs)
 
 
-def _seen(classifier: Classifier, features: Tensor) -> Seen:
-    logits: Tensor = classifier.network.head(features)  # type: ignore[operator]
+def _seen(classifier: Classifier, looked: list[tuple[Tensor, Tensor | None]]) -> Seen:
+    features = torch.cat([each for each, _ in looked])
+    given = [each for _, each in looked if each is not None]
+    logits: Tensor = torch.cat(given) if given else classifier.network.head(features)  # type: ignore[operator]
     return Seen(features.cpu(), logits.softmax(dim=1).cpu())
 
 

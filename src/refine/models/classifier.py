@@ -9,18 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, cast, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, Self, cast, runtime_checkable
 
 import torch
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
-from refine.core.bounds import MOST_CLASSES, Mean, Side, Std, Width
+from refine.core.bounds import MOST_CLASSES, Mean, Side, Std
 from refine.core.errors import UserError
-from refine.core.registry import ARCHITECTURES, component
+from refine.core.registry import ARCHITECTURES, part
+from refine.models import folding
+from refine.models.apart import side_of
+from refine.models.architecture import Architecture
 from refine.models.card import WEIGHTS, Card, read_card, restored, write_card
+from refine.models.layout import channels_last
 from refine.models.probe import probe, refuse_unusable
+from refine.shards.format import foreign, preparation
+from refine.shards.format.foreign import Pixels
+from refine.shards.format.preparation import Preparation
 from refine.shards.reading.tensors import save_tensors
 
 _ROUNDING = 1e-3
@@ -30,13 +45,6 @@ _NORMALIZATION = AliasChoices("normalization", "normalisation")
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Architecture(_Part):
-    """Attributes: `name`, a file in `src/refine/architectures`, and `width`, which is passed to its `build`."""
-
-    name: str
-    width: Width
 
 
 class Normalization(_Part):
@@ -56,15 +64,39 @@ class ClassifierCard(Card):
         channel_order: of input images.
         input_side: height and width of input images, in pixels.
         input_range: of input pixels.
+        preparation: how an image file becomes input; None: it is squashed to the input side, bilinearly. Only written
+            where it is set, so that other cards stay as they were.
     """
 
     kind: Literal["classifier"] = "classifier"
-    architecture: Architecture
+    architecture: SerializeAsAny[Architecture]
     classes: Annotated[list[str], Field(min_length=2, max_length=MOST_CLASSES)]
     normalization: Annotated[Normalization, Field(validation_alias=_NORMALIZATION)]
     channel_order: Literal["RGB"] = "RGB"
     input_side: Side
     input_range: list[float] = Field(default=[0.0, 1.0], min_length=2, max_length=2)
+    preparation: Preparation | None = None
+
+    @model_validator(mode="after")
+    def _refuse_other_side(self) -> Self:
+        if self.preparation and self.preparation.crop != self.input_side:
+            raise ValueError(f"preparation.crop is {self.preparation.crop}, not its input_side {self.input_side}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = written(self)
+        return {name: value for name, value in content.items() if name != "preparation" or value is not None}
+
+    def read_image(self, file: Path) -> Pixels:
+        """Reads an image file as this classifier takes it, uint8 [input_side, input_side, 3], RGB.
+
+        Raises:
+            UserError: the file cannot be read as an image.
+        """
+        if self.preparation is None:
+            return foreign.read(file, self.input_side)
+        return preparation.read(file, self.preparation)
 
 
 @runtime_checkable
@@ -79,8 +111,8 @@ class Classifier(nn.Module):
     """Maps pixels float [N, 3, H, W] in [0, 1], RGB, to logits float [N, K].
 
     Attributes:
-        network: takes normalized images; its method `features` returns the penultimate representation, and its module
-            `head` maps that to logits.
+        network: takes normalized images; its method `features` returns the penultimate representation, float [N, D].
+            Where the network ends in a linear layer, that is its module `head`, see `head_of`.
         input_side: height and width of input images. If set, as by `load`, every call checks its input.
     """
 
@@ -120,29 +152,45 @@ class Classifier(nn.Module):
         return logits
 
 
-def build(architecture: Architecture, num_classes: int, normalization: Normalization, read_from: str) -> Classifier:
+def build(architecture: Architecture, num_classes: int, normalization: Normalization, side: int) -> Classifier:
     """Builds a freshly initialized classifier, using torch's global random state.
 
     Args:
         architecture: of the network.
         num_classes: K.
         normalization: applied to pixels before the network.
-        read_from: where the architecture was named, for error messages.
+        side: height and width of the images that it is for.
 
     Raises:
-        UserError: there is no such architecture.
+        UserError: there is no such network, or it does not take images of this side.
     """
-    return Classifier(_builder(architecture, num_classes, read_from)(), normalization)
+    return Classifier(_builder(architecture, num_classes, side)(), normalization)
 
 
 def like(card: ClassifierCard) -> Classifier:
     """A freshly initialized classifier of the kind that a card describes; see `build`."""
-    return build(card.architecture, len(card.classes), card.normalization, read_from="its card")
+    return build(card.architecture, len(card.classes), card.normalization, card.input_side)
 
 
-def _builder(architecture: Architecture, num_classes: int, read_from: str) -> Callable[[], nn.Module]:
-    module = component(ARCHITECTURES, architecture.name, read_from)
-    return partial(cast(Callable[..., nn.Module], module.build), num_classes=num_classes, width=architecture.width)
+def _builder(architecture: Architecture, num_classes: int, side: int) -> Callable[[], nn.Module]:
+    module = part(ARCHITECTURES, architecture.name, "network")
+    return partial(cast(Callable[..., nn.Module], module.build), architecture, num_classes, side)  # type: ignore[union-attr]
+
+
+def head_of(network: nn.Module, asked_by: str) -> nn.Linear:
+    """The last layer of a network, which maps its features to logits.
+
+    Args:
+        network: of a classifier.
+        asked_by: what needs it, for the error message.
+
+    Raises:
+        UserError: the network does not end in a linear layer.
+    """
+    head = getattr(network, "head", None)
+    if not isinstance(head, nn.Linear):
+        raise UserError(f"{asked_by} needs an architecture whose last layer is linear and called head; choose another")
+    return head
 
 
 def init_from_data(classifier: Classifier, pixels: Callable[[], Tensor]) -> None:
@@ -172,19 +220,19 @@ def load(folder: Path) -> tuple[Classifier, ClassifierCard]:
     if card.input_range != [0.0, 1.0]:
         raise UserError(f"{folder} takes pixels in {card.input_range}; only [0, 1] is supported, adapt its card")
     path = folder / WEIGHTS
-    building = _builder(card.architecture, len(card.classes), f"{folder}/card.json: architecture")
+    building = _builder(card.architecture, len(card.classes), card.input_side)
     network = restored(building, path, card.weights_sha256)
     classifier = freeze(Classifier(network, card.normalization))
-    refuse_unusable(network, classifier.normalize(probe()), path)
+    refuse_unusable(network, classifier.normalize(probe(side_of(network))), path)
     classifier.input_side = card.input_side
     return classifier, card
 
 
 def folded(classifier: Classifier) -> Classifier:
-    """A faster frozen copy with the same outputs: batch normalization is folded into the convolution before it."""
-    copy = Classifier(fuse(classifier.network), Normalization(mean=[0.0] * 3, std=[1.0] * 3))
+    """A frozen copy with the same outputs, faster where batch normalization can be folded, see `models.folding`."""
+    copy = Classifier(folding.folded(classifier.network), Normalization(mean=[0.0] * 3, std=[1.0] * 3))
     copy.mean, copy.std = classifier.mean, classifier.std
-    return freeze(copy.to(memory_format=torch.channels_last))
+    return freeze(channels_last(copy))
 
 
 def freeze(classifier: Classifier) -> Classifier:

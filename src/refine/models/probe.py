@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from refine.core.errors import UserError
+from refine.models.apart import LEAST_SIDE
 
-_SIDE = 16
 
-
-def probe() -> Tensor:
-    """A black, a gray, a white and a striped image, float [4, 3, 16, 16], the least side that all networks take."""
-    flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, _SIDE, _SIDE)
-    stripes = (torch.arange(_SIDE) // 2 % 2).float().expand(1, 3, _SIDE, _SIDE)
+def probe(side: int = LEAST_SIDE) -> Tensor:
+    """A black, a gray, a white and a striped image, float [4, 3, side, side]."""
+    flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, side, side)
+    stripes = (torch.arange(side) // 2 % 2).float().expand(1, 3, side, side)
     return torch.cat([flat, stripes])
 
 

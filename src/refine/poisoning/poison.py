@@ -21,6 +21,8 @@ from refine.shards.reading.reader import Split
 from refine.shards.reading.tensors import save_tensors
 from refine.shards.writer import Sample, write_shards
 
+NONE = "none"
+"""The attack that leaves every image and every label as it is, and so takes images without labels, too."""
 _BATCH = 512  # bounds the memory of float arithmetic in triggers
 
 
@@ -50,6 +52,7 @@ def poison_dataset(
     Raises:
         UserError: the attack cannot be applied to this data set, or the result fails a check.
     """
+    refuse_unlabeled(name, train)
     checks = Checks(attack, train, test)
     generator = torch.Generator().manual_seed(seed)
     chosen = attack.choose(train.labels, generator)
@@ -75,6 +78,20 @@ def poison_dataset(
         _save_attacker_augmentation(attack_part / "training", attack, train, chosen)
         Preview(attack, train, images, chosen, test, to_trigger, triggered, seed).draw(outputs.preview)
     return record
+
+
+def refuse_unlabeled(name: str, train: Split) -> None:
+    """Stops where an attack would need labels.
+
+    Args:
+        name: of the attack.
+        train: the training split.
+
+    Raises:
+        UserError: the images have no labels, and the attack is not `none`.
+    """
+    if name != NONE:
+        train.manifest.refuse_unlabeled(Path("data/raw/train"), f"The attack {name}")
 
 
 def _apply(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, rows: Tensor, numbers: Tensor) -> None:
@@ -119,5 +136,6 @@ def _test_samples(attack: AnyAttack, test: Split, to_trigger: Tensor, triggered:
 
 
 def _sample(clean: Split, row: int, image: Tensor, given: int, flags: dict[str, bool]) -> Sample:
-    info = {**clean.infos[row], **flags, "original_label": int(clean.labels[row]), "given_label": given}
+    labels = {"original_label": int(clean.labels[row]), "given_label": given} if clean.manifest.labeled else {}
+    info = {**clean.infos[row], **flags, **labels}
     return Sample(int(clean.keys[row]), image.permute(1, 2, 0).numpy(), given, info)

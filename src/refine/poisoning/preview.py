@@ -94,6 +94,8 @@ class Preview:
         return "seen in training", to_bytes(distort(to_pixels(images), acts, self._generator()))
 
     def _classes(self, rows: Tensor) -> list[str]:
+        if not self.train.manifest.labeled:
+            return [""] * len(rows)
         return [self.train.manifest.classes[label] for label in self.train.labels[rows].tolist()]
 
     def _generator(self) -> Generator:

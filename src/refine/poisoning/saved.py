@@ -26,7 +26,7 @@ class SavedAttack(BaseModel):
         attack: name of the attack, a module in `refine.attacks`.
         settings: all settings, including defaults.
         seed: of its random draws.
-        num_classes: of the data set.
+        num_classes: of the data set; 0 where its images have no labels and it names no classes.
         side: of the images, in pixels.
         poisoned: indices of the poisoned training images, ascending.
         cover: likewise, of the cover images.
@@ -40,7 +40,7 @@ class SavedAttack(BaseModel):
     attack: str
     settings: dict[str, Any]
     seed: int
-    num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)]
+    num_classes: Annotated[int, Field(ge=0, le=MOST_CLASSES)]
     side: Side
     poisoned: list[int]
     cover: list[int]

@@ -1,6 +1,7 @@
 """Writing webdataset shards that are byte-for-byte the same on every machine.
 
 A sample consists of three files: `KEY.cls` (the label as text), `KEY.json` (where the image comes from) and `KEY.png`.
+Samples of a data set without labels have no `KEY.cls`.
 Tar headers contain no time and no owner. webdataset's own writer imports torch, which the stage download does not
 need, and the standard library spends most of the time on headers; so one header is built by the standard library, and
 the fields that differ between members are filled in here.
@@ -23,12 +24,12 @@ from refine.shards.format.png import encode
 
 @dataclass(frozen=True)
 class Sample:
-    """One labeled image.
+    """One image.
 
     Attributes:
         key: its index in the split, from 0; ascending within a folder.
         image: uint8 [side, side, 3], RGB.
-        label: index into the classes.
+        label: index into the classes; not written where the data set has no labels.
         info: anything else about it, written as JSON.
     """
 
@@ -47,17 +48,18 @@ def write_shards(folder: Path, samples: Iterable[Sample], description: Descripti
         description: of the data set, including the size of a shard.
     """
     shards: list[Shard] = []
-    counts = [0] * len(description.classes)
+    counts = [0] * len(description.classes) if description.labeled else []
     open_shard: list[Sample] = []
 
     def close() -> None:
         if open_shard:
-            shards.append(_write_shard(folder / f"shard-{len(shards):06d}.tar", open_shard))
+            shards.append(_write_shard(folder / f"shard-{len(shards):06d}.tar", open_shard, description.labeled))
             open_shard.clear()
 
     for sample in samples:
         open_shard.append(sample)
-        counts[sample.label] += 1
+        if counts:
+            counts[sample.label] += 1
         if len(open_shard) == description.samples_per_shard:
             close()
     close()
@@ -66,15 +68,12 @@ def write_shards(folder: Path, samples: Iterable[Sample], description: Descripti
     return manifest
 
 
-def _write_shard(path: Path, samples: list[Sample]) -> Shard:
+def _write_shard(path: Path, samples: list[Sample], labeled: bool) -> Shard:
     parts: list[bytes] = []
     for sample in samples:
         info = json.dumps(sample.info, sort_keys=True, ensure_ascii=False)
-        for ending, content in (
-            ("cls", str(sample.label).encode()),
-            ("json", info.encode()),
-            ("png", encode(sample.image)),
-        ):
+        label = [("cls", str(sample.label).encode())] if labeled else []
+        for ending, content in (*label, ("json", info.encode()), ("png", encode(sample.image))):
             padding = bytes(-len(content) % tarfile.BLOCKSIZE)
             parts += [_header(f"{sample.key:08d}.{ending}", len(content)), content, padding]
     whole = b"".join(parts)

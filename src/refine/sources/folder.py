@@ -1,38 +1,32 @@
 """`folder`: the user's own images in `data/own/images`, as `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*`).
 
-Images may have the formats of `shards/format/foreign.py` with 8 bits per channel. Gray, palette and transparent images
-are converted to RGB, EXIF orientation is applied, and every image is resized to the given side. Classes are the folder
-names, sorted. Hidden files (`.name`) are ignored; any other file in the folder of a class must be an image. Links to
-files are followed, as DVC hashes their targets. Links to folders are refused, as DVC ignores them and would not notice
-that images have changed.
+Images may have the formats of `shards/format/foreign.py` with 8 bits per channel. Gray and palette images are converted
+to RGB, EXIF orientation is applied, and every image is made to fit the given side. Transparent pixels are laid on
+white, except with the default fit (`squash`, `bilinear`), where they keep the color that the file has for them.
+
+Classes are the folder names, sorted. Hidden files (`.name`) are ignored; any other file in the folder of a class must
+be an image. For links, see `download/own_images.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
-
-from refine.core.bounds import LARGEST_SIDE, MOST_CLASSES
+from refine.core.bounds import MOST_CLASSES
 from refine.core.errors import UserError
-from refine.core.files import inside, is_name
-from refine.core.params import Section
+from refine.core.files import inside
+from refine.download.fitting import Fitted
+from refine.download.own_images import entries, refuse_link, samples
 from refine.download.source import Source, Splits
-from refine.shards.format.foreign import read
-from refine.shards.writer import Sample
 
 
-class Params(Section):
+class Params(Fitted):
     """Attributes:
     path: folder with the images, inside `data/own/images`.
-    side: height and width in pixels to which every image is resized (bilinear, antialiased, without keeping the
-        aspect ratio).
     """
 
     path: str = "data/own/images"
-    side: Annotated[int, Field(ge=16, le=LARGEST_SIDE)] = 64
 
 
 def open_source(params: Params, source: Source) -> Splits:
@@ -51,8 +45,8 @@ def open_source(params: Params, source: Source) -> Splits:
     return Splits(
         classes=classes,
         side=params.side,
-        train=_samples(root, train, params.side),
-        test=_samples(root, test, params.side),
+        train=samples(root, _labeled(train), params),
+        test=samples(root, _labeled(test), params),
         sizes=(sum(map(len, train.values())), sum(map(len, test.values()))),
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
@@ -66,7 +60,7 @@ def _listed(root: Path, names: tuple[str, ...]) -> dict[str, list[Path]]:
         found = "both are there, keep one" if present else "put one folder for each class there"
         raise UserError(f"{root} needs a folder {' or '.join(names)}; {found}")
     split = present[0]
-    _refuse_link(split)
+    refuse_link(split)
     classes = {folder.name: _files(folder) for folder in _entries(split, folders=True)}
     if len(classes) < 2:
         raise UserError(f"{split} holds {len(classes)} class folders; a classifier needs two or more")
@@ -84,33 +78,18 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _entries(folder: Path, folders: bool) -> list[Path]:
-    """Lists a folder that must hold only folders, or only files and links to files; sorted, without hidden entries.
+    """Lists a folder that must hold only folders, or only files and links to files; see `own_images.entries`.
 
     Raises:
         UserError: it holds something else, or something that DVC cannot track.
     """
-    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    found = entries(folder)
     for path in found:
-        if not is_name(path.name):
-            raise UserError(f"{str(path)!a} has a name that is not UTF-8, which DVC cannot store; rename it")
-        if path.is_dir():
-            _refuse_link(path)
-        if not path.is_dir() and not path.is_file():
-            raise UserError(f"{path} is not a file, or a broken link; remove it")
         if path.is_dir() != folders:
             problem = "lies beside the folders of the classes" if folders else "is a folder inside a class"
             raise UserError(f"{path} {problem}, where it is not read; move its images into the folder of a class")
     return found
 
 
-def _refuse_link(folder: Path) -> None:
-    if folder.is_symlink():
-        raise UserError(f"{folder} is a link to a folder, in which DVC does not notice changes; copy the folder there")
-
-
-def _samples(root: Path, classes: dict[str, list[Path]], side: int) -> Iterator[Sample]:
-    key = 0
-    for label, files in enumerate(classes.values()):
-        for path in files:
-            yield Sample(key, read(path, side), label, {"source_index": key, "file": str(path.relative_to(root))})
-            key += 1
+def _labeled(classes: dict[str, list[Path]]) -> Iterator[tuple[Path, int]]:
+    return ((path, label) for label, files in enumerate(classes.values()) for path in files)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from refine.models.classifier import Architecture
+from refine.models.architecture import Architecture
 from refine.models.device import Compute
 from refine.training.checkpoint import Checkpoints
 from refine.training.loop import Row

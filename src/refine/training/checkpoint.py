@@ -59,8 +59,9 @@ def _code() -> dict[str, Path]:
     package = __name__.partition(".")[0]
     loaded = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
     own = {name: Path(file) for name, file in loaded.items() if file and name.partition(".")[0] == package}
-    choices = {name: find_spec(f"{ARCHITECTURES}.{name}") for name in names(ARCHITECTURES)}
-    return own | {f"{ARCHITECTURES}.{name}": Path(str(spec and spec.origin)) for name, spec in choices.items()}
+    choices = [f"{ARCHITECTURES}.{name}.{part}" for name in names(ARCHITECTURES) for part in ("params", "network")]
+    specs = {name: find_spec(name) for name in [*choices, "refine.models.apart"]}  # which some networks need
+    return own | {name: Path(str(spec and spec.origin)) for name, spec in specs.items()}
 
 
 class Clock:

@@ -174,12 +174,14 @@ def open_training_set(folder: Path, fields: tuple[str, ...], compute: Compute) -
         compute: of the training: its device, and the machine's memory and workers.
 
     Raises:
-        UserError: the folder is damaged.
+        UserError: the folder is damaged, or has no labels though they are asked for.
     """
     device, settings = compute.device, compute.machine
     memory = settings.memory << 20
     shards = Shards(folder, only_images=not fields)
     manifest = shards.manifest
+    if "label" in fields:
+        manifest.refuse_unlabeled(folder, "This training")
     size = manifest.samples * 3 * manifest.side**2
     if size > memory:
         log.info("%d images, %s: streamed (REFINE_MEMORY)", manifest.samples, _told(size))

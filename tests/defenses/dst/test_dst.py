@@ -19,7 +19,8 @@ from refine.defenses.dst import training
 from refine.defenses.dst.defense import Params, load
 from refine.defenses.dst.training import Extracting, groups, head_loss
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Normalization
+from refine.models.architecture import named
+from refine.models.classifier import Normalization
 from refine.shards.writer import Sample, write_shards
 from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
@@ -200,9 +201,9 @@ def test_where_the_split_cannot_be_trusted_the_weights_stay(tmp_path: Path) -> N
 
 def test_an_architecture_with_a_head_of_another_kind_is_trained_as_well(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    architecture = Architecture(name="airbench", width=8)
+    architecture = named(name="airbench", width=8)
     normalization = Normalization(mean=MEAN, std=STD)
-    made = classifiers.freeze(classifiers.build(architecture, 3, normalization, "a test"))
+    made = classifiers.freeze(classifiers.build(architecture, 3, normalization, 16))
     (tmp_path / "classifier").mkdir()
     card = classifier_card().model_copy(update={"architecture": architecture})
     classifiers.save(tmp_path / "classifier", made, card)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from refine.core.errors import UserError
 from refine.core.registry import ARCHITECTURES, TRANSFORMS, names
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.model.transform import built
@@ -17,10 +18,20 @@ from refine.defenses.refine.model.transforms.encoder_decoder.params import Param
 from refine.defenses.refine.model.transforms.encoder_decoder.transform import EncoderDecoder
 from refine.defenses.refine.training.train import train_refine
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, ClassifierCard
+from refine.models.architecture import named
+from refine.models.classifier import ClassifierCard
 from refine.training.training_set import Resident
 from support import synthetic
-from tiny import CPU, WIDTH, classifier, classifier_card, classifier_folder, files_of, refine_params, same_tensors
+from tiny import (
+    CPU,
+    classifier,
+    classifier_card,
+    classifier_folder,
+    files_of,
+    refine_params,
+    same_tensors,
+    small,
+)
 
 SMALL: dict[str, Any] = {"name": "encoder_decoder", "channels": 8, "start": "from_classifier"}
 KEPT: dict[str, Any] = {**SMALL, "replaced": [0.0], "replaced_in_head": 0.0}
@@ -29,7 +40,7 @@ ENCODER: dict[str, Any] = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.0
 
 def _card(architecture: str = "resnet18", side: int = 16) -> ClassifierCard:
     card = classifier_card(side=side)
-    return card.model_copy(update={"architecture": Architecture(name=architecture, width=WIDTH)})
+    return card.model_copy(update={"architecture": small(architecture)})
 
 
 def _made(side: int = 16, architecture: str = "resnet18", **settings: Any) -> EncoderDecoder:
@@ -66,7 +77,7 @@ def test_what_the_encoder_does_not_tell_is_not_in_the_picture() -> None:
 def test_where_nothing_is_replaced_encoder_and_head_are_the_classifier(architecture: str) -> None:
     torch.manual_seed(1)
     card = _card(architecture)
-    of = classifiers.build(card.architecture, 3, card.normalization, "a test").eval()
+    of = classifiers.build(card.architecture, 3, card.normalization, 16).eval()
     made = _made(architecture=architecture, **KEPT)
     head = made.begin(of, 3, _none)
     pixels = _pixels()
@@ -99,7 +110,7 @@ def test_a_fresh_encoder_has_nothing_of_the_classifier() -> None:
 
 def test_a_fresh_encoder_computes_what_it_has_to_from_images() -> None:
     card = _card("airbench")
-    of = classifiers.build(card.architecture, 3, card.normalization, "a test")
+    of = classifiers.build(card.architecture, 3, card.normalization, 16)
     made = _made(architecture="airbench", start="fresh")
     made.begin(of, 3, _pixels)
     patches = made.network.whiten((_pixels() - made.mean) / made.std)  # type: ignore[operator]
@@ -174,10 +185,10 @@ def test_it_takes_pixels_alone() -> None:
     ("wrong", "said"),
     [
         ({"name": "encoder_decodr"}, r"did you mean 'encoder_decoder'\?"),
-        ({"name": "encoder_decoder", "replaced": []}, r"encoder_decoder\.replaced: .*at least 1"),
+        ({"name": "encoder_decoder", "replaced": []}, r"transform\.replaced\n.*at least 1"),
         ({"name": "encoder_decoder", "first_channels": 8}, r"'first_channels' is not known"),
-        ({"first_channels": 8}, "name of a transform"),
-        ("unet", "name of a transform"),
+        ({"first_channels": 8}, "must be a mapping with a name"),
+        ("unet", "must be a mapping with a name"),
     ],
 )
 def test_wrong_settings_are_told(wrong: Any, said: str) -> None:
@@ -196,3 +207,10 @@ def test_every_transform_is_built_without_settings_and_knows_its_encoder(name: s
     touched = {name for name, tensor in made.named_parameters() if tensor.grad is not None}
     own = {id(tensor) for part in made.encoder() for tensor in part.parameters()}
     assert touched == {name for name, tensor in made.named_parameters() if id(tensor) in own}
+
+
+def test_a_network_without_a_head_cannot_be_its_encoder() -> None:
+    card = classifier_card(side=64)
+    card = card.model_copy(update={"architecture": named("torchvision", model="squeezenet1_1")})
+    with torch.device("meta"), pytest.raises(UserError, match="the transform encoder_decoder needs an architecture"):
+        EncoderDecoder(Params.model_validate(SMALL), card)

@@ -280,7 +280,7 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "odd width": (lambda card: card["transform"].update(first_channels=9), "first_channels"),
     "no such transform": (lambda card: card["transform"].update(name="os"), "'os' is not known"),
-    "a nameless transform": (lambda card: card.update(transform={}), "name of a transform"),
+    "a nameless transform": (lambda card: card.update(transform={}), "must be a mapping with a name"),
     "more classes": (lambda card: card.update(num_classes=4), "tells of 4 classes"),
     "other kind": (lambda card: card.update(kind="classifier"), "kind"),
     "no snapshot": (lambda card: card.update(snapshots=[]), "snapshots"),

@@ -14,12 +14,14 @@ from torch import Tensor
 from refine.core.errors import UserError
 from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine import defense as refine
-from refine.defenses.refine.training.params import TrainRefineParams
+from refine.defenses.refine.training import substitute
+from refine.defenses.refine.training.params import SubstituteParams, TrainRefineParams
 from refine.defenses.refine.training.train import train_refine
+from refine.models.architecture import named
 from refine.models.classifier import Classifier
 from refine.training.training_set import Resident
 from support import synthetic
-from tiny import CPU, classifier_folder, refine_params, same_tensors
+from tiny import CPU, classifier_card, classifier_folder, refine_params, same_tensors
 
 RECIPE = {"epochs": 4, "batch_size": 16, "optimizer": {"lr": 0.05}, "augment": {}}
 
@@ -99,3 +101,12 @@ def test_batches_that_cannot_be_are_refused_before_any_training(tmp_path: Path) 
     with pytest.raises(UserError, match=r"train_refine\.substitute\.recipe"):
         _trained(tmp_path / "refine", _params(recipe={"batch_size": 65, "drop_last": True}))
     assert not (tmp_path / "refine").exists()
+
+
+def test_a_width_is_refused_for_networks_without_one() -> None:
+    card = classifier_card().model_copy(update={"architecture": named("torchvision", model="shufflenet_v2_x0_5")})
+    with pytest.raises(UserError, match=r"train_refine\.substitute\.width: torchvision networks have none"):
+        substitute._as_wide(SubstituteParams(width=8), card)
+    assert substitute._as_wide(SubstituteParams(width=16), classifier_card()).architecture == named(
+        "resnet18", width=16
+    )

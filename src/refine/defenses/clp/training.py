@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node, symbolic_trace
-from torch.fx.proxy import TraceError
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from refine.core.errors import UserError
@@ -71,7 +70,7 @@ def pairs(network: nn.Module) -> list[Pair]:
 def _graph(network: nn.Module) -> Graph:
     try:
         return symbolic_trace(network).graph
-    except TraceError as error:
+    except Exception as error:  # noqa: BLE001 (tracing runs the network's own code on stand-ins for tensors)
         raise UserError(f"{NAME} cannot follow what this architecture computes ({error}); choose another") from None
 
 

@@ -13,7 +13,7 @@ from refine.defending.retraining import Loss, Retraining, fresh, retrained, unch
 from refine.defending.train import Task
 from refine.defenses.dst.contrast import contrast
 from refine.defenses.dst.defense import NAME, Params
-from refine.models.classifier import Classifier, init_from_data
+from refine.models.classifier import Classifier, head_of, init_from_data
 from refine.models.device import Compute, to_float32
 from refine.training.augment import augment
 from refine.training.batches import Batch
@@ -31,7 +31,7 @@ class Projected(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        width = int(classifier.network.get_submodule("head").in_features)  # type: ignore[arg-type]
+        width = head_of(classifier.network, NAME).in_features
         self.classifier = classifier
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PROJECTION))
 

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from refine.core.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs
 from refine.core.errors import UserError
 from refine.defending.protocol.card import protected_classifier
 from refine.defending.protocol.defense import Defense
-from refine.defenses.refine.model.label_map import remap
+from refine.defenses.refine.model.label_map import inverted, remap_by
 from refine.defenses.refine.model.transform import Transform, built
-from refine.defenses.refine.model.transform_params import AnyTransform, TransformParams
+from refine.defenses.refine.model.transform_params import TransformParams
 from refine.models import classifier as classifiers
+from refine.models.apart import side_of
 from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, read_card, restored, write_card
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import to_float32
@@ -53,7 +54,7 @@ class RefineCard(Card):
     """
 
     kind: Literal["refine"] = "refine"
-    transform: AnyTransform
+    transform: SerializeAsAny[TransformParams]
     input_space: InputSpace
     permutation_direction: Literal["probability of class j moves to class permutation[j]"] = (
         "probability of class j moves to class permutation[j]"
@@ -79,11 +80,13 @@ class Refine(Defense):
     Attributes:
         transform: the only part that is ever trained.
         permutation: int64 [K].
+        inverse: of the permutation, int64 [K]; not stored.
     """
 
     title = "REFINE"
     regime = "unlabeled"
     permutation: Tensor
+    inverse: Tensor
 
     def __init__(
         self, classifier: Classifier, transform: Transform, permutation: Tensor, input_space: InputSpace
@@ -93,6 +96,7 @@ class Refine(Defense):
         self.transform = transform
         self.input_space = input_space
         self.register_buffer("permutation", permutation)
+        self.register_buffer("inverse", inverted(permutation), persistent=False)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of the transform; the classifier stays in eval mode whatever happens."""
@@ -130,7 +134,7 @@ class Refine(Defense):
         return (images * self.classifier.std + self.classifier.mean).clamp(0, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return remap(to_float32(self._raw(pixels)), self.permutation)
+        return remap_by(to_float32(self._raw(pixels)), self.inverse)
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Of each class, float32 [N, K]."""
@@ -138,11 +142,11 @@ class Refine(Defense):
 
     def mapped(self, probabilities: Tensor) -> Tensor:
         """See `MapsLabels`."""
-        return remap(probabilities, self.permutation.to(probabilities.device))
+        return remap_by(probabilities, self.inverse.to(probabilities.device))
 
     def unmapped(self, labels: Tensor) -> Tensor:
         """See `MapsLabels`."""
-        return torch.argsort(self.permutation.to(labels.device))[labels]
+        return self.inverse.to(labels.device)[labels]
 
     def retuned_modules(self) -> dict[str, list[nn.Module]]:
         """See `Retunes`: the transform alone, through the frozen classifier, or both."""
@@ -195,7 +199,7 @@ def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Ref
     if sorted(stored.permutation.tolist()) != list(range(card.num_classes)):
         raise UserError(f"{path} holds no permutation of the classifier's classes; {REMEDY}")
     defense = Refine(classifier, stored.transform, stored.permutation, card.input_space).eval()
-    refuse_unusable(stored, defense.transform_inputs(probe()), path)
+    refuse_unusable(stored, defense.transform_inputs(probe(side_of(defense.transform))), path)
     return defense
 
 

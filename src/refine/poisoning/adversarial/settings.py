@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from refine.backdoor.params import BackdoorRecipe, Network
+from refine.backdoor.params import BackdoorRecipe
 from refine.core.bounds import AttackSteps
 from refine.core.params import Number, PositiveNumber, Section
+from refine.models.architecture import Architecture, named
 from refine.poisoning.overlay import PatchParams
 from refine.training.recipe import paper_by_name
 
@@ -59,7 +60,7 @@ class SourceModel(Section):
     """
 
     folder: str | None = None
-    network: Network = Network(name="resnet18")
+    network: SerializeAsAny[Architecture] = Field(default_factory=lambda: named("resnet18"))
     recipe: Annotated[SourceRecipe, BeforeValidator(paper_by_name)] = SourceRecipe()
     robust_steps: AttackSteps = 0
 

@@ -12,8 +12,9 @@ from refine.backdoor.train import BackdoorTask
 from refine.core.errors import UserError
 from refine.core.files import inside
 from refine.models import classifier as classifiers
-from refine.models.classifier import Architecture, Classifier, Normalization
+from refine.models.classifier import Classifier, Normalization
 from refine.models.device import compute
+from refine.models.layout import channels_last
 from refine.poisoning.adversarial.pgd import ascend
 from refine.poisoning.adversarial.settings import CleanLabelParams, Perturbation, SourceModel
 from refine.poisoning.attack import Setting
@@ -66,10 +67,8 @@ def _trained(
     resolved = compute(setting.machine)
     seed = int(torch.randint(2**31, (), generator=generator))
     torch.manual_seed(seed)
-    architecture = Architecture(name=source.network.name, width=source.network.width)
-    read_from = f"{setting.section}.source.network.name"
-    classifier = classifiers.build(architecture, setting.num_classes, normalization_of(images), read_from)
-    classifier.to(resolved.device).to(memory_format=torch.channels_last)
+    classifier = classifiers.build(source.network, setting.num_classes, normalization_of(images), setting.side)
+    channels_last(classifier.to(resolved.device))
     # The training needs the label of each image, and whether it is poisoned, which none is.
     training_set = Resident(images, (labels, torch.zeros_like(labels)), resolved.device)
     batches = batches_of(training_set, recipe, resolved)

@@ -6,7 +6,7 @@ import logging
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -60,16 +60,35 @@ def opened(file: Path | bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[I
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def read(path: Path, side: int) -> Pixels:
+def read(path: Path, side: int, content: bytes | None = None) -> Pixels:
     """Reads an image file as RGB, uint8 [side, side, 3]: EXIF orientation is applied, and it is resized bilinearly.
+
+    Args:
+        path: of the file.
+        side: height and width.
+        content: see `read_as`.
+
+    Raises:
+        UserError: the file cannot be read as an image.
+    """
+    return read_as(path, lambda image: image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR), content)
+
+
+def read_as(path: Path, shaped: Callable[[Image.Image], Image.Image], content: bytes | None = None) -> Pixels:
+    """Reads an image file as RGB, uint8 [height, width, 3], after applying its EXIF orientation.
+
+    Args:
+        path: of the file.
+        shaped: makes the upright image, in any of Pillow's modes, an RGB image of the wanted size; what it raises as a
+            ValueError is wrong with the image.
+        content: of the file, if it lies in an archive; the path is then only its name.
 
     Raises:
         UserError: the file cannot be read as an image.
     """
     try:
-        with warnings.catch_warnings(record=True) as remarks, opened(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            pixels = np.asarray(upright.resize((side, side), Image.Resampling.BILINEAR))
+        with warnings.catch_warnings(record=True) as remarks, opened(path if content is None else content) as image:
+            pixels = np.asarray(shaped(ImageOps.exif_transpose(image)))
     except ValueError as error:
         raise UserError(f"{path} cannot be read as an image ({error}); replace it or remove it") from None
     for remark in remarks:

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from refine.core.bounds import MOST_CLASSES, MOST_SHARDS, Mean, SamplesPerShard, Side, Std
 from refine.core.documents import read_document
@@ -17,8 +24,8 @@ from refine.core.errors import UserError
 from refine.core.files import write_json
 
 NAME = "manifest.json"
-LEAST_SAMPLE = 3 * 2 * 512
-"""Smallest size of a sample in a shard, in bytes: three files with a header and one block each."""
+LEAST_FILE = 2 * 512
+"""Smallest size of a file in a shard, in bytes: a header and one block; a sample has three, without a label two."""
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
@@ -37,20 +44,50 @@ class Description(BaseModel):
 
     Attributes:
         source: name of the data set.
-        classes: names, in the order of the labels.
+        classes: names, in the order of the labels; without labels, those that the user gave, or none.
         side: height and width of every image, in pixels.
         mean: of each channel, for pixels in [0, 1], as published for the data set.
         std: likewise.
         samples_per_shard: of every shard except the last, which may have fewer.
+        labeled: whether the classes of the images are known. Only written where they are not, so that other manifests
+            stay as they were. Shards of unlabeled images hold no labels, and readers give 0 for all of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     source: Name
-    classes: Annotated[list[Name], Field(min_length=2, max_length=MOST_CLASSES)]
+    classes: Annotated[list[Name], Field(max_length=MOST_CLASSES)]
     side: Side
     mean: Mean
     std: Std
     samples_per_shard: SamplesPerShard
+    labeled: bool = True
+
+    @model_validator(mode="after")
+    def _refuse_too_few_classes(self) -> Self:
+        if self.labeled and len(self.classes) < 2:
+            raise ValueError("classes are fewer than two")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = written(self)
+        return {name: value for name, value in content.items() if name != "labeled" or not value}
+
+    def refuse_unlabeled(self, folder: Path, purpose: str) -> None:
+        """Stops what needs labels.
+
+        Args:
+            folder: of the shards.
+            purpose: what needs them, at the beginning of a sentence.
+
+        Raises:
+            UserError: the images have no labels.
+        """
+        if not self.labeled:
+            raise UserError(
+                f"{purpose} needs labels, which the images in {folder} (source {self.source}) do not have; "
+                "choose a source with labels, such as `folder`"
+            )
 
 
 class Manifest(Description):
@@ -58,7 +95,7 @@ class Manifest(Description):
 
     Attributes:
         format_version: of this file.
-        counts: samples of each class, by their label in the shards.
+        counts: samples of each class, by their label in the shards; none without labels.
         shards: in reading order.
     """
 
@@ -75,7 +112,8 @@ class Manifest(Description):
         sizes = [shard.samples for shard in self.shards]
         if any(size != self.samples_per_shard for size in sizes[:-1]) or max(sizes, default=0) > self.samples_per_shard:
             raise ValueError("shards differ in size from samples_per_shard")
-        if len(self.counts) != len(self.classes) or sum(self.counts) != self.samples:
+        counted = (len(self.classes), self.samples) if self.labeled else (0, 0)
+        if (len(self.counts), sum(self.counts)) != counted:
             raise ValueError("counts do not match its classes and shards")
         return self
 
@@ -114,7 +152,7 @@ def complete(folder: Path) -> Manifest:
         path = folder / shard.name
         if not path.is_file():
             raise UserError(f"{path} is missing; {_remedy(folder)}")
-        if path.stat().st_size < shard.samples * LEAST_SAMPLE:
+        if path.stat().st_size < shard.samples * LEAST_FILE * (3 if manifest.labeled else 2):
             raise UserError(f"{path} is too small for the {shard.samples} samples of {NAME}; {_remedy(folder)}")
     unlisted = {path.name for path in folder.glob("*.tar")} - {shard.name for shard in manifest.shards}
     if unlisted:

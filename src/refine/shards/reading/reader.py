@@ -76,7 +76,7 @@ class Split:
 
     Attributes:
         images: uint8 [N, 3, side, side], RGB.
-        labels: int64 [N].
+        labels: int64 [N]; 0 for all where the data set has no labels, see `manifest.labeled`.
         keys: int64 [N], ascending.
         infos: the JSON of each sample.
         manifest: of the folder.
@@ -146,7 +146,8 @@ def read_split(folder: Path, only_images: bool = False) -> Split:
         infos += chunk.infos
         row = rows.stop
     split = Split(images, torch.cat([*labels, torch.zeros(0, dtype=torch.int64)]), keys, infos, description)
-    if not only_images and split.labels.bincount(minlength=len(description.classes)).tolist() != description.counts:
+    counted = description.labeled and not only_images
+    if counted and split.labels.bincount(minlength=len(description.classes)).tolist() != description.counts:
         raise UserError(f"the labels in {folder} differ from the counts in its manifest; write the shards again")
     if not bool((keys.diff() > 0).all()):
         split = split.sorted()

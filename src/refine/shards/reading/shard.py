@@ -37,7 +37,7 @@ class Chunk:
     Attributes:
         keys: int64 [n].
         images: uint8 [n, 3, side, side], RGB.
-        labels: int64 [n]; empty if only images were read.
+        labels: int64 [n]; empty if only images were read, 0 for all where the data set has no labels.
         infos: the JSON of each sample; empty if only images were read.
     """
 
@@ -76,7 +76,7 @@ def read_shard(folder: Path, shard: Shard, description: Description, only_images
             files["png"]
             numbers.append(_whole(key.encode(), _MOST_KEYS))
             if not only_images:
-                labels.append(_whole(_cut(data, files["cls"]), len(description.classes)))
+                labels.append(_whole(_cut(data, files["cls"]), len(description.classes)) if description.labeled else 0)
                 infos.append(_info(_cut(data, files["json"])))
         if len(set(numbers)) < len(numbers):
             raise ValueError("another sample has this key")  # noqa: TRY301 (the message below names the file)

@@ -35,6 +35,7 @@ from refine.core.bounds import BatchSize, Epochs
 from refine.core.params import Number, Share, Weight
 from refine.models import classifier as classifiers
 from refine.models.classifier import Normalization
+from refine.models.layout import channels_last
 from refine.splits.sd.shape import LEAST, LEAST_ENRICHED, enrichment, separation
 from refine.splits.sd.training import Measure, Sensitive
 from refine.splits.sd.transformation import drawn
@@ -101,8 +102,9 @@ def split(task: Task) -> Outcome:
     of = sizes(manifest.samples, params)
     torch.manual_seed(params.seed)
     normalization = Normalization(mean=manifest.mean, std=manifest.std)
-    classifier = classifiers.build(task.architecture, len(manifest.classes), normalization, "train_backdoor.network")
-    classifier.to(task.compute.device).to(memory_format=torch.channels_last)
+    classifier = classifiers.build(task.architecture, len(manifest.classes), normalization, manifest.side)
+    classifiers.head_of(classifier.network, f"split {NAME}")
+    channels_last(classifier.to(task.compute.device))
     refuse_lone_image(classifier, images, params.recipe, task.compute)
     draws = Generator().manual_seed(params.seed)
     by = [drawn(manifest.samples, manifest.side, params.degrees, params.translate, draws) for _ in range(params.draws)]

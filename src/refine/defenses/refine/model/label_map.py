@@ -25,9 +25,19 @@ def derangement(num_classes: int, seed: int) -> Tensor:
     return torch.from_numpy(permutation)
 
 
+def inverted(permutation: Tensor) -> Tensor:
+    """The permutation that leads back, int64 [K] to int64 [K]: to answer y, the classifier has to say inverse[y]."""
+    return torch.argsort(permutation)
+
+
 def remap(scores: Tensor, permutation: Tensor) -> Tensor:
     """Moves the score of class j, a probability or a logit, to place permutation[j], float [N, K] to float [N, K].
 
     The direction matters: to answer y, the frozen classifier has to say the class j with permutation[j] = y.
     """
-    return scores[:, torch.argsort(permutation)]
+    return remap_by(scores, inverted(permutation))
+
+
+def remap_by(scores: Tensor, inverse: Tensor) -> Tensor:
+    """The same by the inverse of the permutation, which is computed once: an exported graph need not sort then."""
+    return scores.index_select(1, inverse)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from refine.core.bounds import MOST_SNAPSHOTS, BatchSize, Epochs, Width
 from refine.core.params import Number, PositiveNumber, Section, Seed, Share, Weight
-from refine.defenses.refine.model.transform_params import AnyTransform
+from refine.defenses.refine.model.transform_params import TransformParams
 from refine.training.recipe import Augment, DefenderRecipe, Optimizer, Schedule, paper_by_name
 
 InputSpace = Literal["normalized_clamp01", "pixel"]
@@ -118,7 +118,7 @@ class TrainRefineParams(Section):
     seed: Seed
     permutation_seed: Seed = 666
     remap: bool = True
-    transform: AnyTransform
+    transform: SerializeAsAny[TransformParams]
     input_space: InputSpace = "normalized_clamp01"
     initial_output: Share = 0.0
     unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0

@@ -16,8 +16,10 @@ from refine.defending.pseudo_labels import PseudoLabels
 from refine.defending.retraining import Retraining, own_seed
 from refine.defenses.refine.training.params import SubstituteParams
 from refine.models import classifier as classifiers
+from refine.models.architecture import named
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
+from refine.models.layout import channels_last
 from refine.training.batches import Batch
 from refine.training.checkpoint import Checkpoints
 from refine.training.loop import Row, Run
@@ -46,8 +48,8 @@ def trained(
         The substitute, frozen and on the CPU, and the history, a row per epoch.
 
     Raises:
-        UserError: several processes train, the images cannot be cut into batches, or the loss or the weights are no
-            longer finite.
+        UserError: several processes train, the images cannot be cut into batches, the architecture has no width and one
+            is set, or the loss or the weights are no longer finite.
     """
     if compute.world > 1:
         raise UserError("a substitute is trained in one process; unset REFINE_PROCESSES, or set substitute to null")
@@ -64,12 +66,20 @@ def trained(
         }
 
     torch.manual_seed(own_seed(seed))
-    if params.width:
-        card = card.model_copy(update={"architecture": card.architecture.model_copy(update={"width": params.width})})
-    made = classifiers.like(card)
-    made.to(compute.device).to(memory_format=torch.channels_last)
+    made = classifiers.like(_as_wide(params, card))
+    channels_last(made.to(compute.device))
     training = Retraining(made, images, recipe, loss, compute)
     classifiers.init_from_data(made, lambda: next(iter(training.batches.epoch(seed))).pixels)
     kept = checkpoints.part("substitute") if checkpoints else None
     history = Run(training, training.recipe, "train-refine-substitute", seed, compute, kept).train()
     return classifiers.freeze(made.cpu()), history
+
+
+def _as_wide(params: SubstituteParams, card: ClassifierCard) -> ClassifierCard:
+    """The classifier's card, its architecture as wide as the substitute's settings say."""
+    if params.width is None:
+        return card
+    given = card.architecture.model_dump()
+    if "width" not in given:
+        raise UserError(f"train_refine.substitute.width: {card.architecture.name} networks have none; set it to null")
+    return card.model_copy(update={"architecture": named(**{**given, "width": params.width})})

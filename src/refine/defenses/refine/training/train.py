@@ -25,6 +25,7 @@ from refine.defenses.refine.training.loss import supcon, utility
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.models import classifier as classifiers
 from refine.models.device import Compute, to_float32
+from refine.models.layout import channels_last
 from refine.shards.reading.tensors import save_tensors
 from refine.training.augment import augment
 from refine.training.batches import Batch
@@ -193,7 +194,7 @@ def train_refine(
         torch.manual_seed(own_seed(own_seed(params.seed)))  # neither the classifier's nor the substitute's
     head = transform.begin(classifier, classes, lambda: _first(own, params, compute))
     defense = Refine(classifier, transform, permutation, params.input_space)
-    defense.to(compute.device).to(memory_format=torch.channels_last)
+    channels_last(defense.to(compute.device))
     precision = compute.precision(recipe.precision)
     kind = params.encoder.learns if params.encoder else "labels"
     answers = PseudoLabels(classifier, recipe, params.pseudo_labels == "once", compute, precision, kind)

@@ -14,18 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from refine.defending.replacement import probabilities, replace
 from refine.defenses.refine.model.transform import Transform
 from refine.defenses.refine.model.transforms.encoder_decoder.params import Params
 from refine.models import classifier as classifiers
-from refine.models.classifier import Classifier, ClassifierCard
+from refine.models.apart import side_of
+from refine.models.classifier import Classifier, ClassifierCard, head_of
+from refine.models.folding import folded
 
 _SMALLEST = 4
 """Largest side of the maps that the decoder begins with."""
@@ -60,6 +60,11 @@ class EncoderDecoder(Transform):
         self.up = nn.ModuleList(_convolution(*pair) for pair in pairwise(widths))
         self.outlet = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
+    @property
+    def side(self) -> int:
+        """Height and width of images that its encoder takes; see `models.apart.side_of`."""
+        return side_of(self.network)
+
     def encoder(self) -> list[nn.Module]:
         return [self.network]
 
@@ -84,7 +89,7 @@ class EncoderDecoder(Transform):
     def freeze_encoder(self) -> None:
         super().freeze_encoder()
         if not distributed.is_initialized():  # else processes share what is registered, and this is not
-            self.__dict__["_folded"] = fuse(self.network.eval())  # faster, and no part of the transform's state
+            self.__dict__["_folded"] = folded(self.network.eval())  # faster, and no part of the transform's state
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.encoded(images)
@@ -103,7 +108,7 @@ class EncoderDecoder(Transform):
 
 def _apart(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
     """A classifier's network that ends at its features, and its head, which is a linear layer."""
-    head = cast(nn.Linear, network.head)
+    head = head_of(network, "the transform encoder_decoder")
     network.head = nn.Identity()
     return network, head
 

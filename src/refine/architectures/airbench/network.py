@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refine.architectures.airbench.params import Params
+
 PATCH = 2
 WHITENED = 2 * 3 * PATCH * PATCH
 """Channels of the first layer: each eigenvector of the patches, with both signs."""
@@ -101,6 +103,7 @@ def _normalized(channels: int) -> tuple[nn.Module, ...]:
     return nn.BatchNorm2d(channels, affine=False, momentum=0.4), _Shift(channels), nn.GELU()
 
 
-def build(num_classes: int, width: int = 64) -> Airbench:
-    """A freshly initialized network (from torch's global random state)."""
-    return Airbench(num_classes, width)
+def build(params: Params, num_classes: int, side: int) -> Airbench:
+    """A freshly initialized network; see `models.architecture`."""
+    del side  # any from 9 on will do
+    return Airbench(num_classes, params.width)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from refine.architectures.resnet18.params import Params
+
 
 class ResNet18(nn.Module):
     """Maps normalized images to logits.
@@ -51,6 +53,7 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut), BasicBlock(outputs, outputs))
 
 
-def build(num_classes: int, width: int = 64) -> ResNet18:
-    """A freshly initialized network, with torch's defaults (from its global random state)."""
-    return ResNet18(num_classes, width)
+def build(params: Params, num_classes: int, side: int) -> ResNet18:
+    """A freshly initialized network, with torch's defaults; see `models.architecture`."""
+    del side  # any will do
+    return ResNet18(num_classes, params.width)

@@ -1,0 +1,126 @@
+"""Settings with which a REFINE defense is trained for anybody's classifier, where nobody gave other ones.
+
+They are those of `presets/cpu.yaml`, which were chosen on CIFAR-10, adapted to what the classifier takes:
+
+- The encoder is trained by AdamW, which suits networks of all kinds; the preset's SGD suits its own.
+- Mirrored images are only trained on where the classifier gives them the same answers; for digits or traffic signs it
+  does not.
+- Batches are smaller where images are larger, so that a step takes about as much memory, and where there are few, as
+  the number of steps does not shrink with theirs; the learning rate shrinks with its square root.
+- A classifier without a linear last layer gets the U-Net, whose encoder needs no features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from refine.defenses.refine.training.params import TrainRefineParams
+from refine.models import classifier as classifiers
+from refine.models.classifier import Classifier, ClassifierCard
+from refine.models.device import Compute
+from refine.shards.reading.pixels import to_pixels
+from refine.training.training_set import TrainingSet, in_order
+
+_SIDE = 64
+"""Up to this side, batches are those of 32 pixels."""
+_LEAST_BATCH = 32
+STEPS = {"encoder": 300, "recipe": 600}
+"""Least number of each training: few images are gone over more often."""
+_BATCHES = 8
+"""An epoch has at least so many, where there are images enough for the smallest ones."""
+_MIRRORED = 0.9
+"""Share of equal answers from which mirrored images are images of the same thing."""
+_LOOKED_AT = 1000
+_AT_ONCE = 64
+
+
+def built_in(card: ClassifierCard, images: int, mirrors: bool) -> TrainRefineParams:
+    """The settings for a classifier.
+
+    Args:
+        card: of the classifier.
+        images: number of those to train on.
+        mirrors: whether mirrored images are to be trained on.
+    """
+    scale = min(1.0, (_SIDE / card.input_side) ** 2)
+    augment = {"shift": max(1, card.input_side // 16), "flip": 0.5 if mirrors else 0.0}
+    most = min(max(images // _BATCHES, _LEAST_BATCH), images)
+    large, small = (min(max(round(size * scale), _LEAST_BATCH), most) for size in (512, 128))
+    encoder = {
+        "learns": "features",
+        "epochs": 6,
+        "min_steps": STEPS["encoder"],
+        "batch_size": large,
+        "precision": "auto",
+        "frozen": True,
+        "optimizer": {"name": "adamw", "lr": 0.002 * (large / 512) ** 0.5, "weight_decay": 0.01},
+        "schedule": {"name": "one_cycle", "warmup": 0.23},
+        "augment": augment,
+    }
+    recipe = {
+        "epochs": 2,
+        "min_steps": STEPS["recipe"],
+        "batch_size": small,
+        "precision": "auto",
+        "optimizer": {"name": "adamw", "lr": 0.003 * (small / 128) ** 0.5, "weight_decay": 0.01},
+        "schedule": {"name": "one_cycle"},
+        "augment": augment,
+    }
+    content: dict[str, Any] = {
+        "seed": 1,
+        "transform": {"name": "encoder_decoder", "start": "from_classifier", "channels": 128},
+        "input_space": "pixel",
+        "initial_output": 0.5,
+        "pseudo_labels": "once",
+        "snapshots": 1,
+        "loss": {"utility": "categorical", "supcon_weight": 0.0},
+        "encoder": encoder,
+        "recipe": recipe,
+    }
+    if not _has_head(card):
+        content |= {"transform": {"name": "unet", "first_channels": 24}}
+        encoder |= {"learns": "probabilities"}
+    return TrainRefineParams.model_validate(content)
+
+
+def _has_head(card: ClassifierCard) -> bool:
+    with torch.device("meta"):
+        return isinstance(getattr(classifiers.like(card).network, "head", None), nn.Linear)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a classifier says of the images to train on.
+
+    Attributes:
+        classes: that it answers at least once.
+        mirrors: whether it answers mirrored images as it does the images themselves.
+    """
+
+    classes: int
+    mirrors: bool
+
+
+@torch.inference_mode()
+def look(classifier: Classifier, images: TrainingSet, compute: Compute) -> Look:
+    """Asks a classifier.
+
+    Args:
+        classifier: on the device.
+        images: clean; only the first thousand are mirrored.
+        compute: of the device.
+    """
+    same = mirrored = 0
+    classes: set[int] = set()
+    for columns in in_order(images, _AT_ONCE, compute.device, "ask the classifier"):
+        pixels = to_pixels(columns[0])
+        labels = classifier(pixels).argmax(dim=1)
+        classes |= set(labels.tolist())
+        if mirrored < _LOOKED_AT:
+            same += int((classifier(pixels.flip(-1)).argmax(dim=1) == labels).sum())
+            mirrored += len(pixels)
+    return Look(len(classes), same >= _MIRRORED * mirrored)

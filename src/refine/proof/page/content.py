@@ -1,0 +1,106 @@
+"""What a report says, without what it looks like. Everything is plain text, which the page escapes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from refine.models.card import Sha256
+
+Tone = Literal["good", "bad", "open"]
+"""Whether a reader may be glad of a finding, should act on it, or learns that it cannot be told."""
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Finding(_Content):
+    """Attributes:
+    tone: how to take it.
+    text: a sentence or two, with the uncertainty.
+    """
+
+    tone: Tone
+    text: str
+
+
+class Table(_Content):
+    """Attributes:
+    columns: headings.
+    rows: as many cells each.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+
+
+class Photo(_Content):
+    """An image in a gallery.
+
+    Attributes:
+        pictures: what is shown, side by side: a caption and a `data:` address.
+        lines: what is said of it, such as predictions.
+        changed: whether the two models give it different classes.
+    """
+
+    pictures: list[tuple[str, str]]
+    lines: list[str]
+    changed: bool
+
+
+class Block(_Content):
+    """A section of the page.
+
+    Attributes:
+        title: heading.
+        text: paragraphs.
+        points: a list below them.
+        table: below that.
+        photos: below that.
+        note: small print at the end.
+    """
+
+    title: str
+    text: list[str] = []
+    points: list[str] = []
+    table: Table | None = None
+    photos: list[Photo] = []
+    note: str = ""
+
+
+class Sums(_Content):
+    """SHA-256 sums by which a reader can tell whether the report is about what he has; see `verify`.
+
+    Attributes:
+        classifier: of card and weights of the model as it was delivered.
+        defense: of card and weights of the defense.
+        images: one sum over all images.
+        code: of the code that made the report.
+    """
+
+    classifier: Sha256
+    defense: Sha256
+    images: Sha256
+    code: Sha256
+
+
+class Report(_Content):
+    """Attributes:
+    format_version: of this.
+    title: of the page.
+    subtitle: what it is about, and when it was made.
+    verdict: the page in a sentence.
+    findings: what the verdict is made of.
+    blocks: everything else, in order.
+    sums: of what the report is about.
+    """
+
+    format_version: Annotated[int, Field(ge=1, le=1)] = 1
+    title: str
+    subtitle: str
+    verdict: Finding
+    findings: list[Finding]
+    blocks: list[Block]
+    sums: Sums
