@@ -23,6 +23,7 @@ PATCH = {"attack": "badnets", "settings": {"rate": 0.5, "patch_side": 8}}
 RECIPE = {
     "epochs": 15,
     "min_steps": 0,
+    "augment": {},
     "batch_size": 16,
     "batch_statistics": 0.0,  # a few steps are too few to follow them
     "optimizer": {"name": "adamw", "lr": 0.002, "weight_decay": 0.0},

@@ -103,7 +103,7 @@ def _shortened(
         copy.network.load_state_dict({name: _between(first[name], last[name], way) for name in last})
         return measured(NoDefense(copy).eval(), with_trigger, trial)
 
-    least = (1 + params.least_asr) / 2
+    least = params.least_asr + (1 - params.least_asr) / 4
     found = {way: at(way) for way in _WAYS}
     working = [way for way, each in found.items() if each.attack_success_rate.share >= least] or [_WAYS[0]]
     best = max(working, key=lambda way: found[way].agreement.share)

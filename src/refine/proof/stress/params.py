@@ -33,13 +33,13 @@ def default_plants(side: int) -> dict[str, PlantParams]:
     """A patch, a blend and a warp for images of this side, in pixels; their patterns are drawn by the seed.
 
     The patch is an eighth of the image wide and random: the published one of 3 pixels is always the same, and a model
-    may well carry it already. The warp moves pixels by a twelfth of the image on average, enough to be learned
+    may well carry it already. The warp moves pixels by an eighth of the image on average, enough to be learned
     from few images; WaNet's noise samples, which make a trigger harder to detect, are left out.
     """
     settings: dict[str, tuple[str, dict[str, Any]]] = {
         "patch": ("badnets", {"patch_side": max(4, round(side / 8))}),
         "blend": ("blended", {"alpha": 0.3}),
-        "warp": ("wanet", {"strength": side / 6, "noise_ratio": 0.0}),
+        "warp": ("wanet", {"strength": side / 4, "noise_ratio": 0.0}),
     }
     return {
         name: PlantParams(attack=attack, settings={"rate": _RATE, **own}) for name, (attack, own) in settings.items()
@@ -73,7 +73,8 @@ class Parts(Section):
 class PlantingRecipe(DefenderRecipe):
     """A short fine-tuning. Few images are gone through more often, so that there are enough steps.
 
-    Where images are augmented, triggers come after that, and the copy learns what the classifier says then.
+    Triggers come after the augmentation. Augmented images need no meaning, such as mirrored digits: the copy learns
+    what the classifier says of them.
 
     Attributes:
         batch_statistics: share of the epochs, from the first on, in which batch normalization takes the statistics of
@@ -83,13 +84,13 @@ class PlantingRecipe(DefenderRecipe):
 
     place: ClassVar[str] = "stress.recipe"
 
-    epochs: Epochs = 6
+    epochs: Epochs = 10
     batch_size: BatchSize = 64
     drop_last: bool = True
-    min_steps: Annotated[int, Field(ge=0, le=999_999)] = 200
+    min_steps: Annotated[int, Field(ge=0, le=999_999)] = 300
     optimizer: Optimizer = Optimizer(lr=0.01, weight_decay=0.0)
     schedule: Schedule = Schedule(name="one_cycle")
-    augment: Augment = Augment()
+    augment: Augment = Augment(shift=2, flip=0.5)
     batch_statistics: Share = 0.4
 
 
