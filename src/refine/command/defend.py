@@ -49,7 +49,8 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, report: bool
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     resolved = compute(machine())
-    made = defended(model, listed([images]), out, params, resolved)
+    files = listed([images])
+    made = defended(model, files, out, params, resolved)
     click.echo(
         f"{out} holds the defended model, trained on {made.images.count - made.images.held_out:,} images; it agrees "
         f"with {model} on {made.agreement.same:,} of {made.agreement.images:,} others "
@@ -64,9 +65,7 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, report: bool
             "defended model cannot know the others: give images of all kinds."
         )
     if report:
-        from datetime import UTC, datetime
+        from refine.command.report import write
+        from refine.proof.report.make import Wanted
 
-        from refine.proof.report.make import PAGE, Wanted, make
-
-        told = make(out, listed([images]), Wanted(), datetime.now(UTC).date(), resolved)
-        click.echo(f"{told.verdict.text}\nSee {out / PAGE}.")
+        write(out, files, Wanted(), resolved)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from refine.models.device import Compute
+    from refine.proof.report.make import Wanted
 
 
 @click.command()
@@ -22,14 +29,22 @@ def report(defended: Path, images: Path, no_stress: bool, no_signs: bool, no_pic
     """
     import logging
     import sys
-    from datetime import UTC, datetime
 
     from refine.command.images import listed
     from refine.core.machine import machine
     from refine.models.device import compute
-    from refine.proof.report.make import PAGE, Wanted, make
+    from refine.proof.report.make import Wanted
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     wanted = Wanted(stress=not no_stress, signs=not no_signs, pictures=not no_pictures)
-    made = make(defended, listed([images]), wanted, datetime.now(UTC).date(), compute(machine()))
+    write(defended, listed([images]), wanted, compute(machine()))
+
+
+def write(defended: Path, files: Sequence[Path], wanted: Wanted, compute: Compute) -> None:
+    """Writes the page of today and prints its verdict; see `proof.report.make.make`."""
+    from datetime import UTC, datetime
+
+    from refine.proof.report.make import PAGE, make
+
+    made = make(defended, files, wanted, datetime.now(UTC).date(), compute)
     click.echo(f"{made.verdict.text}\nSee {defended / PAGE}.")

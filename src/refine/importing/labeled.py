@@ -11,6 +11,7 @@ from torch import Tensor
 
 from refine.core.errors import UserError
 from refine.models.classifier import Classifier, ClassifierCard, Normalization
+from refine.shards.reading.pixels import in_batches
 
 _BATCH = 64
 _MUCH = 0.1
@@ -91,5 +92,5 @@ def hints(classifier: Classifier, images: Tensor, labels: Tensor, classes: int) 
 @torch.inference_mode()
 def _answers(classifier: Classifier, changed: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     device = classifier.mean.device
-    batches = (changed(part.to(device).float() / 255) for part in torch.split(images, _BATCH))
-    return torch.cat([classifier(pixels).argmax(dim=1).cpu() for pixels in batches])
+    batches = in_batches(images, _BATCH, device)
+    return torch.cat([classifier(changed(pixels)).argmax(dim=1).cpu() for pixels in batches])

@@ -41,13 +41,9 @@ def compare(report: Path, folder: Path, images: Sequence[Path]) -> Compared:
     Raises:
         UserError: the page holds no report, or a card is missing.
     """
-    wanted = read_page(report).sums
-    return {
-        "classifier": _model_sum(folder / deployed.CLASSIFIER) == wanted.classifier,
-        "defense": _model_sum(folder / deployed.DEFENSE) == wanted.defense,
-        "images": _images_sum(images) == wanted.images if images else None,
-        "code": code_sum() == wanted.code,
-    }
+    wanted, found = read_page(report).sums.model_dump(), sums_of(folder, images).model_dump()
+    same: Compared = {name: found[name] == wanted[name] for name in wanted}
+    return same if images else {**same, "images": None}
 
 
 def code_sum() -> str:

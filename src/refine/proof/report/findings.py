@@ -30,15 +30,6 @@ def of_agreement(agreement: Agreement) -> Finding:
     )
 
 
-def of_accuracy(images: int, delivered: int, defended: int) -> Finding:
-    """How many labeled photos both models get right."""
-    return Finding(
-        tone="good" if defended >= delivered - (1 - ENOUGH_AGREEMENT) * images else "bad",
-        text=f"Of your labeled photos, the delivered model gets {rate(delivered, images)} right, and the defended one "
-        f"{rate(defended, images)}.",
-    )
-
-
 def of_stress(stress: StressResult | None) -> Finding:
     """Whether known backdoors are gone after the same defense."""
     if stress is None:

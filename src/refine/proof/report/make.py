@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -38,8 +37,6 @@ from refine.proof.stress.params import StressParams
 from refine.proof.stress.result import StressResult
 from refine.proof.stress.stress import stress_test
 
-log = logging.getLogger(__name__)
-
 PAGE, SIGNS, STRESS = "report.html", "signs.json", "stress.json"
 """Files in the folder of the defended model."""
 _SHOWN = 12
@@ -62,14 +59,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class _Subject:
-    """What a report is about: the folder, what is in it, on the device, and the user's image files."""
+    """What a report is about: the folder, and what is in it, on the device."""
 
     folder: Path
     content: Defended
     classifier: Classifier
     card: ClassifierCard
     defense: Defense
-    files: Sequence[Path]
     compute: Compute
 
 
@@ -88,7 +84,7 @@ def make(folder: Path, files: Sequence[Path], wanted: Wanted, today: date, compu
     Raises:
         UserError: the folder is damaged, the images are others, or there are too few for the stress test.
     """
-    of = _opened(folder, files, compute)
+    of = _opened(folder, compute)
     sums = sums_of(folder, files)
     if sums.images != of.content.images.sha256:
         raise UserError(f"these are not the images that {folder} was defended with (sha256 differs); give those")
@@ -98,8 +94,7 @@ def make(folder: Path, files: Sequence[Path], wanted: Wanted, today: date, compu
     signs = stress = None
     if wanted.signs:
         names = [files[row].name for row in rows.tolist()]
-        examined = classifiers.load(folder / deployed.CLASSIFIER)
-        signs = examine(examined, images, names, SignsParams(), read_thresholds(), compute, of.defense)
+        signs = examine((of.classifier, of.card), images, names, SignsParams(), read_thresholds(), compute, of.defense)
         write_json(folder / SIGNS, signs.model_dump())
     if wanted.stress:
         work = folder / ".stress"
@@ -114,11 +109,11 @@ def make(folder: Path, files: Sequence[Path], wanted: Wanted, today: date, compu
     return report
 
 
-def _opened(folder: Path, files: Sequence[Path], compute: Compute) -> _Subject:
+def _opened(folder: Path, compute: Compute) -> _Subject:
     content = deployed.read(folder)
     classifier, card = classifiers.load(folder / deployed.CLASSIFIER)
     defense = load(folder / deployed.DEFENSE, folder / deployed.CLASSIFIER)
-    return _Subject(folder, content, classifier.to(compute.device), card, defense.to(compute.device), files, compute)
+    return _Subject(folder, content, classifier.to(compute.device), card, defense.to(compute.device), compute)
 
 
 def _galleries(of: _Subject, held: Tensor, pictures: bool) -> list[Block]:

@@ -62,8 +62,7 @@ def triggered(attack: AnyAttack, bench: Bench) -> Triggered:
 def measured(system: Defense, with_trigger: Triggered, bench: Bench) -> Measured:
     """Asks a system, on the bench's device, for all images with and without the trigger."""
     said, said_triggered = (
-        probabilities(system, split, bench.batch_size, bench.compute).argmax(dim=1)
-        for split in (bench.images, with_trigger.images)
+        answers_of(system, split, bench.batch_size, bench.compute) for split in (bench.images, with_trigger.images)
     )
     rows, target = with_trigger.rows, with_trigger.target
     return Measured(
