@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from torch import Tensor
-
 from refine.core.errors import UserError
 from refine.core.files import remove, write_json
 from refine.defending.loading import load
@@ -36,6 +34,7 @@ from refine.proof.stress.defender import refine_defender
 from refine.proof.stress.params import StressParams
 from refine.proof.stress.result import StressResult
 from refine.proof.stress.stress import stress_test
+from refine.shards.reading.reader import Split
 
 PAGE, SIGNS, STRESS = "report.html", "signs.json", "stress.json"
 """Files in the folder of the defended model."""
@@ -104,7 +103,9 @@ def make(folder: Path, files: Sequence[Path], wanted: Wanted, today: date, compu
         stress = stress_test(classifier, unlabeled(images, of.card), StressParams(), defender, compute, work)
         write_json(folder / STRESS, stress.model_dump())
         remove(work)
-    report = _told(of, today, stress, signs, _galleries(of, images[apart[rows]], wanted.pictures), sums)
+    report = _told(
+        of, today, stress, signs, _galleries(of, unlabeled(images[apart[rows]], of.card), wanted.pictures), sums
+    )
     write_page(folder / PAGE, report, is_photograph(of.card.input_side))
     return report
 
@@ -116,12 +117,12 @@ def _opened(folder: Path, compute: Compute) -> _Subject:
     return _Subject(folder, content, classifier.to(compute.device), card, defense.to(compute.device), compute)
 
 
-def _galleries(of: _Subject, held: Tensor, pictures: bool) -> list[Block]:
+def _galleries(of: _Subject, held: Split, pictures: bool) -> list[Block]:
     answers = answered(held, of.classifier, of.defense, of.card.classes, of.compute)
     changed = answers.changed
     rows = (typical(answers, _SHOWN), changed[:_SHOWN]) if pictures else (changed[:0], changed[:0])
     usual, other = (photos(answers, each, of.defense, of.compute) for each in rows)
-    return blocks.galleries(usual, other, len(changed), len(held))
+    return blocks.galleries(usual, other, len(changed), len(held.keys))
 
 
 def _told(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refine.core.progress import progress
 from refine.defending.protocol.defense import Defense, NoDefense, Purifies
+from refine.evaluation.answers import probabilities
 from refine.evaluation.test_sets import one_of_each
 from refine.models.classifier import Classifier
 from refine.models.device import Compute
@@ -17,6 +17,7 @@ from refine.pictures.grid import to_bytes
 from refine.proof.page.content import Photo
 from refine.proof.page.pictures import address_of
 from refine.shards.reading.pixels import in_batches
+from refine.shards.reading.reader import Split
 
 _AT_ONCE = 64
 
@@ -45,25 +46,20 @@ class Answered:
         return rows[sure.argsort(descending=True, stable=True)]
 
 
-@torch.inference_mode()
 def answered(
-    images: Tensor, classifier: Classifier, defense: Defense, classes: Sequence[str], compute: Compute
+    images: Split, classifier: Classifier, defense: Defense, classes: Sequence[str], compute: Compute
 ) -> Answered:
     """Asks both models.
 
     Args:
-        images: uint8 [N, 3, side, side].
+        images: of the model's side.
         classifier: as delivered, on the device.
         defense: of it, on the device.
         classes: names.
         compute: device.
     """
-    bare, before, after = NoDefense(classifier), [], []
-    batches = in_batches(images, _AT_ONCE, compute.device)
-    for pixels in progress(batches, "ask both models", -(-len(images) // _AT_ONCE), "batch"):
-        before.append(bare.probabilities(pixels).cpu())
-        after.append(defense.probabilities(pixels).cpu())
-    return Answered(images, torch.cat(before), torch.cat(after), classes)
+    before, after = (probabilities(system, images, _AT_ONCE, compute) for system in (NoDefense(classifier), defense))
+    return Answered(images.images, before, after, classes)
 
 
 def typical(answers: Answered, count: int) -> Tensor:
