@@ -80,6 +80,20 @@ def test_it_writes_a_defended_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert card["training"]["recipe"]["epochs"] == TINY_PARAMS["train_refine"]["recipe"]["epochs"]
 
 
+def test_labeled_images_tell_the_accuracy_and_are_never_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
+    for number, image in enumerate(synthetic(COUNT + 6, 24)[0][COUNT:]):
+        folder = Path(f"check/class-{number % 3}")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(folder / f"{number}.png")
+    ended = refine(capsys, "defend", "classifier", "photos", "defended", *_params(), "--check", "check")
+    assert ended.status == 0, ended.err
+    assert "accuracy on 6 images in check: " in ended.out
+    Path("photos/same.png").write_bytes(Path("check/class-0/0.png").read_bytes())
+    other = refine(capsys, "defend", "classifier", "photos", "other", *_params(), "--check", "check")
+    assert other.is_one_sentence("check/class-0/0.png is also photos/same.png")
+    assert not Path("other").exists()
+
+
 def test_what_it_wrote_can_be_used_wherever_it_lies(capsys: pytest.CaptureFixture[str]) -> None:
     assert refine(capsys, "defend", "classifier", "photos", "defended", *_params()).status == 0
     Path("classifier").rename("gone")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from refine.command.images import LABELED
+
 LOW = 0.9
 """Agreement below which a user should not be content."""
 
@@ -20,8 +22,9 @@ LOW = 0.9
     type=click.Path(path_type=Path),
     help="Parameters file whose section train_refine holds other settings than the built-in ones.",
 )
+@LABELED
 @click.option("--report", is_flag=True, help="Also test it and write OUT/report.html, see `refine report`.")
-def defend(model: Path, images: Path, out: Path, file: Path | None, report: bool) -> None:
+def defend(model: Path, images: Path, out: Path, file: Path | None, check: Path | None, report: bool) -> None:
     """Defend the classifier in the folder MODEL with REFINE.
 
     IMAGES is a folder of clean images without triggers, of the kind that the classifier is made for. They need no
@@ -43,6 +46,7 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, report: bool
 
     from refine.command.images import listed
     from refine.deployment.defend import defend as defended
+    from refine.deployment.labeled import accuracies, apart, labeled
     from refine.models.card import read_card
     from refine.models.classifier import ClassifierCard
     from refine.models.device import compute
@@ -50,6 +54,10 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, report: bool
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     resolved = compute(machine())
     files = listed([images])
+    card = read_card(model, ClassifierCard)
+    checked = labeled(check, card) if check else None
+    if checked:
+        apart(checked, files)
     made = defended(model, files, out, params, resolved)
     click.echo(
         f"{out} holds the defended model, trained on {made.images.count - made.images.held_out:,} images; it agrees "
@@ -58,7 +66,7 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, report: bool
     )
     if made.agreement.share < LOW:
         click.echo("This is low; more images help most.")
-    known = len(read_card(model, ClassifierCard).classes)
+    known = len(card.classes)
     if made.images.classes < known:
         click.echo(
             f"The classifier sees only {made.images.classes:,} of its {known:,} classes in these images, and the "
@@ -68,4 +76,10 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, report: bool
         from refine.command.report import write
         from refine.proof.report.make import Wanted
 
-        write(out, files, Wanted(), resolved)
+        write(out, files, Wanted(check=check), resolved)
+    elif checked:
+        found = accuracies(out, checked, resolved)
+        click.echo(
+            f"accuracy on {found.images:,} images in {check}: {100 * found.defended / found.images:.1f} %, and without "
+            f"the defense {100 * found.delivered / found.images:.1f} %"
+        )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from refine.core.errors import UserError
+
+LABELED = click.option(
+    "--check",
+    type=click.Path(path_type=Path),
+    help="Folder with a folder of images for each class, to measure accuracy.",
+)
 
 
 def listed(paths: Sequence[Path]) -> list[Path]:

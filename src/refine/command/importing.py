@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from refine.command.images import LABELED
+
 if TYPE_CHECKING:
     from refine.importing.importing import Imported
     from refine.models.classifier import ClassifierCard
@@ -38,9 +40,7 @@ def _triple(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
 @click.option("--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos", "nearest"]))
 @click.option("--bgr", is_flag=True, help="It was trained on images in the order blue, green, red.")
 @click.option("--small-stem/--no-small-stem", default=None, help="First layers for small images; found by default.")
-@click.option(
-    "--check", type=click.Path(path_type=Path), help="Folder of class folders of images, to measure accuracy."
-)
+@LABELED
 def import_(
     file: Path,
     architecture: str,
@@ -120,15 +120,16 @@ def _names(path: Path) -> list[str]:
 def _check(found: Imported, folder: Path) -> None:
     from refine.core.machine import machine
     from refine.deployment.inputs import read_files
-    from refine.importing.labeled import accuracy, hints, labeled
+    from refine.deployment.labeled import labeled
+    from refine.importing.hints import accuracy, hints
     from refine.models.device import compute
 
     resolved = compute(machine())
     found.classifier.to(resolved.device)
-    files, labels = labeled(folder, found.card)
-    images = read_files(found.card, files)
+    checked = labeled(folder, found.card)
+    images, labels = read_files(found.card, checked.files), checked.labels
     share = accuracy(found.classifier, images, labels)
-    click.echo(f"accuracy       {share:.1%} of {len(files)} images in {folder}")
+    click.echo(f"accuracy       {share:.1%} of {len(labels)} images in {folder}")
     if share >= LOW:
         return
     better = hints(found.classifier, images, labels, len(found.card.classes))

@@ -85,10 +85,9 @@ def _images(images: Path, model: Path, labeled: bool) -> Split:
     """The images, as the model takes them."""
     from refine.command.images import listed
     from refine.core.errors import UserError
-    from refine.deployment.inputs import read_files
+    from refine.deployment.inputs import read_files, unlabeled
     from refine.models.card import read_card
     from refine.models.classifier import ClassifierCard
-    from refine.proof.images import unlabeled
     from refine.shards.format.manifest import NAME
     from refine.shards.reading.reader import read_split
 

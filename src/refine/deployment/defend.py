@@ -24,18 +24,19 @@ from refine.core.files import new_folder, remove, sha256_of, write_json
 from refine.core.progress import progress
 from refine.core.registry import TRANSFORM, TRANSFORMS, part
 from refine.defending.loading import load
+from refine.defending.protocol.defense import NoDefense
 from refine.defenses.refine.training import train as refine
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.deployment import folder as defended
 from refine.deployment import settings
 from refine.deployment.folder import Agreement, Defended, Images, sum_of, sums_of
+from refine.deployment.labeled import predicted
 from refine.models import classifier as classifiers
 from refine.models.card import NAME as CARD
 from refine.models.card import WEIGHTS, Sha256
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
 from refine.shards.format.manifest import Description
-from refine.shards.reading.pixels import in_batches
 from refine.shards.reading.reader import read_split
 from refine.shards.writer import Sample, write_shards
 from refine.training.checkpoint import checkpoints, hold
@@ -219,13 +220,9 @@ def _trained(
     return content
 
 
-@torch.inference_mode()
 def _agreement(folder: Path, classifier: Classifier, images: Path, compute: Compute) -> Agreement:
     """How often the new defended model answers as the classifier does."""
-    model = load(folder / defended.DEFENSE, folder / defended.CLASSIFIER).to(compute.device)
-    held = read_split(images, only_images=True).images
-    same = 0
-    batches = in_batches(held, _AT_ONCE, compute.device)
-    for pixels in progress(batches, "compare answers", -(-len(held) // _AT_ONCE), "batch"):
-        same += int((model(pixels).argmax(dim=1) == classifier(pixels).argmax(dim=1)).sum())
-    return Agreement(images=len(held), same=same)
+    defense = load(folder / defended.DEFENSE, folder / defended.CLASSIFIER).to(compute.device)
+    held = read_split(images, only_images=True)
+    before, after = (predicted(system, held, _AT_ONCE, compute) for system in (NoDefense(classifier), defense))
+    return Agreement(images=len(held.keys), same=int((before == after).sum()))

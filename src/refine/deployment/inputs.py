@@ -14,8 +14,10 @@ from torch import Tensor
 from refine.core.progress import progress
 from refine.models.classifier import ClassifierCard
 from refine.shards.format.foreign import Pixels
+from refine.shards.format.manifest import Manifest
 from refine.shards.format.preparation import prepared
 from refine.shards.reading.pixels import to_pixels
+from refine.shards.reading.reader import Split
 
 Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 """A file, a picture of Pillow, or pixels of the classifier's size: an array uint8 [side, side, 3] or [N, side, side,
@@ -49,6 +51,23 @@ def read_files(card: ClassifierCard, files: Sequence[Path]) -> Tensor:
     for place, file in enumerate(progress(files, "read images", len(files), "image")):
         images[place] = torch.from_numpy(np.array(card.read_image(file))).permute(2, 0, 1)
     return images
+
+
+def unlabeled(images: Tensor, card: ClassifierCard) -> Split:
+    """Images uint8 [N, 3, side, side] as a split without labels."""
+    manifest = Manifest(
+        source="photos",
+        classes=[],
+        side=card.input_side,
+        mean=card.normalization.mean,
+        std=card.normalization.std,
+        samples_per_shard=1,
+        labeled=False,
+        counts=[],
+        shards=[],
+    )
+    count = len(images)
+    return Split(images, torch.zeros(count, dtype=torch.int64), torch.arange(count), [{}] * count, manifest)
 
 
 def pixels_of(card: ClassifierCard, image: Picture) -> Tensor:

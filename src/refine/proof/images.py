@@ -5,10 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from refine.models.classifier import ClassifierCard
-from refine.shards.format.manifest import Manifest
-from refine.shards.reading.reader import Split
-
 MOST_BYTES = 1 << 29
 _SEED = 17
 
@@ -25,20 +21,3 @@ def some(count: int, always: Tensor, side: int) -> Tensor:
     order = torch.randperm(count, generator=Generator().manual_seed(_SEED))
     first = torch.cat([order[always[order]], order[~always[order]]])
     return first[:most].sort().values
-
-
-def unlabeled(images: Tensor, card: ClassifierCard) -> Split:
-    """Images as a split without labels."""
-    manifest = Manifest(
-        source="photos",
-        classes=[],
-        side=card.input_side,
-        mean=card.normalization.mean,
-        std=card.normalization.std,
-        samples_per_shard=1,
-        labeled=False,
-        counts=[],
-        shards=[],
-    )
-    count = len(images)
-    return Split(images, torch.zeros(count, dtype=torch.int64), torch.arange(count), [{}] * count, manifest)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from refine.deployment.folder import Agreement
+from refine.deployment.labeled import Accuracy
 from refine.evaluation.metrics import interval
 from refine.proof.judging.verdict import SignResult, SignsResult
 from refine.proof.page.content import Finding
@@ -70,6 +71,14 @@ def test_agreement_is_told_with_its_interval(same: int, tone: str) -> None:
     assert f"{same}.0 % of 100 (95 % interval {100 * interval(same / 100, 100)[0]:.1f} to" in found.text
 
 
+@pytest.mark.parametrize(("defended", "tone"), [(901, "good"), (880, "good"), (850, "open"), (849, "bad")])
+def test_accuracy_is_judged_by_its_drop(defended: int, tone: str) -> None:
+    found = findings.of_accuracy(Accuracy(images=1000, delivered=900, defended=defended))
+    assert found.tone == tone
+    assert f"right on 90.0 % of 1,000 (95 % interval {100 * interval(0.9, 1000)[0]:.1f} to" in found.text
+    assert f"the defended one on {defended / 10:.1f} % of 1,000" in found.text
+
+
 def test_a_backdoor_that_stays_is_named_and_the_worst_one_told() -> None:
     found = findings.of_stress(stress(plant("patch", 0.01, 0.02), plant("warp", 0.02, 0.5), plant("blend", 0.01, None)))
     assert found.tone == "bad"
@@ -110,7 +119,7 @@ def test_signs_never_call_a_model_clean(decisions: tuple[str, ...], tone: str, w
         (OPEN, GOOD, "good", "Use the defended model"),
         (GOOD, OPEN, "open", "holds no proof"),
         (GOOD, BAD, "bad", "Do not rely"),
-        (BAD, GOOD, "bad", "too differently"),
+        (BAD, GOOD, "bad", "too far from"),
     ],
 )
 def test_the_verdict_is_as_good_as_its_worst_part(agreement: Finding, tested: Finding, tone: str, words: str) -> None:

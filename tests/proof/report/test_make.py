@@ -69,6 +69,26 @@ def test_other_images_are_refused() -> None:
     assert not Path("defended/report.html").exists()
 
 
+def test_labeled_photos_tell_the_accuracy_and_decide_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(6):
+        folder = Path(f"check/class-{number % 3}")
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.RandomState(100 + number).randint(0, 256, (20, 24, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    report = make(Path("defended"), files(), Wanted(stress=False, signs=False, check=Path("check")), DAY, CPU)
+    assert "On labeled photos" in report.findings[0].text
+    assert "of 6 (95 %" in report.findings[0].text
+    told = refine(capsys, "verify", "defended/report.html", "--images", "photos", "--check", "check")
+    assert told.out.count("the same") == 5
+    assert "not compared" in refine(capsys, "verify", "defended/report.html", "--images", "photos").out
+    Path("check/class-0/0.png").unlink()
+    other = refine(capsys, "verify", "defended/report.html", "--images", "photos", "--check", "check")
+    assert "is not about this labeled" in other.err
+    Path("check/class-0/same.jpg").write_bytes(files()[0].read_bytes())
+    again = refine(capsys, "report", "defended", "photos", "--no-stress", "--no-signs", "--check", "check")
+    assert again.is_one_sentence("check/class-0/same.jpg is also photos/00.jpg")
+
+
 def test_verify_says_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
     make(Path("defended"), files(), QUICK, DAY, CPU)
     page = "defended/report.html"

@@ -77,12 +77,14 @@ class Sums(_Content):
         classifier: of card and weights of the model as it was delivered.
         defense: of card and weights of the defense.
         images: one sum over all images.
+        labeled: one sum over labeled images that the accuracy was measured with; None if it was not.
         code: of the code that made the report.
     """
 
     classifier: Sha256
     defense: Sha256
     images: Sha256
+    labeled: Sha256 | None = None
     code: Sha256
 
 

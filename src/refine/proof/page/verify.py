@@ -16,34 +16,43 @@ Compared = dict[str, bool | None]
 """For each sum of a report whether it holds; None where there was nothing to compare with."""
 
 
-def sums_of(folder: Path, images: Sequence[Path]) -> Sums:
+def sums_of(folder: Path, images: Sequence[Path], labeled: Sequence[Path] = ()) -> Sums:
     """The sums of what a report is about.
 
     Args:
         folder: of the defended model, see `deployment.folder`.
         images: files of all images.
+        labeled: files of the labeled images.
 
     Raises:
         UserError: the folder is damaged.
     """
     classifier, defense = (_model_sum(folder / name) for name in (deployed.CLASSIFIER, deployed.DEFENSE))
-    return Sums(classifier=classifier, defense=defense, images=_images_sum(images), code=code_sum())
+    return Sums(
+        classifier=classifier,
+        defense=defense,
+        images=_images_sum(images),
+        labeled=_images_sum(labeled) if labeled else None,
+        code=code_sum(),
+    )
 
 
-def compare(report: Path, folder: Path, images: Sequence[Path]) -> Compared:
+def compare(report: Path, folder: Path, images: Sequence[Path], labeled: Sequence[Path]) -> Compared:
     """Computes the sums of a report again.
 
     Args:
         report: the page.
         folder: of the defended model.
         images: files of all images; none if they are not at hand.
+        labeled: likewise.
 
     Raises:
         UserError: the page holds no report, or a card is missing.
     """
-    wanted, found = read_page(report).sums.model_dump(), sums_of(folder, images).model_dump()
-    same: Compared = {name: found[name] == wanted[name] for name in wanted}
-    return same if images else {**same, "images": None}
+    wanted = read_page(report).sums.model_dump(exclude_none=True)
+    found = sums_of(folder, images, labeled).model_dump()
+    missing = [name for name, files in (("images", images), ("labeled", labeled)) if not files]
+    return {name: None if name in missing else found[name] == wanted[name] for name in wanted}
 
 
 def code_sum() -> str:

@@ -15,11 +15,12 @@ from refine.defenses.refine.training.params import TrainRefineParams
 from refine.deployment import folder as deployed
 from refine.deployment.defend import held_out
 from refine.deployment.folder import Defended
-from refine.deployment.inputs import read_files
+from refine.deployment.inputs import read_files, unlabeled
+from refine.deployment.labeled import Accuracy, Labeled, accuracies, apart, labeled
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
-from refine.proof.images import some, unlabeled
+from refine.proof.images import some
 from refine.proof.judging.examine import examine
 from refine.proof.judging.params import SignsParams
 from refine.proof.judging.thresholds import read_thresholds
@@ -49,11 +50,13 @@ class Wanted:
         stress: the stress test, which takes several times as long as the defense.
         signs: of a backdoor in the delivered model.
         pictures: of the user.
+        check: folder with labeled images in a folder for each class; None measures no accuracy.
     """
 
     stress: bool = True
     signs: bool = True
     pictures: bool = True
+    check: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,15 @@ class _Subject:
     card: ClassifierCard
     defense: Defense
     compute: Compute
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was measured for a report; None where it was not wanted."""
+
+    accuracy: Accuracy | None
+    stress: StressResult | None
+    signs: SignsResult | None
 
 
 def make(folder: Path, files: Sequence[Path], wanted: Wanted, today: date, compute: Compute) -> Report:
@@ -81,14 +93,17 @@ def make(folder: Path, files: Sequence[Path], wanted: Wanted, today: date, compu
         compute: device and threads.
 
     Raises:
-        UserError: the folder is damaged, the images are others, or there are too few for the stress test.
+        UserError: the folder is damaged, the images are others, there are too few for the stress test, or labeled
+            ones do not fit or are also among them.
     """
     of = _opened(folder, compute)
-    sums = sums_of(folder, files)
+    checked = labeled(wanted.check, of.card) if wanted.check else None
+    sums = sums_of(folder, files, checked.files if checked else ())
     if sums.images != of.content.images.sha256:
         raise UserError(f"these are not the images that {folder} was defended with (sha256 differs); give those")
-    apart = held_out(len(files))
-    rows = some(len(files), apart, of.card.input_side)
+    accuracy = _accuracy(of, checked, files)
+    held = held_out(len(files))
+    rows = some(len(files), held, of.card.input_side)
     images = read_files(of.card, [files[row] for row in rows.tolist()])
     signs = stress = None
     if wanted.signs:
@@ -103,9 +118,8 @@ def make(folder: Path, files: Sequence[Path], wanted: Wanted, today: date, compu
         stress = stress_test(classifier, unlabeled(images, of.card), StressParams(), defender, compute, work)
         write_json(folder / STRESS, stress.model_dump())
         remove(work)
-    report = _told(
-        of, today, stress, signs, _galleries(of, unlabeled(images[apart[rows]], of.card), wanted.pictures), sums
-    )
+    galleries = _galleries(of, unlabeled(images[held[rows]], of.card), wanted.pictures)
+    report = _told(of, today, _Found(accuracy, stress, signs), galleries, sums)
     write_page(folder / PAGE, report, is_photograph(of.card.input_side))
     return report
 
@@ -125,26 +139,27 @@ def _galleries(of: _Subject, held: Split, pictures: bool) -> list[Block]:
     return blocks.galleries(usual, other, len(changed), len(held.keys))
 
 
-def _told(
-    of: _Subject,
-    today: date,
-    stress: StressResult | None,
-    signs: SignsResult | None,
-    galleries: list[Block],
-    sums: Sums,
-) -> Report:
-    told = (
+def _accuracy(of: _Subject, checked: Labeled | None, files: Sequence[Path]) -> Accuracy | None:
+    if checked is None:
+        return None
+    apart(checked, files)
+    return accuracies(of.folder, checked, of.compute)
+
+
+def _told(of: _Subject, today: date, found: _Found, galleries: list[Block], sums: Sums) -> Report:
+    agreement, stress, signs = (
         findings.of_agreement(of.content.agreement),
-        findings.of_stress(stress),
-        findings.of_signs(signs),
+        findings.of_stress(found.stress),
+        findings.of_signs(found.signs),
     )
-    tests = [blocks.of_stress(stress)] if stress else []
-    tests += [blocks.of_signs(signs)] if signs else []
+    accuracy = [findings.of_accuracy(found.accuracy)] if found.accuracy else []
+    tests = [blocks.of_stress(found.stress)] if found.stress else []
+    tests += [blocks.of_signs(found.signs)] if found.signs else []
     return Report(
         title="Report on a defended image classifier",
         subtitle=f"{of.folder.resolve().name}, {today:%d %B %Y}",
-        verdict=findings.verdict(*told),
-        findings=list(told),
+        verdict=findings.verdict(accuracy[0] if accuracy else agreement, stress, signs),
+        findings=[*accuracy, agreement, stress, signs],
         blocks=[blocks.method(), blocks.done(of.content, of.card), *galleries, *tests, blocks.limits()],
         sums=sums,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from refine.defending.protocol.defense import Defense
-from refine.evaluation.answers import probabilities
+from refine.deployment.labeled import predicted
 from refine.evaluation.metrics import DIGITS, interval, share
 from refine.models.device import Compute
 from refine.poisoning.attack import AnyAttack
@@ -62,7 +62,7 @@ def triggered(attack: AnyAttack, bench: Bench) -> Triggered:
 def measured(system: Defense, with_trigger: Triggered, bench: Bench) -> Measured:
     """Asks a system, on the bench's device, for all images with and without the trigger."""
     said, said_triggered = (
-        answers_of(system, split, bench.batch_size, bench.compute) for split in (bench.images, with_trigger.images)
+        predicted(system, split, bench.batch_size, bench.compute) for split in (bench.images, with_trigger.images)
     )
     rows, target = with_trigger.rows, with_trigger.target
     return Measured(
@@ -78,8 +78,3 @@ def rate(hits: Tensor) -> Rate:
     """How many of these are true, bool [n], n >= 1."""
     value = share(hits)
     return Rate(share=round(value, DIGITS), interval_95=interval(value, len(hits)), images=len(hits))
-
-
-def answers_of(system: Defense, images: Split, batch_size: int, compute: Compute) -> Tensor:
-    """The classes that a system takes images for, int64 [N]."""
-    return probabilities(system, images, batch_size, compute).argmax(dim=1)

@@ -23,11 +23,12 @@ from refine.core.errors import UserError
 from refine.core.files import write_json
 from refine.defending.loading import load
 from refine.defending.protocol.defense import Defense, NoDefense
+from refine.deployment.labeled import predicted
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
 from refine.proof.stress.attempts import planted, took
-from refine.proof.stress.measuring import Bench, Triggered, answers_of, measured, triggered
+from refine.proof.stress.measuring import Bench, Triggered, measured, triggered
 from refine.proof.stress.params import StressParams, default_plants
 from refine.proof.stress.parts import Divided, divided, sum_of
 from refine.proof.stress.planting import Plan, planned, poisoned
@@ -163,7 +164,7 @@ def stress_test(
     classifier.to(compute.device)
     parts = divided(images, params.parts, params.seed, defender.least)
     planting, defending, measuring = (
-        answers_of(NoDefense(classifier).eval(), split, params.batch_size, compute)
+        predicted(NoDefense(classifier).eval(), split, params.batch_size, compute)
         for split in (parts.planting, parts.defending, parts.measuring)
     )
     bench = Bench(parts.measuring, measuring, labeled, params.batch_size, compute)

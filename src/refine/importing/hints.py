@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from refine.core.errors import UserError
-from refine.models.classifier import Classifier, ClassifierCard, Normalization
+from refine.models.classifier import Classifier, Normalization
 from refine.shards.reading.pixels import in_batches
 
 _BATCH = 64
@@ -27,36 +25,6 @@ NORMALIZATIONS = {
     "--mean 0,0,0 --std 0.00392,0.00392,0.00392 (values up to 255)": ([0.0] * 3, [0.00392] * 3),
 }
 """That are common, by the options that choose them."""
-
-
-def labeled(folder: Path, card: ClassifierCard) -> tuple[list[Path], Tensor]:
-    """The images in the class folders of a folder, and their labels, int64 [N].
-
-    Class folders are called like the classes, or taken in the order of their names where there are as many.
-
-    Raises:
-        UserError: there are other folders than classes, or no images.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give one with a folder of images for each class")
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    places = {name: label for label, name in enumerate(card.classes)}
-    names = [path.name for path in folders]
-    if not set(names) <= set(places):
-        if len(folders) != len(card.classes):
-            raise UserError(
-                f"{folder} has {len(folders)} class folders, the model {len(card.classes)} classes, and their names "
-                "differ; name the folders like the classes, or the classes like the folders by --classes"
-            )
-        places = {name: label for label, name in enumerate(names)}
-    files, labels = [], []
-    for path in folders:
-        own = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-        files += own
-        labels += [places[path.name]] * len(own)
-    if not files:
-        raise UserError(f"{folder} holds no images; give a folder with a folder of images for each class")
-    return files, torch.tensor(labels)
 
 
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:

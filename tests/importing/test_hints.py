@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from refine.core.errors import UserError
-from refine.deployment.inputs import read_files
-from refine.importing.labeled import accuracy, hints, labeled
+from refine.importing.hints import accuracy, hints
 from refine.models.classifier import Classifier, Normalization
-from tiny import classifier_card
 
 
 class ByColor(nn.Module):
@@ -59,27 +53,3 @@ def test_another_order_of_channels_and_of_classes_is_found() -> None:
     assert any("--bgr" in hint and "100.0%" in hint for hint in found)
     images, labels = _images([1, 2, 0])
     assert [hint for hint in hints(_classifier(), images, labels, 3) if "another order" in hint and "100.0%" in hint]
-
-
-def _folders(folder: Path, names: list[str]) -> None:
-    for number, name in enumerate(names):
-        (folder / name).mkdir(parents=True)
-        Image.new("RGB", (20, 20), (number, 0, 0)).save(folder / name / "one.png")
-
-
-@pytest.mark.parametrize("names", [["class-0", "class-2", "class-1"], ["a", "b", "c"], ["class-2"]])
-def test_class_folders_are_the_classes_by_name_or_in_their_order(names: list[str], tmp_path: Path) -> None:
-    _folders(tmp_path, names)
-    files, labels = labeled(tmp_path, classifier_card())
-    assert [file.parent.name for file in files] == sorted(names)
-    assert labels.tolist() == ([2] if len(names) == 1 else [0, 1, 2])
-    assert read_files(classifier_card(), files).shape == (len(names), 3, 16, 16)
-
-
-@pytest.mark.parametrize(
-    ("names", "said"), [(["a", "b"], "has 2 class folders, the model 3 classes"), ([], "holds no images")]
-)
-def test_other_folders_are_refused(names: list[str], said: str, tmp_path: Path) -> None:
-    _folders(tmp_path, names)
-    with pytest.raises(UserError, match=said):
-        labeled(tmp_path, classifier_card())
