@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from refine.core.strict import Strict
 
 DONE = "model.json"
 
 
-class About(BaseModel):
+class About(Strict):
     """Content of the file.
 
     Attributes:
@@ -20,7 +20,6 @@ class About(BaseModel):
         attack_success_rate: on triggered test images; None without an attack.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     half: str
     data: str
     attack: str

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from refine.core.errors import UserError
+from refine.core.strict import Strict
 from refine_lab.runs.parameters import attack_of, seeds
 
 Word = Annotated[str, Field(pattern=r"^[a-z0-9_.]+$")]
 
 
-class Name(BaseModel):
+class Name(Strict):
     """The parts of a name, which is also that of the run's folder."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     dataset: Word
     preset: Word
     attack: Word

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from refine.core.strict import Strict
 from refine_lab.runs.name import Name
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class OnTriggered(_Strict):
+class OnTriggered(Strict):
     """Answers of a clean system to an attack's triggered images.
 
     Attributes:
@@ -27,7 +24,7 @@ class OnTriggered(_Strict):
     misread: list[dict[str, str | float]]
 
 
-class Clean(_Strict):
+class Clean(Strict):
     """Both systems of a run without attack, on the triggered images of a run with one.
 
     Attributes:
@@ -41,7 +38,7 @@ class Clean(_Strict):
     defended: OnTriggered | None
 
 
-class Defender(_Strict):
+class Defender(Strict):
     """What a defender had and did.
 
     Attributes:
@@ -57,7 +54,7 @@ class Defender(_Strict):
     changes_classifier: bool
 
 
-class Shares(_Strict):
+class Shares(Strict):
     """Figures of a system after it was retuned, as in its metrics file."""
 
     benign_accuracy: float
@@ -65,14 +62,14 @@ class Shares(_Strict):
     robust_accuracy: float
 
 
-class AfterRetuning(_Strict):
+class AfterRetuning(Strict):
     """A system after an attacker retuned it: `each` for the images of each draw, and the `mean` of all draws."""
 
     mean: Shares
     each: list[Shares]
 
 
-class Retuned(_Strict):
+class Retuned(Strict):
     """A system of a run and that of a clean classifier, retuned by the same images.
 
     Attributes:
@@ -91,7 +88,7 @@ class Retuned(_Strict):
         return self.attacked.mean.attack_success_rate - self.clean.mean.attack_success_rate
 
 
-class Retuning(_Strict):
+class Retuning(Strict):
     """The systems of a run after the retuning attack, see `refine.retuning.attack`.
 
     Attributes:
@@ -113,7 +110,7 @@ class Retuning(_Strict):
     defended: dict[str, Retuned]
 
 
-class Record(_Strict):
+class Record(Strict):
     """Content of `run.json`.
 
     Attributes:

@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Generator
 
 from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import new_file, write_json
 from refine.core.params import ParamsFile
+from refine.core.strict import Strict
 from refine.defending.loading import load
 from refine.defending.protocol.defense import NoDefense
 from refine.evaluation.answers import answers
@@ -84,7 +84,7 @@ def compare(experiments: list[Path], settings: Settings, out: Path) -> pd.DataFr
     return table
 
 
-class Truth(BaseModel):
+class Truth(Strict):
     """What the defense does to the experiment's own backdoor, on its test images.
 
     Attributes:
@@ -93,7 +93,6 @@ class Truth(BaseModel):
         triggered: test images with the trigger.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     before: dict[str, float]
     after: dict[str, float]
     triggered: int

@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from refine.core.documents import read_document
 from refine.core.files import write_json
+from refine.core.strict import Strict
 
 NAME = "training.json"
 WEIGHTS = "initial.safetensors"
@@ -20,11 +21,7 @@ WEIGHTS = "initial.safetensors"
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Distortion(_Part):
+class Distortion(Strict):
     """A random geometric and brightness change, drawn for each image; nearest neighbor, black outside the image.
 
     Attributes:
@@ -42,7 +39,7 @@ class Distortion(_Part):
     brightness: Share = 0.0
 
 
-class AttackerAugmentation(_Part):
+class AttackerAugmentation(Strict):
     """How the attacker changes training images before the augmentation of the recipe.
 
     Attributes:

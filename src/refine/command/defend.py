@@ -8,9 +8,6 @@ import click
 
 from refine.command.images import LABELED
 
-LOW = 0.9
-"""Agreement below which a user should not be content."""
-
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -46,6 +43,7 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, check: Path 
 
     from refine.command.images import listed
     from refine.deployment.defend import defend as defended
+    from refine.deployment.folder import LITTLE_AGREEMENT
     from refine.deployment.labeled import accuracies, apart, labeled
     from refine.models.card import read_card
     from refine.models.classifier import ClassifierCard
@@ -64,7 +62,7 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, check: Path 
         f"with {model} on {made.agreement.same:,} of {made.agreement.images:,} others "
         f"({100 * made.agreement.share:.1f} %)"
     )
-    if made.agreement.share < LOW:
+    if made.agreement.share < LITTLE_AGREEMENT:
         click.echo("This is low; more images help most.")
     known = len(card.classes)
     if made.images.classes < known:

@@ -105,12 +105,9 @@ def _listed(values: list[float]) -> str:
 
 def _names(path: Path) -> list[str]:
     from refine.core.errors import UserError
+    from refine.download.own_images import lines
 
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path} cannot be read; give a text file with a class name per line") from None
-    names = [line.strip() for line in lines if line.strip()]
+    names = lines(path, "give a text file with a class name per line")
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise UserError(f"{path} names {double[:100]} twice; give each class a name of its own")

@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from refine.core.errors import UserError
+from refine.core.strict import Strict
 
 
 def _whole(value: Any) -> Any:
@@ -21,7 +22,7 @@ def _whole(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-class Machine(BaseModel):
+class Machine(Strict):
     """Settings of the machine; `machine` reads them once in a process, and everything else gets them as an argument.
 
     Attributes:
@@ -34,7 +35,6 @@ class Machine(BaseModel):
         root: the project's folder, from DVC, also if a stage runs in a temporary copy of it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$", description="auto, cpu, cuda or cuda:N")] = (
         "auto"
     )

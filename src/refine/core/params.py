@@ -8,10 +8,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from refine.core.errors import UserError
+from refine.core.strict import Strict
 from refine.core.yaml12 import cut, load, shown
 
 SECTIONS = {
@@ -49,10 +50,8 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class Section(BaseModel):
+class Section(Strict):
     """A mapping in `params.yaml`: fixed keys, strict types, finite numbers; immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

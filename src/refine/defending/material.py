@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from refine.core.documents import read_document
+from refine.core.strict import Strict
 from refine.defending.protocol.defense import Regime
 
 NAME = "given.json"
 IMAGES = "train"
 
 
-class GivenSplit(BaseModel):
+class GivenSplit(Strict):
     """What a defender knows of a split of the training set, beside the flags of its images.
 
     The JSON of each image says `split_clean` and `split_poisoned`; images for which both are false are uncertain.
@@ -27,7 +28,6 @@ class GivenSplit(BaseModel):
         abstain: whether a defense should leave the classifier as it is because of the gate.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     name: str
     clean: Annotated[int, Field(ge=0)]
     poisoned: Annotated[int, Field(ge=0)]
@@ -35,7 +35,7 @@ class GivenSplit(BaseModel):
     abstain: bool
 
 
-class Given(BaseModel):
+class Given(Strict):
     """Content of `given.json`.
 
     Attributes:
@@ -47,7 +47,6 @@ class Given(BaseModel):
         split: of these images, where the defense needs one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     defense: str
     regime: Regime
     settings: dict[str, Any]

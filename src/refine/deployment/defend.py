@@ -23,6 +23,7 @@ from refine.core.errors import UserError
 from refine.core.files import new_folder, remove, sha256_of, write_json
 from refine.core.progress import progress
 from refine.core.registry import TRANSFORM, TRANSFORMS, part
+from refine.core.strict import Strict
 from refine.defending.loading import load
 from refine.defending.protocol.defense import NoDefense
 from refine.defenses.refine.training import train as refine
@@ -54,7 +55,7 @@ _BYTES_PER_SHARD = 1 << 28
 _AT_ONCE = 64
 
 
-class _Begun(defended.Content):
+class _Begun(Strict):
     """What an unfinished run was given; another one cannot go on with it."""
 
     classifier_sha256: Sha256

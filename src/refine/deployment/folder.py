@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import sha256_of
+from refine.core.strict import Strict
 from refine.models.card import NAME as CARD
 from refine.models.card import Card, Sha256, read_card
 
@@ -29,21 +30,18 @@ REMEDY = "copy the folder again, or make it again with `refine defend`"
 
 Count = Annotated[int, Field(ge=0)]
 
-
-class Content(BaseModel):
-    """A JSON document that this package writes, or a part of it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+LITTLE_AGREEMENT = 0.9
+"""With less, the defended model does not do the work of the classifier."""
 
 
-class Sums(Content):
+class Sums(Strict):
     """SHA-256 of the two files of a model folder; `weights_sha256` is None for a defense without weights."""
 
     card_sha256: Sha256
     weights_sha256: Sha256 | None
 
 
-class Images(Content):
+class Images(Strict):
     """The user's images.
 
     Attributes:
@@ -60,7 +58,7 @@ class Images(Content):
     classes: Count
 
 
-class Agreement(Content):
+class Agreement(Strict):
     """How often the defended model answers as the classifier does, on the images that are held out.
 
     Attributes:
@@ -77,7 +75,7 @@ class Agreement(Content):
         return self.same / self.images
 
 
-class Defended(Content):
+class Defended(Strict):
     """Content of `defended.json`.
 
     Attributes:
@@ -142,4 +140,9 @@ def sum_of(sha256s: Iterable[str]) -> str:
     Args:
         sha256s: of each file, hexadecimal.
     """
-    return hashlib.sha256("".join(f"{each}\n" for each in sorted(sha256s)).encode()).hexdigest()
+    return sum_of_lines(sorted(sha256s))
+
+
+def sum_of_lines(lines: Iterable[str]) -> str:
+    """SHA-256 over lines, each with its end."""
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import write_json
+from refine.core.strict import Strict
 from refine.shards.reading.tensors import load_tensors, other, refuse_other, shapes
 
 NAME = "card.json"
@@ -25,7 +26,7 @@ REMEDY = "run `dvc checkout`, train the model again or give another folder"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Card(BaseModel):
+class Card(Strict):
     """The fields of every model card.
 
     Attributes:
@@ -35,7 +36,6 @@ class Card(BaseModel):
         training: how it was trained, for human readers only.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     format_version: Annotated[int, Field(ge=1, le=1)] = 1
     kind: str
     weights_sha256: Sha256

@@ -14,8 +14,6 @@ from typing import Annotated, Any, Literal, Protocol, Self, cast, runtime_checka
 import torch
 from pydantic import (
     AliasChoices,
-    BaseModel,
-    ConfigDict,
     Field,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
@@ -27,6 +25,7 @@ from torch import Tensor, nn
 from refine.core.bounds import MOST_CLASSES, Mean, Side, Std
 from refine.core.errors import UserError
 from refine.core.registry import ARCHITECTURES, part
+from refine.core.strict import Strict
 from refine.models import folding
 from refine.models.apart import side_of
 from refine.models.architecture import Architecture
@@ -43,11 +42,7 @@ _NORMALIZATION = AliasChoices("normalization", "normalisation")
 """The second is how cards of version 0.1.0 spell it."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Normalization(_Part):
+class Normalization(Strict):
     """Attributes: `mean` and `std` per channel (RGB), for pixels in [0, 1]."""
 
     mean: Mean

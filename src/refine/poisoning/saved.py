@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from refine.core.bounds import MOST_CLASSES, Side
@@ -13,13 +13,14 @@ from refine.core.documents import read_document, validated
 from refine.core.files import write_json
 from refine.core.machine import DEFAULTS, Machine
 from refine.core.registry import ATTACKS, component
+from refine.core.strict import Strict
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
 from refine.shards.reading.tensors import load_tensors, save_tensors
 
 _REMEDY = "run `dvc repro poison-dataset`"
 
 
-class SavedAttack(BaseModel):
+class SavedAttack(Strict):
     """Content of `attack.json`.
 
     Attributes:
@@ -36,7 +37,6 @@ class SavedAttack(BaseModel):
         tensors_sha256: of `tensors.safetensors`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     attack: str
     settings: dict[str, Any]
     seed: int

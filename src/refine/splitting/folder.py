@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import sha256_of
+from refine.core.strict import Strict
 from refine.shards.format import manifest
 from refine.shards.reading.tensors import load_tensors
 from refine.splitting.groups import NAMES
@@ -26,7 +27,7 @@ COLUMNS = ["key", "label", "fct", "group"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class SplitCard(BaseModel):
+class SplitCard(Strict):
     """Content of `split.json`.
 
     Attributes:
@@ -42,7 +43,6 @@ class SplitCard(BaseModel):
         figures: of the component.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     split: Annotated[str, Field(max_length=200)]
     settings: dict[str, Any]
     training_set_sha256: Sha256

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from refine.core.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs
 from refine.core.errors import UserError
+from refine.core.strict import Strict
 from refine.defending.protocol.card import protected_classifier
 from refine.defending.protocol.defense import Defense
 from refine.defenses.refine.model.label_map import inverted, remap_by
@@ -32,10 +33,9 @@ from refine.shards.reading.tensors import save_tensors
 InputSpace = Literal["normalized_clamp01", "pixel"]
 
 
-class Snapshot(BaseModel):
+class Snapshot(Strict):
     """A state of the transform during training: after which epoch, its file in `snapshots`, its sum."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     epoch: Epochs
     file: Annotated[str, Field(pattern=r"^snapshots/epoch-\d{4,6}\.safetensors$")]
     sha256: Sha256

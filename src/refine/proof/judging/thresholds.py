@@ -8,20 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from refine.core.errors import UserError
 from refine.core.params import sentence
+from refine.core.strict import Strict
 from refine.core.yaml12 import load
 
 FILE = Path(__file__).with_name("thresholds.yaml")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Rate(_Part):
+class Rate(Strict):
     """A share of models: `count` of `of`, and its 95 % interval (Wilson)."""
 
     count: Annotated[int, Field(ge=0)]
@@ -29,7 +26,7 @@ class Rate(_Part):
     interval_95: Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
-class Calibrated(_Part):
+class Calibrated(Strict):
     """What was measured of a sign. The rates are of other models than those that set the threshold.
 
     Attributes:
@@ -49,7 +46,7 @@ class Calibrated(_Part):
     abstained_clean: Rate
 
 
-class Thresholds(_Part):
+class Thresholds(Strict):
     """Content of the file.
 
     Attributes:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from refine.core.params import Section
+from refine.core.strict import Strict
 from refine.models.card import Sha256
 from refine.proof.judging.sign import Finding
 from refine.proof.judging.thresholds import Calibrated, Rate
@@ -16,11 +15,7 @@ Decision = Literal["suspicious", "nothing found", "abstains"]
 DIGITS = 6
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ChangedAnswer(_Part):
+class ChangedAnswer(Strict):
     """See `proof.judging.sign.Changed`."""
 
     image: str
@@ -30,7 +25,7 @@ class ChangedAnswer(_Part):
     after_probability: float
 
 
-class Alarms(_Part):
+class Alarms(Strict):
     """How often the sign was right and wrong about models that were known, see `thresholds.Calibrated`."""
 
     true_alarms: Rate
@@ -39,7 +34,7 @@ class Alarms(_Part):
     abstained_clean: Rate
 
 
-class SignResult(_Part):
+class SignResult(Strict):
     """What one sign says.
 
     Attributes:
@@ -73,7 +68,7 @@ class SignResult(_Part):
     alarms: Alarms | None
 
 
-class SignsResult(_Part):
+class SignsResult(Strict):
     """What all signs say of a model.
 
     Attributes:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from refine.core.strict import Strict
 from refine.models.card import Sha256
 
 Tone = Literal["good", "bad", "open"]
 """Whether a reader may be glad of a finding, should act on it, or learns that it cannot be told."""
 
 
-class _Content(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Finding(_Content):
+class Finding(Strict):
     """Attributes:
     tone: how to take it.
     text: a sentence or two, with the uncertainty.
@@ -26,7 +23,7 @@ class Finding(_Content):
     text: str
 
 
-class Table(_Content):
+class Table(Strict):
     """Attributes:
     columns: headings.
     rows: as many cells each.
@@ -36,7 +33,7 @@ class Table(_Content):
     rows: list[list[str]]
 
 
-class Photo(_Content):
+class Photo(Strict):
     """An image in a gallery.
 
     Attributes:
@@ -50,7 +47,7 @@ class Photo(_Content):
     changed: bool
 
 
-class Block(_Content):
+class Block(Strict):
     """A section of the page.
 
     Attributes:
@@ -63,14 +60,14 @@ class Block(_Content):
     """
 
     title: str
-    text: list[str] = []
-    points: list[str] = []
+    text: list[str] = Field(default_factory=list)
+    points: list[str] = Field(default_factory=list)
     table: Table | None = None
-    photos: list[Photo] = []
+    photos: list[Photo] = Field(default_factory=list)
     note: str = ""
 
 
-class Sums(_Content):
+class Sums(Strict):
     """SHA-256 sums by which a reader can tell whether the report is about what he has; see `verify`.
 
     Attributes:
@@ -88,7 +85,7 @@ class Sums(_Content):
     code: Sha256
 
 
-class Report(_Content):
+class Report(Strict):
     """Attributes:
     format_version: of this.
     title: of the page.

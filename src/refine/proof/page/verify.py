@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -59,18 +58,14 @@ def code_sum() -> str:
     """One SHA-256 over the code of this package: the names of its files and their sums, in the order of the names."""
     root = Path(str(files("refine")))
     paths = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".html", ".yaml"))
-    return _sum_of_lines(f"{path.relative_to(root).as_posix()} {sha256_of(path)}" for path in paths)
+    return deployed.sum_of_lines(f"{path.relative_to(root).as_posix()} {sha256_of(path)}" for path in paths)
 
 
 def _model_sum(folder: Path) -> str:
     """One SHA-256 over the files of a model folder, in the order of their names."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return _sum_of_lines(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in paths)
+    return deployed.sum_of_lines(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in paths)
 
 
 def _images_sum(paths: Sequence[Path]) -> str:
     return deployed.sum_of(sha256_of(path) for path in paths)
-
-
-def _sum_of_lines(lines: Iterable[str]) -> str:
-    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

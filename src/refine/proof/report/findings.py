@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refine.deployment.folder import Agreement
+from refine.deployment.folder import LITTLE_AGREEMENT, Agreement
 from refine.deployment.labeled import Accuracy
 from refine.proof.judging.verdict import SignsResult
 from refine.proof.page.content import Finding, Tone
@@ -10,7 +10,6 @@ from refine.proof.report.sentences import listed, percent, rate
 from refine.proof.stress.result import Plant, StressResult
 
 ENOUGH_AGREEMENT = 0.95
-LITTLE_AGREEMENT = 0.9
 SMALL_DROP = 0.02
 MOST_DROP = 0.05
 MOST_ABOVE_FLOOR = 0.05

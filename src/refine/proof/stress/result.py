@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from refine.core.bounds import Label
+from refine.core.strict import Strict
 from refine.models.card import Sha256
 
 NOTE = (
@@ -19,11 +20,7 @@ Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Rate(_Part):
+class Rate(Strict):
     """Attributes:
     share: of the images that something holds for.
     interval_95: its 95 % interval (Wilson), low and high.
@@ -35,7 +32,7 @@ class Rate(_Part):
     images: Annotated[int, Field(ge=1)]
 
 
-class Measured(_Part):
+class Measured(Strict):
     """What a system (the model, a copy with a plant, or that copy defended) answers to the images for measuring.
 
     Attributes:
@@ -54,7 +51,7 @@ class Measured(_Part):
     benign_accuracy: Rate | None = None
 
 
-class Spent(_Part):
+class Spent(Strict):
     """Seconds of each step."""
 
     planting: Seconds
@@ -67,7 +64,7 @@ class Spent(_Part):
         return self.planting + self.defending + self.measuring
 
 
-class Plant(_Part):
+class Plant(Strict):
     """One backdoor that was planted into a copy of the model.
 
     Attributes:
@@ -100,7 +97,7 @@ class Plant(_Part):
     seconds: Spent
 
 
-class Images(_Part):
+class Images(Strict):
     """How many images each part has, and the SHA-256 over all images in their order."""
 
     planting: Count
@@ -109,7 +106,7 @@ class Images(_Part):
     sha256: Sha256
 
 
-class StressResult(_Part):
+class StressResult(Strict):
     """Content of the result's file.
 
     Attributes:

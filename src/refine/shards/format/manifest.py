@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -22,6 +20,7 @@ from refine.core.bounds import MOST_CLASSES, MOST_SHARDS, Mean, SamplesPerShard,
 from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import write_json
+from refine.core.strict import Strict
 
 NAME = "manifest.json"
 LEAST_FILE = 2 * 512
@@ -30,16 +29,15 @@ LEAST_FILE = 2 * 512
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
-class Shard(BaseModel):
+class Shard(Strict):
     """A tar file: its name, its number of samples and its SHA-256."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     name: Annotated[str, Field(pattern=r"^shard-\d{6}\.tar$")]
     samples: SamplesPerShard
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Description(BaseModel):
+class Description(Strict):
     """Describes a data set and every folder of shards made from it.
 
     Attributes:
@@ -53,7 +51,6 @@ class Description(BaseModel):
             stay as they were. Shards of unlabeled images hold no labels, and readers give 0 for all of them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     source: Name
     classes: Annotated[list[Name], Field(max_length=MOST_CLASSES)]
     side: Side

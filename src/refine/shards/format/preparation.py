@@ -11,15 +11,16 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from refine.core.bounds import LARGEST_SIDE, Side
+from refine.core.strict import Strict
 from refine.shards.format.foreign import MOST_PIXELS, Pixels, read_as
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
 
-class Preparation(BaseModel):
+class Preparation(Strict):
     """Attributes:
     resize: length in pixels to which the shorter side is resized first; None: the image keeps its size.
     crop: height and width of the square that is then taken from the middle; where the image is smaller, it is padded
@@ -28,7 +29,6 @@ class Preparation(BaseModel):
     keep_aspect: whether height and width are resized by the same factor. If not, both become `resize` pixels.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     resize: Annotated[int, Field(ge=1, le=2 * LARGEST_SIDE)] | None
     crop: Side
     interpolation: Interpolation = "bilinear"
