@@ -250,7 +250,11 @@ SMALL_DEFENSES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bcu", "distilled"), _BRIEF),
     "dbr": {"split": "oracle", **_BRIEF},
     "dst": {"split": "oracle", "extractor": {"epochs": 2, "batch_size": 16}, "head": {"epochs": 2, "batch_size": 8}},
-    **dict.fromkeys(("d3", "fst", "ft", "ft_sam"), _SLOW),
+    **dict.fromkeys(("d3", "fp", "fst", "ft", "ft_sam", "sau"), _SLOW),
+    "anp": {"held_out": 0.2, "recipe": _FEW},
+    "ibau": _SLOW,
+    "nad": {"weights": [10.0], "teacher": _SLOW["recipe"], **_SLOW},
+    "nc": {"search": {"steps": 10}, **_SLOW},
 }
 """Settings of defenses that are trained for longer than a test has."""
 
@@ -314,7 +318,7 @@ def same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def history(folder: Path) -> list[dict[str, float]]:
+def history(folder: Path, name: str = "history.csv") -> list[dict[str, float]]:
     """Rows of a training's history."""
-    with (folder / "history.csv").open(encoding="utf-8") as file:
+    with (folder / name).open(encoding="utf-8") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

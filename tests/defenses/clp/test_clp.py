@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from finetuned import ARCHITECTURES, of_architecture, state, task
 from refine.core.errors import UserError
+from refine.defending.channels import Pair, pairs
 from refine.defenses.clp.defense import Params
-from refine.defenses.clp.training import Pair, bounds, pairs, prune, train
+from refine.defenses.clp.training import bounds, prune, train
 from refine.models.card import WEIGHTS
 from support import synthetic
 from tiny import same_tensors
@@ -57,7 +58,7 @@ def test_each_batch_normalization_is_paired_with_the_convolution_whose_output_it
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.MaxPool2d):
             module.register_forward_hook(note)
     kept = network(torch.rand(2, 3, 16, 16))
-    found = pairs(network)
+    found = pairs(network, "clp")
     assert len(found) == sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     for pair in found:
         before = outputs[id(inputs[pair.normalization])]
@@ -68,7 +69,7 @@ def test_each_batch_normalization_is_paired_with_the_convolution_whose_output_it
 
 
 def test_shortcuts_are_among_the_pairs_and_the_order_of_modules_does_not_matter() -> None:
-    names = {pair.name for pair in pairs(of_architecture("resnet18").network)}
+    names = {pair.name for pair in pairs(of_architecture("resnet18").network, "clp")}
     assert {f"stages.{stage}.0.downsample.0" for stage in (1, 2, 3)} < names
 
     class Crossed(nn.Module):
@@ -85,7 +86,7 @@ def test_shortcuts_are_among_the_pairs_and_the_order_of_modules_does_not_matter(
             return normalized
 
     made = Crossed()
-    found = [(pair.name, pair.normalization) for pair in pairs(made)]
+    found = [(pair.name, pair.normalization) for pair in pairs(made, "clp")]
     assert found == [("first", made.of_first), ("second", made.of_second)]
 
 
@@ -101,7 +102,7 @@ def test_a_convolution_whose_output_something_else_takes_too_is_left_alone() -> 
             return normalized + maps
 
     with pytest.raises(UserError, match="clp finds no convolution with a batch normalization after it"):
-        pairs(Branching())
+        pairs(Branching(), "clp")
 
 
 def test_bounds_by_hand() -> None:
@@ -132,7 +133,7 @@ def test_a_planted_channel_is_the_only_one_that_is_removed_and_its_output_is_zer
     (pruned,) = prune(network, 4)
     assert (pruned.layer, pruned.channel) == place
     assert pruned.bound > pruned.threshold
-    (pair,) = (pair for pair in pairs(network) if pair.name == place[0])
+    (pair,) = (pair for pair in pairs(network, "clp") if pair.name == place[0])
     for name in CLEARED[architecture]:
         assert before[name][place[1]].any() or name.endswith("bias")
         before[name][place[1]] = 0
@@ -160,7 +161,7 @@ def test_a_network_that_cannot_be_followed_is_refused() -> None:
             return images if images.mean() > 0 else -images
 
     with pytest.raises(UserError, match="clp cannot follow what this architecture computes"):
-        pairs(Deciding())
+        pairs(Deciding(), "clp")
 
 
 def test_no_image_is_read_and_what_was_removed_is_written_down(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import backdoored
-from refine.proof.judging.inversion import Inverted
+from refine.defending.inversion import Inverted, anomaly
 from refine.proof.signs import neural_cleanse
-from refine.proof.signs.neural_cleanse import Params, anomaly, look
+from refine.proof.signs.neural_cleanse import Params, look
 
 FEW = Params(steps=80, batch_size=16, least_images=20)
 TARGET = f"class-{backdoored.TARGET}"

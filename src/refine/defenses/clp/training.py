@@ -9,10 +9,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, Node, symbolic_trace
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from refine.core.errors import UserError
+from refine.defending.channels import Pair, pairs, remove
 from refine.defending.train import Task
 from refine.defenses.clp.defense import NAME, Params
 from refine.models.card import WEIGHTS
@@ -20,20 +18,6 @@ from refine.shards.reading.tensors import save_tensors
 
 PRUNED = "pruned.csv"
 """The channels that were removed, one per line; beside the weights."""
-_POOLING = (nn.MaxPool2d, nn.AvgPool2d)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A convolution and the batch normalization of its output, alone.
-
-    Attributes:
-        name: of the convolution in its network.
-    """
-
-    name: str
-    convolution: nn.Conv2d
-    normalization: _BatchNorm
 
 
 @dataclass(frozen=True)
@@ -44,44 +28,6 @@ class Pruned:
     channel: int
     bound: float
     threshold: float
-
-
-def pairs(network: nn.Module) -> list[Pair]:
-    """All pairs of a network, in the order of its graph.
-
-    Raises:
-        UserError: there is none.
-    """
-    modules = dict(network.named_modules())
-    found = []
-    for node in _graph(network).nodes:
-        normalization = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(normalization, _BatchNorm) or normalization.running_var is None:
-            continue
-        before = _before(node, modules)
-        convolution = modules[str(before.target)] if before else None
-        if before and isinstance(convolution, nn.Conv2d):
-            found.append(Pair(str(before.target), convolution, normalization))
-    if not found:
-        raise UserError(f"{NAME} finds no convolution with a batch normalization after it; choose another defense")
-    return found
-
-
-def _graph(network: nn.Module) -> Graph:
-    try:
-        return symbolic_trace(network).graph
-    except Exception as error:  # noqa: BLE001 (tracing runs the network's own code on stand-ins for tensors)
-        raise UserError(f"{NAME} cannot follow what this architecture computes ({error}); choose another") from None
-
-
-def _before(node: Node, modules: dict[str, nn.Module]) -> Node | None:
-    """The module whose output a module alone takes, right away or after pooling."""
-    while True:
-        (node,) = node.all_input_nodes
-        if node.op != "call_module" or len(node.users) > 1:
-            return None
-        if not isinstance(modules[str(node.target)], _POOLING):
-            return node
 
 
 @torch.no_grad()
@@ -104,24 +50,13 @@ def prune(network: nn.Module, u: float) -> list[Pruned]:
         UserError: see `pairs`.
     """
     pruned = []
-    for pair, bound in [(pair, bounds(pair)) for pair in pairs(network)]:
+    for pair, bound in [(pair, bounds(pair)) for pair in pairs(network, NAME)]:
         threshold = bound.mean() + u * bound.std()
         removed = bound > threshold
-        _remove(pair, removed)
+        remove(pair, removed)
         channels = removed.nonzero().flatten().tolist()
         pruned += [Pruned(pair.name, channel, float(bound[channel]), float(threshold)) for channel in channels]
     return pruned
-
-
-def _remove(pair: Pair, removed: Tensor) -> None:
-    """Makes the normalized output of channels zero, whatever the input."""
-    convolution, normalization = pair.convolution, pair.normalization
-    cleared: list[Tensor | None] = [normalization.weight, normalization.bias]
-    if not normalization.affine:
-        cleared = [convolution.weight, convolution.bias, normalization.running_mean]
-    for tensor in cleared:
-        if tensor is not None:
-            tensor[removed] = 0.0
 
 
 def train(task: Task) -> str:

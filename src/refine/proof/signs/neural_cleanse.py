@@ -1,6 +1,6 @@
 """Neural Cleanse: a class that a small patch reaches (Wang et al., S&P 2019).
 
-For every class, a trigger is inverted (`proof.judging.inversion`). A backdoor makes its target reachable by a far
+For every class, a trigger is inverted (`defending.inversion`). A backdoor makes its target reachable by a far
 smaller patch than the other classes are, so its anomaly index is high:
 
     index(t) = (median(a) - a(t)) / (1.4826 MAD(a)),  a = log(area of the mask)
@@ -18,18 +18,17 @@ are taken. An examination has (classes x steps) steps of `batch_size` images, fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from refine.core.bounds import MOST_CLASSES, BatchSize
-from refine.core.params import Number, PositiveNumber, Section
+from refine.core.bounds import MOST_CLASSES
 from refine.core.progress import progress
+from refine.defending.inversion import Inverted, Search, anomaly, invert
 from refine.models import classifier as classifiers
-from refine.proof.judging.inversion import Inverted, Search, invert
 from refine.proof.judging.sign import Finding, Subject
 
 log = logging.getLogger(__name__)
@@ -41,40 +40,26 @@ MEANING = (
     "model. Triggers that cover or bend the whole image are often missed, and a class that is easily confused with all "
     "others may be blamed wrongly."
 )
-MAD_OF_NORMAL = 1.4826
-"""Makes the MAD of normally distributed numbers their standard deviation."""
-LEAST_SPREAD = 0.5
-"""A factor of 1.6: without a backdoor, areas can differ by less."""
 LEAST_CLASSES = 5
 """Of fewer numbers, a median says little."""
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class Params(Section):
-    """Attributes:
-    images: most images that are used.
-    least_images: with fewer, the sign abstains.
-    steps: of the search for a trigger, for each class.
-    batch_size: images in a step.
-    lr: learning rate; published.
-    weight: of the mask's size at first; published.
-    factor: by which the weight rises.
-    success: share of the images that a trigger has to send to the class; published are 0.99 and, later, 0.98.
-    all_classes: with more classes, a rough search chooses those that are examined fully.
-    rough_steps: of that rough search, for each class.
-    candidates: classes that it chooses, and others that they are compared with.
-    most_classes: with more classes, the sign abstains.
+class Params(Search):
+    """How triggers are sought (see `Search`), and for which classes.
+
+    Attributes:
+        images: most images that are used.
+        least_images: with fewer, the sign abstains.
+        all_classes: with more classes, a rough search chooses those that are examined fully.
+        rough_steps: of that rough search, for each class.
+        candidates: classes that it chooses, and others that they are compared with.
+        most_classes: with more classes, the sign abstains.
     """
 
     images: Count = 300
     least_images: Count = 100
-    steps: Annotated[int, Field(ge=10, le=100_000)] = 100
-    batch_size: BatchSize = 32
-    lr: PositiveNumber = 0.1
-    weight: PositiveNumber = 1e-3
-    factor: Annotated[Number, Field(gt=1, le=10)] = 1.1
-    success: Annotated[Number, Field(gt=0, le=1)] = 0.98
     all_classes: Annotated[int, Field(ge=LEAST_CLASSES, le=100_000)] = 20
     rough_steps: Annotated[int, Field(ge=1, le=100_000)] = 20
     candidates: Annotated[int, Field(ge=LEAST_CLASSES, le=10_000)] = 10
@@ -97,7 +82,7 @@ def look(subject: Subject, params: Params, seed: int) -> Finding:
 
     def found(target: int, steps: int) -> Inverted:
         others = pixels[predicted != target]
-        search = Search(steps, params.batch_size, params.lr, params.weight, params.factor, params.success)
+        search = params.model_copy(update={"steps": steps})
         generator = Generator().manual_seed(seed * MOST_CLASSES + target)
         return invert(logits, others if len(others) else pixels, target, search, generator)
 
@@ -119,20 +104,6 @@ def look(subject: Subject, params: Params, seed: int) -> Finding:
             "smallest_area": min(trigger.least for trigger in triggers.values()),
         },
     )
-
-
-def anomaly(areas: dict[int, float], references: Sequence[int]) -> dict[int, float]:
-    """The anomaly index of each class.
-
-    Args:
-        areas: shares of the image, above 0, by class.
-        references: classes that the median and the MAD are taken from.
-    """
-    logs = {target: torch.tensor(area, dtype=torch.float64).log() for target, area in areas.items()}
-    compared = torch.stack([logs[target] for target in references])
-    median = compared.quantile(0.5)
-    spread = max(MAD_OF_NORMAL * (compared - median).abs().quantile(0.5).item(), LEAST_SPREAD)
-    return {target: (median - value).item() / spread for target, value in logs.items()}
 
 
 def _weak(classes: int, images: int, params: Params) -> str | None:

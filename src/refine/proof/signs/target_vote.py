@@ -34,8 +34,8 @@ from torch.nn import functional
 from refine.core.bounds import BatchSize
 from refine.core.params import PositiveNumber, Section, Weight
 from refine.core.progress import progress
+from refine.defending.inversion import rows
 from refine.models.device import to_float32
-from refine.proof.judging.inversion import rows
 from refine.proof.judging.sign import Finding, Subject
 
 TITLE = "Changed images fall into one class (target vote of BTI-DBF)"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Generator
 
 import backdoored
-from refine.proof.judging.inversion import Search, invert, rows
+from refine.defending.inversion import Search, invert, rows
 
 SEARCH = Search(steps=80, batch_size=16, lr=0.1, weight=1e-3, factor=1.1, success=0.98)
 
@@ -28,7 +26,7 @@ def test_the_mask_shrinks_to_the_pixel_that_forces_the_class() -> None:
 
 def test_what_never_succeeds_counts_as_the_whole_image() -> None:
     of, pixels = backdoored.classifier(0.0), backdoored.images(20) / 255
-    found = invert(of, pixels, 1, replace(SEARCH, steps=5), Generator().manual_seed(1))
+    found = invert(of, pixels, 1, SEARCH.model_copy(update={"steps": 5}), Generator().manual_seed(1))
     assert (found.succeeded, found.area, found.least) == (False, 1.0, 1.0)
     assert found.mask.shape == (1, 12, 12)
     assert found.pattern.shape == (3, 12, 12)

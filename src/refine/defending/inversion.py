@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from refine.core.bounds import BatchSize
+from refine.core.params import Number, PositiveNumber, Section
 from refine.models.device import to_float32
 
 BETAS = (0.5, 0.9)
@@ -35,27 +39,30 @@ _PIXELS = 32 * 32
 _START = -1.0
 _FALLS_FASTER = 1.5
 _LEAST_WEIGHT, _MOST_WEIGHT = 1e-7, 10.0
+MAD_OF_NORMAL = 1.4826
+"""Makes the MAD of normally distributed numbers their standard deviation."""
+LEAST_SPREAD = 0.5
+"""A factor of 1.6: without a backdoor, areas can differ by less."""
 
 
-@dataclass(frozen=True)
-class Search:
-    """How a trigger is sought.
+class Search(Section):
+    """How a trigger is sought, for each class.
 
     Attributes:
         steps: of the optimization.
         batch_size: images in a step.
-        lr: learning rate of Adam.
-        weight: c at first.
+        lr: learning rate of Adam; published.
+        weight: c at first; published.
         factor: by which c rises.
-        success: share of the images that a trigger has to send to the class.
+        success: share of the images that a trigger has to send to the class; published are 0.99 and, later, 0.98.
     """
 
-    steps: int
-    batch_size: int
-    lr: float
-    weight: float
-    factor: float
-    success: float
+    steps: Annotated[int, Field(ge=10, le=100_000)] = 100
+    batch_size: BatchSize = 32
+    lr: PositiveNumber = 0.1
+    weight: PositiveNumber = 1e-3
+    factor: Annotated[Number, Field(gt=1, le=10)] = 1.1
+    success: Annotated[Number, Field(gt=0, le=1)] = 0.98
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,20 @@ def invert(
     least, mask, pattern = best or (1.0, raw_mask.detach().sigmoid(), raw_pattern.detach().sigmoid())
     objective = sum(each[2] for each in window) / len(window)
     return Inverted(math.exp(sum(half) / len(half)), least, objective, best is not None, mask.cpu(), pattern.cpu())
+
+
+def anomaly(areas: dict[int, float], references: Sequence[int]) -> dict[int, float]:
+    """The anomaly index of each class.
+
+    Args:
+        areas: shares of the image, above 0, by class.
+        references: classes that the median and the MAD are taken from.
+    """
+    logs = {target: torch.tensor(area, dtype=torch.float64).log() for target, area in areas.items()}
+    compared = torch.stack([logs[target] for target in references])
+    median = compared.quantile(0.5)
+    spread = max(MAD_OF_NORMAL * (compared - median).abs().quantile(0.5).item(), LEAST_SPREAD)
+    return {target: (median - value).item() / spread for target, value in logs.items()}
 
 
 def rows(count: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
