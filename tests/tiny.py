@@ -246,12 +246,19 @@ SMALL: dict[str, dict[str, Any]] = {
 _FEW: dict[str, Any] = {"epochs": 2, "batch_size": 8}
 _BRIEF: dict[str, Any] = {"recipe": _FEW}
 _SLOW: dict[str, Any] = {"recipe": {**_FEW, "optimizer": {"lr": 0.001}}}
+_ADAM: dict[str, Any] = {**_FEW, "optimizer": {"name": "adamw", "lr": 0.001}}
+_BTI: dict[str, Any] = {
+    **dict.fromkeys(("pretraining", "mask", "generator", "recipe"), _ADAM),
+    "rounds": 2,
+    "first_channels": 8,
+}
 SMALL_DEFENSES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bcu", "distilled"), _BRIEF),
     "dbr": {"split": "oracle", **_BRIEF},
     "dst": {"split": "oracle", "extractor": {"epochs": 2, "batch_size": 16}, "head": {"epochs": 2, "batch_size": 8}},
     **dict.fromkeys(("d3", "fp", "fst", "ft", "ft_sam", "sau"), _SLOW),
     "anp": {"held_out": 0.2, "recipe": _FEW},
+    **dict.fromkeys(("bti_dbf", "bti_dbf_u"), _BTI),
     "ibau": _SLOW,
     "nad": {"weights": [10.0], "teacher": _SLOW["recipe"], **_SLOW},
     "nc": {"search": {"steps": 10}, **_SLOW},

@@ -1,0 +1,260 @@
+"""Inverting a backdoor by decoupling features (BTI-DBF, Xu et al., ICLR 2024).
+
+A mask m over the last map g tells the features that clean images need from the others:
+
+    minimize over m:  CE(h(m g(x)), y) - CE(h((1 - m) g(x)), y),   m = tanh(theta) / 2 + 1/2.
+
+Then a generator B learns to change images so that the others move and these stay:
+
+    minimize over B:  0.01 e(m) - e(1 - m),   e(w) = mean (w (g(B(x)) - g(x)))²,
+
+or, where the image changes by more than a bound or e(m) is above one, mean (B(x) - x)² alone. The class that changed
+images most often get is the target of the backdoor, if there is one.
+
+Ours: the classifier is in eval mode throughout, where the official mask step moves its running statistics. In the
+pretraining, which teaches B to leave images as they are, KL(F(x) || F(B(x))) replaces a cross-entropy that takes
+probabilities for logits, with its arguments exchanged. Each round trains with a new optimizer. A target is only held
+for one if it leads by a margin (others reported wrong targets).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from refine.defending.decoupling.inside import Inside
+from refine.defending.decoupling.params import DecouplingParams
+from refine.defending.decoupling.unet import UNet
+from refine.defending.finetuning import accuracy, labels_of
+from refine.defending.retraining import Retraining, own_seed
+from refine.defending.train import Task
+from refine.models.classifier import Classifier
+from refine.models.device import to_float32
+from refine.shards.reading.pixels import to_pixels
+from refine.training.batches import Batch
+from refine.training.loop import Row, Run, Step
+from refine.training.recipe import Recipe
+from refine.training.training_set import TrainingSet, in_order
+
+Terms = Callable[[Tensor, Tensor, Generator], dict[str, Tensor]]
+"""From normalized images float [B, 3, H, W], labels int64 [B] and what may be drawn from to figures, of which `loss` is
+minimized."""
+
+BENIGN_WEIGHT = 0.01
+_PRETRAINED_BOUND = 0.1
+_AT_ONCE = 256
+
+
+class Phase(Retraining):
+    """Trains a module beside a classifier that stays in eval mode.
+
+    Args:
+        module: what is trained.
+        terms: its loss.
+        of: arguments of `Retraining`.
+    """
+
+    def __init__(self, module: nn.Module, terms: Terms, *of: Any) -> None:
+        super().__init__(*of)
+        self.module, self.terms = module, terms
+
+    def step(self, batch: Batch) -> Step:
+        """See `training.loop.Task`."""
+        images = self.classifier.normalize(self.augmented(batch))
+        terms = self.terms(images, labels_of(batch), self.generator)
+        return Step(terms["loss"] * batch.loss_weight, {name: value.detach() for name, value in terms.items()})
+
+
+class Mask(nn.Module):
+    """A mask over a map, float [1, C, h, w] in (0, 1), drawn at random."""
+
+    def __init__(self, like: Tensor, seed: int) -> None:
+        super().__init__()
+        drawn = torch.randn(like.shape[1:], generator=Generator().manual_seed(seed))
+        self.theta = nn.Parameter(drawn[None].to(like.device))
+
+    def forward(self) -> Tensor:
+        return self.theta.tanh() / 2 + 0.5
+
+
+@dataclass(frozen=True)
+class Vote:
+    """The class that changed images most often get.
+
+    Attributes:
+        label: of the class.
+        share: of the images.
+        margin: of this share over that of the second class.
+    """
+
+    label: int
+    share: float
+    margin: float
+
+
+class Inversion:
+    """The generator of a trigger, and what it takes to train it.
+
+    Args:
+        task: of the defense, whose settings are `DecouplingParams`.
+        name: of the defense, for messages and checkpoints.
+        images: labeled.
+        classifier: on the device; an eval-mode copy of the task's, whose weights a caller may change.
+
+    Attributes:
+        generator: maps normalized images to images with what may be a trigger.
+        inside: of the classifier.
+    """
+
+    def __init__(self, task: Task, name: str, images: TrainingSet, classifier: Classifier) -> None:
+        self.task, self.name, self.images, self.classifier = task, name, images, classifier
+        self.params: DecouplingParams = task.settings
+        compute = task.compute
+        self.precision = compute.precision(self.params.generator.precision)
+        self.inside = Inside(classifier, task.card.input_side, compute, self.precision)
+        torch.manual_seed(own_seed(task.seed))
+        self.generator = UNet(self.params.first_channels, task.card.input_side).to(compute.device)
+
+    def trained(
+        self, module: nn.Module, terms: Terms, recipe: Recipe, phase: str, number: int = 0, statistics: bool = False
+    ) -> list[Row]:
+        """Trains a module, which is then frozen, to the end of a recipe; a finished phase is not trained again.
+
+        Args:
+            module: what is trained.
+            terms: its loss.
+            recipe: how.
+            phase: a word for it, for messages and checkpoints.
+            number: of the round.
+            statistics: whether batch normalization in it uses those of the batch.
+
+        Returns:
+            The history.
+        """
+        task = self.task
+        of = self.classifier, self.images, recipe, None, task.compute, statistics
+        phase = f"{phase}-{number}"
+        module.requires_grad_(True)
+        kept = task.checkpoints.part(phase) if task.checkpoints else None
+        training = Phase(module, terms, *of)
+        self.classifier.eval()
+        name, seed = f"train-defense@{self.name}-{phase}", task.seed + number
+        rows = Run(training, recipe, name, seed, task.compute, kept).train()
+        module.requires_grad_(False)
+        return rows
+
+    def changed(self, network: nn.Module, images: Tensor) -> Tensor:
+        """What a U-Net makes of normalized images, float32."""
+        with self.task.compute.autocast(self.precision):
+            out = network(images)
+        return to_float32(out)
+
+    def pretrain(self) -> None:
+        """Teaches the generator to leave images as they are."""
+
+        def terms(images: Tensor, _: Tensor, __: Generator) -> dict[str, Tensor]:
+            with torch.no_grad():
+                before = self.inside.answer(images)
+            made = self.changed(self.generator, images)
+            after = self.inside.answer(made)
+            apart = functional.mse_loss(made, images)
+            own, wanted = (answer.logits.log_softmax(dim=1) for answer in (after, before))
+            answers = functional.kl_div(own, wanted, reduction="batchmean", log_target=True)
+            features = functional.mse_loss(after.map, before.map)
+            weight = torch.where(apart.detach() > _PRETRAINED_BOUND, 100.0, 0.01)
+            return {"loss": answers + features + weight * apart, "answers": answers, "features": features}
+
+        self.trained(self.generator, terms, self.params.pretraining, "pretraining")
+
+    def mask(self, number: int) -> Tensor:
+        """The mask of a round, float32 [1, C, h, w] in (0, 1)."""
+        columns = next(in_order(self.images, 1, self.task.compute.device, "a look"))
+        with torch.no_grad():
+            like = self.inside.answer(self.classifier.normalize(to_pixels(columns[0]))).map
+        made = Mask(like, self.task.seed + number)
+
+        def terms(images: Tensor, labels: Tensor, _: Generator) -> dict[str, Tensor]:
+            return mask_terms(self.inside, made(), images, labels)
+
+        self.trained(made, terms, self.params.mask, "mask", number)
+        found: Tensor = made()
+        return found
+
+    def invert(self, number: int, purify: Callable[[Tensor], Tensor], target: int | None) -> None:
+        """Trains the generator in a round.
+
+        Args:
+            number: of the round.
+            purify: what the defense so far makes of changed images.
+            target: class that purified images are to get all the same; None in the first round, or without one.
+        """
+        mask = self.mask(number)
+
+        def terms(images: Tensor, _: Tensor, __: Generator) -> dict[str, Tensor]:
+            with torch.no_grad():
+                before = self.inside.answer(images).map
+            made = self.changed(self.generator, images)
+            after = self.inside.answer(purify(made))
+            found = generator_terms(made, images, after.map - before, mask, self.params)
+            if target is not None:
+                wanted = torch.full((len(images),), target, device=images.device)
+                fooled = functional.cross_entropy(after.logits, wanted)
+                found = {**found, "loss": found["loss"] + fooled, "fooled": fooled}
+            return found
+
+        self.trained(self.generator, terms, self.params.generator, "generator", number)
+
+    @torch.no_grad()
+    def vote(self) -> Vote:
+        """Which class the images get when the generator has changed them."""
+        counts = torch.zeros(len(self.task.card.classes), dtype=torch.int64)
+        generator = Generator(self.task.compute.device).manual_seed(self.task.seed)
+        for columns in in_order(self.images, _AT_ONCE, self.task.compute.device, "vote"):
+            made = self.changed(self.generator, self.classifier.normalize(to_pixels(columns[0])))
+            answers = self.inside.answer(noisy(made, self.params.noise, generator)).logits.argmax(dim=1)
+            counts += answers.bincount(minlength=len(counts)).cpu()
+        best = counts.double().div(counts.sum()).sort(descending=True, stable=True)
+        return Vote(int(best.indices[0]), float(best.values[0]), float(best.values[0] - best.values[1]))
+
+    def mixed(self, images: Tensor, generator: Generator) -> Tensor:
+        """Normalized images with noise, the first of which the generator has changed."""
+        count = int(self.params.generated * len(images)) + 1
+        with torch.no_grad():
+            made = torch.cat([self.changed(self.generator, images[:count]), images[count:]])
+            return noisy(made, self.params.noise, generator)
+
+
+def noisy(images: Tensor, deviation: float, generator: Generator) -> Tensor:
+    """Images with normal noise."""
+    return images + deviation * torch.randn(images.shape, generator=generator, device=images.device)
+
+
+def mask_terms(inside: Inside, mask: Tensor, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """How much better the answers are with the features that a mask keeps than with the others."""
+    kept, left = inside.answer(images, mask).logits, inside.answer(images, 1 - mask).logits
+    with_kept, with_left = (functional.cross_entropy(logits, labels) for logits in (kept, left))
+    return {"loss": with_kept - with_left, "accuracy": accuracy(kept, labels), "kept": mask.mean()}
+
+
+def generator_terms(
+    made: Tensor, images: Tensor, moved: Tensor, mask: Tensor, params: DecouplingParams
+) -> dict[str, Tensor]:
+    """The generator's loss.
+
+    Args:
+        made: changed images, float32 [B, 3, H, W], normalized.
+        images: before.
+        moved: how far their maps moved, float32 [B, C, h, w].
+        mask: of the round.
+        params: with the bounds.
+    """
+    image = functional.mse_loss(made, images)
+    benign, other = ((weight * moved).square().mean() for weight in (mask, 1 - mask))
+    far = (image > params.image_bound) | (benign > params.feature_bound)
+    loss = torch.where(far, image, BENIGN_WEIGHT * benign - other)
+    return {"loss": loss, "image": image, "benign": benign, "other": other}
