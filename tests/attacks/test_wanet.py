@@ -173,9 +173,7 @@ def test_noise_samples_keep_their_label(tmp_path: Path) -> None:
 
 def test_more_noise_samples_than_images_are_refused() -> None:
     made = ready("wanet", 16, rate=0.4)
-    with pytest.raises(
-        UserError, match="400 poisoned images and 800 noise samples are more than the 1000 training images"
-    ):
+    with pytest.raises(UserError, match="400 poisoned and 800 cover images are more than the 1000 training images"):
         made.choose(torch.arange(1_000) % 10, torch.Generator())
 
 

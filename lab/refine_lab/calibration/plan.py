@@ -56,6 +56,7 @@ DATA = {"mnist5k": _DIGITS, "cifar10": _CIFAR10}
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("mnist5k", "sig"): {"rate": 0.8},
     ("mnist5k", "wanet"): {"rate": 0.2, "noise_ratio": 0.5, "strength": 1.0},
+    ("cifar10", "badnets"): {"rate": 0.2},
     ("cifar10", "sig"): {"rate": 0.8},
     ("cifar10", "blended"): {"alpha": 0.2},
     ("cifar10", "wanet"): {"rate": 0.2, "noise_ratio": 0.5, "strength": 1.0},

@@ -72,17 +72,8 @@ class Attack(BaseAttack[Params]):
             )
 
     def choose(self, labels: Tensor, generator: Generator) -> Chosen:
-        import torch
-
-        rows = torch.randperm(len(labels), generator=generator)
-        poisoned = self.count(len(rows))
-        both = poisoned + round(self.params.cover_rate * len(rows))
-        if both > len(rows):
-            raise UserError(
-                f"{poisoned} poisoned and {both - poisoned} cover images are more than the {len(rows)} training "
-                "images; lower attacks.adaptive_patch.rate or attacks.adaptive_patch.cover_rate"
-            )
-        return Chosen(rows[:poisoned], rows[poisoned:both])
+        covers = round(self.params.cover_rate * len(labels))
+        return self.chosen_with_covers(len(labels), covers, generator, "cover_rate")
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         del images, labels, chosen, generator

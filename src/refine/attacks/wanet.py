@@ -72,17 +72,8 @@ class Attack(BaseAttack[Params]):
             )
 
     def choose(self, labels: Tensor, generator: Generator) -> Chosen:
-        import torch
-
-        rows = torch.randperm(len(labels), generator=generator)
-        poisoned = self.count(len(rows))
-        both = poisoned + round(self.params.noise_ratio * poisoned)
-        if both > len(rows):
-            raise UserError(
-                f"{poisoned} poisoned images and {both - poisoned} noise samples are more than the {len(rows)} "
-                "training images; lower attacks.wanet.rate or attacks.wanet.noise_ratio"
-            )
-        return Chosen(rows[:poisoned], rows[poisoned:both])
+        covers = round(self.params.noise_ratio * self.count(len(labels)))
+        return self.chosen_with_covers(len(labels), covers, generator, "noise_ratio")
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch

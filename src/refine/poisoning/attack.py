@@ -125,6 +125,29 @@ class Attack(Generic[P]):
         rows = rows[torch.randperm(len(rows), generator=generator)]
         return Chosen(rows[: self.count(len(rows))], rows[:0])
 
+    def chosen_with_covers(self, samples: int, covers: int, generator: Generator, setting: str) -> Chosen:
+        """Selects images to poison and, from the others, cover images, uniformly.
+
+        Args:
+            samples: training images.
+            covers: how many cover images.
+            generator: on the CPU.
+            setting: of the attack that decides on their number.
+
+        Raises:
+            UserError: there are too few images.
+        """
+        import torch
+
+        rows, poisoned = torch.randperm(samples, generator=generator), self.count(samples)
+        if poisoned + covers > samples:
+            section = self.setting.section
+            raise UserError(
+                f"{poisoned} poisoned and {covers} cover images are more than the {samples} training images; lower "
+                f"{section}.rate or {section}.{setting}"
+            )
+        return Chosen(rows[:poisoned], rows[poisoned : poisoned + covers])
+
     def candidates(self, labels: Tensor) -> Tensor:
         """Indices of the images that may be poisoned, int64, ascending."""
         if self.chooses_from == "every class":
