@@ -240,6 +240,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "clean_label": {"source": _SOURCE},
     "custom": {"image": f"{_OWN.name}/image.png"},
     "label_consistent": {"source": _SOURCE, "perturbation": {"steps": 3}},
+    "low_frequency": {"source": _SOURCE, "perturbation": {"steps": 5}},
     "ssba": {"bits": 4, "width": 4, "recipe": _MOMENT},
 }
 """Settings of attacks that need files, more images or more time than a test has, and others instead."""

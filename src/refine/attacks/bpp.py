@@ -29,7 +29,7 @@ _KEPT = 200
 
 
 class Params(TargetedParams):
-    """Defaults are the values of the paper.
+    """Defaults are the values of BackdoorBench.
 
     Attributes:
         levels: m, of each channel; 8 are the published 3 bits.

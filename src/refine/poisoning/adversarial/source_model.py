@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -16,7 +17,7 @@ from refine.models.classifier import Classifier, Normalization
 from refine.models.device import compute
 from refine.models.layout import channels_last
 from refine.poisoning.adversarial.pgd import ascend
-from refine.poisoning.adversarial.settings import CleanLabelParams, Perturbation, SourceModel
+from refine.poisoning.adversarial.settings import Perturbation, SourceModel
 from refine.poisoning.attack import Setting
 from refine.training.batches import Batch
 from refine.training.lone_image import refuse_lone_image
@@ -26,8 +27,18 @@ from refine.training.training_set import Resident
 _FLATTEST = 1 / 255
 
 
+class HasSource(Protocol):
+    """Settings of an attack that perturbs images against a benign classifier."""
+
+    @property
+    def source(self) -> SourceModel: ...
+
+    @property
+    def perturbation(self) -> Perturbation: ...
+
+
 def source_model(
-    params: CleanLabelParams, images: Tensor, labels: Tensor, setting: Setting, generator: Generator
+    params: HasSource, images: Tensor, labels: Tensor, setting: Setting, generator: Generator
 ) -> Classifier:
     """Returns the classifier, frozen and on the device.
 
@@ -60,9 +71,7 @@ def _given(name: str, setting: Setting) -> Classifier:
     return classifier
 
 
-def _trained(
-    params: CleanLabelParams, images: Tensor, labels: Tensor, setting: Setting, generator: Generator
-) -> Classifier:
+def _trained(params: HasSource, images: Tensor, labels: Tensor, setting: Setting, generator: Generator) -> Classifier:
     source, recipe = params.source, params.source.recipe.within(setting.section)
     resolved = compute(setting.machine)
     seed = int(torch.randint(2**31, (), generator=generator))
