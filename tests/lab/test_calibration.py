@@ -12,13 +12,17 @@ import yaml
 
 from refine.command import parameters
 from refine.core.errors import UserError
+from refine.core.files import write_json
+from refine.core.machine import DEFAULTS
 from refine.proof.judging.params import SignsParams
 from refine.proof.judging.thresholds import read_thresholds
-from refine_lab.calibration.measure import COLUMNS, finished
+from refine_lab.calibration.about import DONE, About
+from refine_lab.calibration.measure import COLUMNS, finished, measure
 from refine_lab.calibration.pages import table, write
 from refine_lab.calibration.plan import ATTACKS, CLEAN, HALVES, models
 from refine_lab.calibration.threshold import calibrated, threshold
 from support import PROJECT
+from tiny import attack, classifier_folder, defense_folder, poisoned, raw
 
 
 def test_there_are_two_halves_of_twenty_and_twenty() -> None:
@@ -95,6 +99,47 @@ def test_everything_is_written(tmp_path: Path) -> None:
     text = table(pd.DataFrame(_rows("neural_cleanse")), thresholds)
     assert "15 of 20 [53, 89 %]" in text
     assert (tmp_path / "first/rates.md").read_text().startswith("| sign | threshold |")
+
+
+def _finished(folder: Path, name: str, attacked: bool) -> None:
+    """A model as `make` leaves it, with a random network."""
+    clean = raw(folder / name / "data/raw", images=240)
+    of = "badnets" if attacked else CLEAN
+    poisoned(folder / name / "data/poisoned", of, attack(of, clean[0]), clean)
+    classifier_folder(folder / name / "models/backdoor")
+    defense_folder(folder / name / "models/refine", folder / name / "models/backdoor")
+    about = About(
+        half="set",
+        data="mnist5k",
+        attack=of,
+        target=1 if attacked else None,
+        attempt=0,
+        benign_accuracy=0.9,
+    )
+    write_json(folder / name / DONE, about.model_dump())
+
+
+def test_finished_models_are_measured_once(tmp_path: Path) -> None:
+    for name, attacked in (("one", True), ("two", False)):
+        _finished(tmp_path / "home", name, attacked)
+    brief = {"steps": 2, "mask_steps": 2, "rounds": 1, "least_moved": 0.0}
+    params = SignsParams(settings={"target_vote": brief})
+    out = tmp_path / "scores.csv"
+    folders = finished(tmp_path / "home")
+    measure(folders[:1], out, params, DEFAULTS)
+    first = out.read_text()
+    measure(folders, out, params, DEFAULTS)
+    assert out.read_text().startswith(first)
+    rows = pd.read_csv(out, keep_default_na=False)
+    assert list(rows.columns) == list(COLUMNS)
+    assert [*rows["model"]] == ["one"] * 3 + ["two"] * 3
+    of = rows.set_index(["model", "sign"])
+    assert of.loc[("one", "neural_cleanse"), "weak"] == "3 classes are too few to compare"
+    assert of.loc[("one", "target_vote"), "target"] == "class-1"
+    assert 0 <= float(of.loc[("one", "target_vote"), "score"]) <= 1
+    assert of.loc[("one", "changed_answers"), "images"] == 120 + round(0.02 * 120)  # some have the trigger
+    assert of.loc[("two", "changed_answers"), "images"] == 120
+    assert (of.loc["two", "hit"] == "").all()
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
