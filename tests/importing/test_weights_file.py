@@ -104,7 +104,6 @@ def test_a_malicious_file_is_refused_and_runs_nothing(protocol: str, tmp_path: P
         (_script, "model.pt", "is a TorchScript program"),
         (_exported, "model.pt2", r"is a program of torch\.export"),
         (_compressed, "model.pth", "is compressed"),
-        (lambda path: path.write_bytes(b"\x08\x07"), "model.onnx", "is an ONNX file"),
         (
             lambda path: path.write_bytes(b"no weights at all"),
             "model.pth",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import ValidationError
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from refine.core.errors import UserError
 from refine.core.files import new_folder, sha256_of
 from refine.core.params import sentence
-from refine.importing import matching, weights_file
+from refine.importing import matching, onnx_file, weights_file
+from refine.importing.matching import Build
+from refine.importing.onnx_weights import OnnxWeights
 from refine.importing.published import published
 from refine.models import classifier as classifiers
 from refine.models.apart import side_of
@@ -64,30 +66,73 @@ class Imported:
     remarks: list[str]
 
 
+class Weights(Protocol):
+    """Weights that a file holds, for a network whose architecture the user names."""
+
+    def classes(self, build: Build, name: str) -> int:
+        """K; `name` is of the network, for messages, as below.
+
+        Raises:
+            UserError: the weights do not tell.
+        """
+
+    def misfit(self, network: nn.Module, name: str) -> str | None:
+        """Why they do not fit a network, which may have no memory, in one sentence; None where they do."""
+
+    def fill(self, network: nn.Module, name: str, side: int) -> None:
+        """Gives a network the weights, which fit; `side` is of its images, in pixels.
+
+        Raises:
+            UserError: they are not finite, or the network does not answer as the file says.
+        """
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """The tensors of a network's state by their names; see `Weights`."""
+
+    state: dict[str, Tensor]
+    path: Path
+
+    def classes(self, build: Build, name: str) -> int:
+        return matching.class_count(build, self.state, self.path, name)
+
+    def misfit(self, network: nn.Module, name: str) -> str | None:
+        return matching.misfit(self._own(network), network, self.path, name)
+
+    def fill(self, network: nn.Module, name: str, side: int) -> None:
+        del name, side
+        load_exact(network, matching.completed(self._own(network), network), self.path)
+
+    def _own(self, network: nn.Module) -> dict[str, Tensor]:
+        plain = matching.without_prefixes(self.state, list(matching.library_names(network).values()))
+        return matching.renamed(plain, network)
+
+
 def imported(path: Path, asked: Asked) -> Imported:
     """The classifier of a file of weights.
 
     Args:
-        path: of a PyTorch state dict or of safetensors, from anybody.
+        path: of a PyTorch state dict, of safetensors or of ONNX, from anybody.
         asked: what the user says of it.
 
     Raises:
         UserError: the file cannot be used or does not fit the architecture, or more has to be known about it.
     """
-    state = weights_file.read(path)
-    architecture, side, remarks = _fitting(state, path, asked)
+    is_onnx = path.suffix.lower() == ".onnx"
+    weights: Weights = OnnxWeights(onnx_file.read(path)) if is_onnx else StateDict(weights_file.read(path), path)
+    architecture, side, remarks = _fitting(weights, asked)
     text = _text(architecture)
     build = partial(_network, architecture, side)
-    classes = matching.class_count(build, state, path, text)
+    classes = weights.classes(build, text)
     names = _class_names(classes, asked, path)
     known = published(architecture)
     normalization = _normalization(known, asked, text)
     network = build(classes)
-    own = _own(state, network)
-    problem = matching.misfit(own, network, path, text)
+    problem = weights.misfit(network, text)
     if problem:
         raise UserError(problem)
-    load_exact(network, matching.completed(own, network), path)
+    weights.fill(network, text, side)
     if asked.bgr:
         _turn_channels(network, text)
     card = _card(architecture, names, normalization, side, known, asked, path)
@@ -108,12 +153,7 @@ def _network(architecture: Architecture, side: int, classes: int) -> nn.Module:
     return classifiers.build(architecture, classes, plain, side).network
 
 
-def _own(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    plain = matching.without_prefixes(state, list(matching.library_names(network).values()))
-    return matching.renamed(plain, network)
-
-
-def _fitting(state: dict[str, Tensor], path: Path, asked: Asked) -> tuple[Architecture, int, list[str]]:
+def _fitting(weights: Weights, asked: Asked) -> tuple[Architecture, int, list[str]]:
     """The architecture, with or without its small stem, the side of its images, and remarks."""
     settings = asked.architecture.model_dump()
     if "small_stem" not in settings:
@@ -124,7 +164,7 @@ def _fitting(state: dict[str, Tensor], path: Path, asked: Asked) -> tuple[Archit
     tries = [(named(**{**settings, "small_stem": small}), small) for small in (settings["small_stem"], True)]
     for architecture, small in tries:
         side = _side(architecture, asked, small)
-        if _fits(state, path, architecture, side):
+        if _fits(weights, architecture, side):
             assumed = small and not settings["small_stem"]
             remark = "the first layers are those for small images: stride 1, no max pooling (else give --no-small-stem)"
             return architecture, side, [remark] if assumed else []
@@ -132,15 +172,15 @@ def _fitting(state: dict[str, Tensor], path: Path, asked: Asked) -> tuple[Archit
     return architecture, _side(architecture, asked, small), []
 
 
-def _fits(state: dict[str, Tensor], path: Path, architecture: Architecture, side: int) -> bool:
+def _fits(weights: Weights, architecture: Architecture, side: int) -> bool:
     build = partial(_network, architecture, side)
     try:
-        classes = matching.class_count(build, state, path, "")
+        classes = weights.classes(build, "")
         with torch.device("meta"):
             network = build(classes)
+        return weights.misfit(network, "") is None
     except UserError:
         return False
-    return matching.misfit(_own(state, network), network, path, "") is None
 
 
 def _side(architecture: Architecture, asked: Asked, small: bool) -> int:

@@ -55,8 +55,6 @@ def _is_safetensors(path: Path) -> bool:
 
 def _refuse_programs(path: Path) -> None:
     """Refuses what holds a network along with its weights, which can only be run as it is or not at all."""
-    if path.suffix.lower() == ".onnx":
-        raise UserError(f"{path} is an ONNX file, through which a defense cannot be trained; {REMEDY}")
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
