@@ -8,8 +8,13 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from refine.proof.stress.stress import Defender
+    from refine.training.training_set import TrainingSet
 
 
 @click.command()
@@ -99,12 +104,10 @@ def difference() -> None:
     "--params",
     "file",
     type=click.Path(path_type=Path),
-    default=Path("params.yaml"),
-    show_default=True,
-    help="Parameters file with the section train_refine, for all experiments.",
+    help="Parameters file whose section train_refine holds other settings than those of `refine defend`.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the images, and of the stress test.")
-def stress_all(experiments: tuple[Path, ...], out: Path, images: int, file: Path, seed: int) -> None:
+def stress_all(experiments: tuple[Path, ...], out: Path, images: int, file: Path | None, seed: int) -> None:
     """Run the stress test on finished experiments, and compare it with their true triggers.
 
     EXPERIMENT is a folder with data/raw, data/poisoned, models/backdoor and params.yaml. What an experiment gave stays
@@ -114,14 +117,18 @@ def stress_all(experiments: tuple[Path, ...], out: Path, images: int, file: Path
     from refine.core.params import ParamsFile
     from refine.defenses.refine.training.params import TrainRefineParams
     from refine.models.device import compute
-    from refine.proof.stress.defender import refine_defender
+    from refine.proof.stress.defender import built_in_defender, refine_defender
     from refine.proof.stress.params import StressParams
     from refine_lab.stress.experiments import Settings, compare
     from refine_lab.stress.picture import draw
 
     _log()
     resolved = compute(machine())
-    defender = refine_defender(ParamsFile(file).section("train_refine", TrainRefineParams), resolved)
+    recipe = ParamsFile(file).section("train_refine", TrainRefineParams) if file else None
+
+    def defender(classifier: Path, of: TrainingSet) -> Defender:
+        return refine_defender(recipe, resolved) if recipe else built_in_defender(classifier, of, resolved)
+
     table = compare([*experiments], Settings(images, seed, StressParams(seed=seed), defender, resolved), out)
     draw(table, out / "stress.png")
     click.echo(out / "stress.csv")

@@ -13,9 +13,12 @@ from PIL import Image
 import stressed
 import tiny
 from commands import refine
-from refine.proof.stress.defender import refine_defender
+from refine.proof.stress.defender import built_in_defender, refine_defender
 from refine.proof.stress.result import StressResult
+from refine.training.training_set import Resident
 from support import TINY_PARAMS, synthetic
+
+PARAMS = "--params", "params.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +33,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_writes_a_file_and_tells_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    ended = refine(capsys, "stress", "model", "shards", "--settings", "quick.yaml", "--labeled", "--out", "new/s.json")
+    ended = refine(
+        capsys, "stress", "model", "shards", "--settings", "quick.yaml", "--labeled", "--out", "new/s.json", *PARAMS
+    )
     assert ended.status == 0, ended.err
     found = StressResult.model_validate(json.loads(Path("new/s.json").read_text(encoding="utf-8")))
     assert (found.labeled, found.defense, len(found.plants)) == (True, "refine", 1)
@@ -45,7 +50,7 @@ def test_photos_do_as_well(capsys: pytest.CaptureFixture[str]) -> None:
         target = Path("photos") / ("deeper" if number % 2 else "") / f"{number:03d}.png"
         target.parent.mkdir(exist_ok=True, parents=True)
         Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(target)
-    assert refine(capsys, "stress", "model", "photos", "--settings", "quick.yaml").status == 0
+    assert refine(capsys, "stress", "model", "photos", "--settings", "quick.yaml", *PARAMS).status == 0
     assert not json.loads(Path("stress.json").read_text(encoding="utf-8"))["labeled"]
     refused = refine(capsys, "stress", "model", "photos", "--settings", "quick.yaml", "--labeled", "--out", "b.json")
     assert refused.is_one_sentence("no folder of shards")
@@ -53,13 +58,21 @@ def test_photos_do_as_well(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_too_few_images_and_wrong_settings_leave_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(Path().rglob("*"))
-    ended = refine(capsys, "stress", "model", "shards")
+    ended = refine(capsys, "stress", "model", "shards", *PARAMS)
     assert ended.status == 1
     assert "needs 400 images or more, and there are 120" in ended.err
     Path("quick.yaml").write_text("seeds: 1\n", encoding="utf-8")
-    wrong = refine(capsys, "stress", "model", "shards", "--settings", "quick.yaml")
+    wrong = refine(capsys, "stress", "model", "shards", "--settings", "quick.yaml", *PARAMS)
     assert wrong.is_one_sentence("did you mean 'seed'?")
     assert sorted(Path().rglob("*")) == before
+
+
+def test_without_a_file_the_defense_is_that_of_refine_defend() -> None:
+    images = Resident(synthetic(60)[0], ())
+    found = built_in_defender(Path("model"), images, tiny.CPU)
+    assert found.settings["transform"]["name"] == "encoder_decoder"
+    assert found.settings["recipe"]["batch_size"] == 32
+    assert found.least == 2
 
 
 def test_a_defender_needs_a_batch_of_images() -> None:

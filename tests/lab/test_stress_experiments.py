@@ -18,7 +18,7 @@ from support import TINY_PARAMS, write_params
 
 
 def _settings(noted: list[Path] | None = None) -> Settings:
-    return Settings(100, 1, stressed.params(), stressed.defender(noted), tiny.CPU)
+    return Settings(100, 1, stressed.params(), lambda *_: stressed.defender(noted), tiny.CPU)
 
 
 def _experiment(folder: Path, attack: str) -> Path:

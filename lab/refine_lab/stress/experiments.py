@@ -8,6 +8,7 @@ not know, is then tried on that defense.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from refine.proof.stress.result import Plant, StressResult
 from refine.proof.stress.stress import Defender, stress_test
 from refine.shards.held_out import of_defender
 from refine.shards.reading.reader import Split, read_split
-from refine.training.training_set import Resident
+from refine.training.training_set import Resident, TrainingSet
 from refine_lab.projects import ATTACK, CLASSIFIER, PARAMS, RAW, TRIGGERED
 
 log = logging.getLogger(__name__)
@@ -49,14 +50,14 @@ class Settings:
     images: that the user has; all images of an experiment where there are fewer.
     seed: of the choice of these images.
     params: of the stress test.
-    defender: the defense of both the copies and the model itself.
+    defender: gives the defense of both the copies and the model itself, from the classifier's folder and the images.
     compute: device and threads.
     """
 
     images: int
     seed: int
     params: StressParams
-    defender: Defender
+    defender: Callable[[Path, TrainingSet], Defender]
     compute: Compute
 
 
@@ -122,7 +123,8 @@ def _stress(experiment: Path, images: Split, settings: Settings, place: Path) ->
     file = place / "stress.json"
     if not file.exists():
         model, work = experiment / CLASSIFIER, place / "plants"
-        found = stress_test(model, images, settings.params, settings.defender, settings.compute, work, labeled=True)
+        defender = settings.defender(model, Resident(images.images, ()))
+        found = stress_test(model, images, settings.params, defender, settings.compute, work, labeled=True)
         write_json(file, found.model_dump())
     return read_document(file, StressResult, _REMEDY)
 
@@ -131,7 +133,8 @@ def _truth(experiment: Path, images: Split, settings: Settings, place: Path) -> 
     file, compute, defense = place / "truth.json", settings.compute, place / "defense"
     if not file.exists():
         if not defense.exists():
-            settings.defender.train(Resident(images.images, ()), experiment / CLASSIFIER, defense)
+            own = Resident(images.images, ())
+            settings.defender(experiment / CLASSIFIER, own).train(own, experiment / CLASSIFIER, defense)
         tests = TestSets(read_split(experiment / RAW[1]), read_split(experiment / TRIGGERED))
         bare = NoDefense(classifiers.load(experiment / CLASSIFIER)[0]).eval()
         before, after = (

@@ -58,7 +58,8 @@ def import_(
     """Make a model folder of the weights in FILE.
 
     FILE is a PyTorch state dict (.pth, .pt) or a safetensors file, also within a checkpoint of a training, or an ONNX
-    file of a convolutional network. It may come from anybody: nothing in it is run. Options that are left out are taken from the library of the architecture.
+    file of a convolutional network. It may come from anybody: nothing in it is run. Options that are left out are taken
+    from the library of the architecture.
     """
     from refine.core.errors import UserError
     from refine.models.architecture import from_text

@@ -22,13 +22,11 @@ if TYPE_CHECKING:
     "--params",
     "file",
     type=click.Path(path_type=Path),
-    default=Path("params.yaml"),
-    show_default=True,
-    help="Parameters file with the section train_refine.",
+    help="Parameters file whose section train_refine holds other settings than those of `refine defend`.",
 )
 @click.option("--settings", type=click.Path(path_type=Path), help="YAML file with settings of the stress test.")
 @click.option("--labeled", is_flag=True, help="IMAGES are shards with true labels: measure the accuracy as well.")
-def stress(model: Path, images: Path, out: Path, file: Path, settings: Path | None, labeled: bool) -> None:
+def stress(model: Path, images: Path, out: Path, file: Path | None, settings: Path | None, labeled: bool) -> None:
     """Plant known backdoors into copies of a model, defend the copies and measure what is left.
 
     MODEL is the folder of a classifier. IMAGES is a folder of clean images as for `refine defend`, or a folder of
@@ -44,22 +42,25 @@ def stress(model: Path, images: Path, out: Path, file: Path, settings: Path | No
     from refine.core.params import ParamsFile
     from refine.defenses.refine.training.params import TrainRefineParams
 
-    recipe = ParamsFile(file).section("train_refine", TrainRefineParams)
+    recipe = ParamsFile(file).section("train_refine", TrainRefineParams) if file else None
     params = _settings(settings)
     if out.exists():
         raise UserError(f"{out} already exists; give another file, or remove it")
 
     from refine.models.device import compute
-    from refine.proof.stress.defender import refine_defender
+    from refine.proof.stress.defender import built_in_defender, refine_defender
     from refine.proof.stress.stress import stress_test
     from refine.proof.stress.table import render
+    from refine.training.training_set import Resident
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     resolved = compute(machine())
     work = out.with_name(f".{out.name}.plants")
     split = _images(images, model, labeled)
+    own = Resident(split.images, ())
+    defender = refine_defender(recipe, resolved) if recipe else built_in_defender(model, own, resolved)
     try:
-        result = stress_test(model, split, params, refine_defender(recipe, resolved), resolved, work, labeled)
+        result = stress_test(model, split, params, defender, resolved, work, labeled)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; type the same command again, finished plants are kept") from None
     write_json(out, result.model_dump())

@@ -8,6 +8,7 @@ from pathlib import Path
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.defenses.refine.training.train import train_refine
 from refine.deployment import settings
+from refine.models import classifier as classifiers
 from refine.models.classifier import ClassifierCard
 from refine.models.device import Compute
 from refine.proof.stress.stress import Defender
@@ -31,6 +32,22 @@ def refine_defender(params: TrainRefineParams, compute: Compute, chosen_for: Cla
         train_refine(again, images, classifier, compute, folder)
 
     return Defender("refine", params.model_dump(), 2 if chosen_for else _least(params), train)
+
+
+def built_in_defender(classifier: Path, images: TrainingSet, compute: Compute) -> Defender:
+    """REFINE with the settings that `refine defend` chooses where it is given none.
+
+    Args:
+        classifier: its folder.
+        images: of the user, all of them.
+        compute: device and threads.
+
+    Raises:
+        UserError: the folder is damaged.
+    """
+    model, card = classifiers.load(classifier)
+    mirrors = settings.look(model.to(compute.device), images, compute).mirrors
+    return refine_defender(settings.built_in(card, sum(images.sizes), mirrors), compute, card)
 
 
 def _least(params: TrainRefineParams) -> int:
