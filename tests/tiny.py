@@ -258,7 +258,7 @@ SMALL_DEFENSES: dict[str, dict[str, Any]] = {
     "dbr": {"split": "oracle", **_BRIEF},
     "dst": {"split": "oracle", "extractor": {"epochs": 2, "batch_size": 16}, "head": {"epochs": 2, "batch_size": 8}},
     **dict.fromkeys(("d3", "fp", "fst", "ft", "ft_sam", "sau"), _SLOW),
-    "anp": {"held_out": 0.2, "recipe": _FEW},
+    "anp": {"validation": 0.2, "recipe": {**_FEW, "min_steps": 0}},
     **dict.fromkeys(("bti_dbf", "bti_dbf_u"), _BTI),
     "ibau": _SLOW,
     "nad": {"weights": [10.0], "teacher": _SLOW["recipe"], **_SLOW},

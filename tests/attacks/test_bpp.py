@@ -77,4 +77,4 @@ def test_as_many_as_the_settings_say_and_never_one_twice() -> None:
     assert (len(chosen.poisoned), len(chosen.cover)) == (20, 30)
     assert not set(chosen.poisoned.tolist()) & set(chosen.cover.tolist())
     with pytest.raises(UserError, match=r"lower attacks\.bpp\.rate or attacks\.bpp\.negative_ratio"):
-        bpp.Attack(bpp.Params(rate=0.5), SETTING).choose(labels, torch.Generator())
+        bpp.Attack(bpp.Params(rate=0.6), SETTING).choose(labels, torch.Generator())

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from refine.core.errors import UserError
-from refine.deployment.inputs import read_files
-from refine.deployment.labeled import accuracies, apart, labeled
+from refine.deployment.labeled import accuracies, labeled, refuse_shared
 from refine.deployment.model import load
 from support import synthetic
 from tiny import CPU, classifier_card, classifier_folder, defense_folder, pack
@@ -28,7 +27,7 @@ def test_class_folders_are_the_classes_by_name_or_in_their_order(names: list[str
     found = labeled(tmp_path, classifier_card())
     assert [file.parent.name for file in found.files] == sorted(names)
     assert found.labels.tolist() == ([2] if len(names) == 1 else [0, 1, 2])
-    assert read_files(classifier_card(), found.files).shape == (len(names), 3, 16, 16)
+    assert found.images.shape == (len(names), 3, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_an_image_that_the_defense_is_trained_with_is_refused(tmp_path: Path) ->
     checked = labeled(tmp_path / "check", classifier_card())
     other, same = tmp_path / "other.png", tmp_path / "same.png"
     Image.new("RGB", (20, 20), (9, 0, 0)).save(other)
-    apart(checked, [other])
+    refuse_shared(checked, [other])
     same.write_bytes(checked.files[1].read_bytes())
     with pytest.raises(UserError, match=r"b/one.png is also .*same.png"):
-        apart(checked, [other, same])
+        refuse_shared(checked, [other, same])

@@ -83,7 +83,7 @@ def test_normalization_has_statistics_again(tmp_path: Path) -> None:
     network = found.classifier.network
     images = _images()
     before = network(images)
-    restore_statistics(network, images)
+    restore_statistics(network, [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)], images)
     torch.testing.assert_close(network(images), before, rtol=1e-3, atol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(network.train()(images), before, rtol=1e-2, atol=1e-3)
@@ -102,8 +102,8 @@ def _vision_transformer(path: Path) -> Path:
     )
 
 
-def _without_runtime(path: Path) -> Path:
-    """A network whose first layer also adds what the architecture does not."""
+def _squaring(path: Path) -> Path:
+    """A network that squares its images first, which the layers do not tell."""
 
     class Odd(nn.Module):
         def __init__(self) -> None:
@@ -136,7 +136,7 @@ def _headless(path: Path) -> Path:
     ("made", "said"),
     [
         (_vision_transformer, "has weights in a layer of the kind"),
-        (_without_runtime, "has the layers of this architecture but answers otherwise"),
+        (_squaring, "has the layers of this architecture but answers otherwise"),
         (_elsewhere, "keeps its weights in another file"),
         (_damaged, "cannot be read as an ONNX file"),
         (_headless, "does not end in a linear layer"),

@@ -29,17 +29,15 @@ _KEPT = 200
 
 
 class Params(TargetedParams):
-    """Defaults are the values of BackdoorBench.
-
-    Attributes:
-        levels: m, of each channel; 8 are the published 3 bits.
-        dithering: pass the errors on.
-        negative_ratio: negative samples per poisoned image.
+    """Attributes:
+    levels: m, of each channel; 8 are the published 3 bits.
+    dithering: pass the errors on, as the paper does and BackdoorBench does not.
+    negative_ratio: negative samples per poisoned image; BackdoorBench has one.
     """
 
     levels: Annotated[int, Field(ge=2, le=255)] = 8
     dithering: bool = True
-    negative_ratio: Weight = 2.0
+    negative_ratio: Weight = 1.0
 
 
 class Attack(BaseAttack[Params]):

@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
 
 class Sought(Perturbation):
-    """How the pattern is sought."""
+    """How the pattern is sought.
+
+    Attributes:
+        epsilon: e, largest value of the pattern, in levels of 255.
+        step: size of a step along the sign of the gradient, in levels.
+        steps: number of steps; without any, the pattern is what it starts from.
+        random_start: start from a random pattern instead of none.
+    """
 
     epsilon: Annotated[Number, Field(ge=0, le=255)] = 16.0
     step: Step = 1.0
@@ -42,7 +49,7 @@ class Params(TargetedParams):
     """Attributes:
     cutoff: share of the frequencies of the discrete cosine transform, along each axis, that the pattern may have.
     perturbation: how it is sought.
-    source: the benign classifier.
+    source: the benign classifier; `robust_steps` train it on images that are perturbed as far as the pattern may be.
     """
 
     cutoff: Annotated[Share, Field(gt=0)] = 0.25

@@ -44,7 +44,7 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, check: Path 
     from refine.command.images import listed
     from refine.deployment.defend import defend as defended
     from refine.deployment.folder import LITTLE_AGREEMENT
-    from refine.deployment.labeled import accuracies, apart, labeled
+    from refine.deployment.labeled import accuracies, labeled, refuse_shared
     from refine.models.card import read_card
     from refine.models.classifier import ClassifierCard
     from refine.models.device import compute
@@ -55,7 +55,7 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, check: Path 
     card = read_card(model, ClassifierCard)
     checked = labeled(check, card) if check else None
     if checked:
-        apart(checked, files)
+        refuse_shared(checked, files)
     made = defended(model, files, out, params, resolved)
     click.echo(
         f"{out} holds the defended model, trained on {made.images.count - made.images.held_out:,} images; it agrees "

@@ -58,8 +58,8 @@ def import_(
     """Make a model folder of the weights in FILE.
 
     FILE is a PyTorch state dict (.pth, .pt) or a safetensors file, also within a checkpoint of a training, or an ONNX
-    file of a convolutional network. It may come from anybody: nothing in it is run. Options that are left out are taken
-    from the library of the architecture.
+    file of a convolutional network. It may come from anybody: no program in it is run. Options that are left out are
+    taken from the library of the architecture.
     """
     from refine.core.errors import UserError
     from refine.models.architecture import from_text
@@ -117,7 +117,6 @@ def _names(path: Path) -> list[str]:
 
 def _check(found: Imported, folder: Path) -> None:
     from refine.core.machine import machine
-    from refine.deployment.inputs import read_files
     from refine.deployment.labeled import labeled
     from refine.importing.hints import accuracy, hints
     from refine.models.device import compute
@@ -125,7 +124,7 @@ def _check(found: Imported, folder: Path) -> None:
     resolved = compute(machine())
     found.classifier.to(resolved.device)
     checked = labeled(folder, found.card)
-    images, labels = read_files(found.card, checked.files), checked.labels
+    images, labels = checked.images, checked.labels
     share = accuracy(found.classifier, images, labels)
     click.echo(f"accuracy       {share:.1%} of {len(labels)} images in {folder}")
     if share >= LOW:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ def write_json(path: Path, content: Any) -> None:
         raise UserError(f"{path} would be larger than {LARGEST_JSON >> 20} MiB; take fewer images or fewer shards")
     with new_file(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a table as CSV: a line of names, then numbers that are not whole with six significant digits."""
+    with new_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:

@@ -41,6 +41,8 @@ _FALLS_FASTER = 1.5
 _LEAST_WEIGHT, _MOST_WEIGHT = 1e-7, 10.0
 MAD_OF_NORMAL = 1.4826
 """Makes the MAD of normally distributed numbers their standard deviation."""
+LEAST_CLASSES = 5
+"""Of fewer numbers, a median says little."""
 LEAST_SPREAD = 0.5
 """A factor of 1.6: without a backdoor, areas can differ by less."""
 

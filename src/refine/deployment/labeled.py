@@ -31,10 +31,12 @@ class Labeled:
 
     Attributes:
         files: of all classes.
+        images: as the classifier takes them, uint8 [N, 3, side, side].
         labels: int64 [N].
     """
 
     files: list[Path]
+    images: Tensor
     labels: Tensor
 
 
@@ -64,7 +66,7 @@ def labeled(folder: Path, card: ClassifierCard) -> Labeled:
     Class folders are called like the classes, or taken in the order of their names where there are as many.
 
     Raises:
-        UserError: there are other folders than classes, or no images.
+        UserError: there are other folders than classes, no images, or something that is none.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give one with a folder of images for each class")
@@ -80,15 +82,19 @@ def labeled(folder: Path, card: ClassifierCard) -> Labeled:
         places = {name: label for label, name in enumerate(names)}
     files, labels = [], []
     for path in folders:
-        own = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+        own = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file.relative_to(folder))]
         files += own
         labels += [places[path.name]] * len(own)
     if not files:
         raise UserError(f"{folder} holds no images; give a folder with a folder of images for each class")
-    return Labeled(files, torch.tensor(labels))
+    return Labeled(files, read_files(card, files), torch.tensor(labels))
 
 
-def apart(checked: Labeled, files: Sequence[Path]) -> None:
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def refuse_shared(checked: Labeled, files: Sequence[Path]) -> None:
     """Sees that labeled images are none of those that a defense is trained with.
 
     Args:
@@ -115,11 +121,11 @@ def accuracies(folder: Path, checked: Labeled, compute: Compute) -> Accuracy:
         compute: device.
 
     Raises:
-        UserError: the folder is damaged, or an image cannot be read.
+        UserError: the folder is damaged.
     """
     bare, card = classifiers.load(folder / defended.CLASSIFIER)
     defense = load(folder / defended.DEFENSE, folder / defended.CLASSIFIER)
-    images = unlabeled(read_files(card, checked.files), card)
+    images = unlabeled(checked.images, card)
     before, after = (
         int((predicted(system.to(compute.device), images, _AT_ONCE, compute) == checked.labels).sum())
         for system in (NoDefense(bare).eval(), defense)

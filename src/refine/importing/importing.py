@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from refine.core.errors import UserError
 from refine.core.files import new_folder, sha256_of
 from refine.core.params import sentence
-from refine.importing import matching, onnx_file, weights_file
-from refine.importing.matching import Build
+from refine.importing import onnx_file, weights_file
 from refine.importing.onnx_weights import OnnxWeights
 from refine.importing.published import published
+from refine.importing.weights import StateDict, Weights
 from refine.models import classifier as classifiers
 from refine.models.apart import side_of
 from refine.models.architecture import Architecture, Published, named
-from refine.models.card import load_exact
 from refine.models.classifier import Classifier, ClassifierCard, Normalization
 from refine.models.probe import probe, refuse_unusable
 
@@ -64,49 +63,6 @@ class Imported:
     classifier: Classifier
     card: ClassifierCard
     remarks: list[str]
-
-
-class Weights(Protocol):
-    """Weights that a file holds, for a network whose architecture the user names."""
-
-    def classes(self, build: Build, name: str) -> int:
-        """K; `name` is of the network, for messages, as below.
-
-        Raises:
-            UserError: the weights do not tell.
-        """
-
-    def misfit(self, network: nn.Module, name: str) -> str | None:
-        """Why they do not fit a network, which may have no memory, in one sentence; None where they do."""
-
-    def fill(self, network: nn.Module, name: str, side: int) -> None:
-        """Gives a network the weights, which fit; `side` is of its images, in pixels.
-
-        Raises:
-            UserError: they are not finite, or the network does not answer as the file says.
-        """
-
-
-@dataclass(frozen=True)
-class StateDict:
-    """The tensors of a network's state by their names; see `Weights`."""
-
-    state: dict[str, Tensor]
-    path: Path
-
-    def classes(self, build: Build, name: str) -> int:
-        return matching.class_count(build, self.state, self.path, name)
-
-    def misfit(self, network: nn.Module, name: str) -> str | None:
-        return matching.misfit(self._own(network), network, self.path, name)
-
-    def fill(self, network: nn.Module, name: str, side: int) -> None:
-        del name, side
-        load_exact(network, matching.completed(self._own(network), network), self.path)
-
-    def _own(self, network: nn.Module) -> dict[str, Tensor]:
-        plain = matching.without_prefixes(self.state, list(matching.library_names(network).values()))
-        return matching.renamed(plain, network)
 
 
 def imported(path: Path, asked: Asked) -> Imported:

@@ -5,7 +5,7 @@ The file may come from anybody. It is parsed as data, and tensors that lie in ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -74,30 +74,38 @@ def read(path: Path) -> OnnxFile:
         raise UserError(f"{path} is missing; give a file of weights")
     if path.stat().st_size > _LARGEST:
         raise UserError(f"{path} is larger than {_LARGEST >> 30} GiB; {REMEDY}")
-    graph = _graph(path)
-    layers = _layers(graph, _constants(graph), path)
-    if not layers or layers[-1].kind != "linear":
-        raise UserError(f"{path} does not end in a linear layer, so that its classes cannot be told; {REMEDY}")
-    return OnnxFile(path, layers, graph.node[-1].op_type == "Softmax")
-
-
-def _graph(path: Path) -> Any:
-    """The graph, without detours that only compute constants."""
     try:
         import onnx
+        import onnxruntime  # noqa: F401 (needed later)
         import onnxscript.optimizer
     except ModuleNotFoundError:
         raise UserError(f"{path} is an ONNX file, for which packages are missing; pip install 'refine[onnx]'") from None
     try:
         model = onnx.load(path, load_external_data=False)
-        apart = any(tensor.data_location == tensor.EXTERNAL for tensor in model.graph.initializer)
+        apart = any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(model))
         graph = None if apart else onnxscript.optimizer.optimize(model).graph
+        layers = _layers(graph, _constants(graph), path) if graph is not None else []
+    except UserError:
+        raise
     except Exception as error:  # noqa: BLE001 (a damaged file can fail anywhere in there)
         reason = first_line(error)
         raise UserError(f"{path} cannot be read as an ONNX file ({reason}); copy it again, or {REMEDY}") from None
     if graph is None:
         raise UserError(f"{path} keeps its weights in another file; have it exported as one file, or {REMEDY}")
-    return graph
+    if not layers or layers[-1].kind != "linear":
+        raise UserError(f"{path} does not end in a linear layer, so that its classes cannot be told; {REMEDY}")
+    return OnnxFile(path, layers, graph.node[-1].op_type == "Softmax")
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """All tensors within a message of the format, however deep."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else [value]:
+                yield from _tensors(part)
 
 
 def _constants(graph: Any) -> dict[str, Tensor]:

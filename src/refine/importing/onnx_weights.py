@@ -8,7 +8,7 @@ answers as onnxruntime computes the file is the only proof that everything came 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,23 +45,32 @@ class Place:
     def takes(self, layer: Layer) -> bool:
         """Whether a layer of the file has this kind and these shapes."""
         own: Tensor = self.layer.weight  # type: ignore[assignment]
-        return layer.kind == self.kind and layer.weight.shape == own.shape
+        vectors = [each for each in (layer.bias, layer.mean, layer.variance) if each is not None]
+        sized = all(vector.shape == own.shape[:1] for vector in vectors)
+        return layer.kind == self.kind and layer.weight.shape == own.shape and sized
 
     @torch.no_grad()
-    def fill(self, layer: Layer) -> None:
-        """Takes the weights of a layer. A folded batch normalization becomes one that changes nothing but the bias."""
-        self.layer.weight.copy_(layer.weight)  # type: ignore[operator]
+    def fill(self, layer: Layer) -> _BatchNorm | None:
+        """Takes the weights of a layer.
+
+        Returns:
+            The batch normalization that was folded away in the file, and here changes nothing but the bias.
+        """
+        own: Tensor = self.layer.weight  # type: ignore[assignment]
+        own.copy_(layer.weight)
         if isinstance(self.layer, _BatchNorm):
             _set(self.layer, layer.mean, layer.variance, layer.weight, layer.bias)  # type: ignore[arg-type]
-            return
-        own = self.layer.bias
+            return None
+        bias = self.layer.bias
         if self.normalization is None:
-            own.copy_(layer.bias) if isinstance(own, Tensor) else None
-            return
-        if isinstance(own, Tensor):
-            own.zero_()
+            if isinstance(bias, Tensor):
+                bias.copy_(layer.bias)
+            return None
+        if isinstance(bias, Tensor):
+            bias.zero_()
         ones = torch.ones_like(layer.bias)
         _set(self.normalization, torch.zeros_like(layer.bias), ones, ones, layer.bias)
+        return self.normalization
 
 
 def _set(layer: _BatchNorm, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> None:
@@ -72,7 +81,7 @@ def _set(layer: _BatchNorm, mean: Tensor, variance: Tensor, scale: Tensor, shift
 
 
 class OnnxWeights:
-    """The weights of an ONNX file; see `importing.importing.Weights`.
+    """The weights of an ONNX file; see `importing.weights.Weights`.
 
     Args:
         file: what was read.
@@ -109,13 +118,11 @@ class OnnxWeights:
         Raises:
             UserError: it answers otherwise than the file.
         """
-        for place, layer in self._assigned(places(network, name)):
-            place.fill(layer)
+        filled = [place.fill(layer) for place, layer in self._assigned(places(network, name))]
         noise = torch.randn(_NOISE, 3, side, side, generator=Generator().manual_seed(0))
         network.eval()
         self.compare(network, torch.cat([probe(side), noise]))
-        if not any(layer.kind == "normalization" for layer in self.layers):
-            restore_statistics(network, noise)
+        restore_statistics(network, [layer for layer in filled if layer is not None], noise)
 
     def _assigned(self, own: list[Place]) -> Iterator[tuple[Place, Layer]]:
         """Each place with the first layer of its size that is left; raises StopIteration if there is none."""
@@ -208,13 +215,14 @@ def places(network: nn.Module, name: str) -> list[Place]:
 
 
 @torch.no_grad()
-def restore_statistics(network: nn.Module, images: Tensor) -> None:
+def restore_statistics(network: nn.Module, layers: Sequence[_BatchNorm], images: Tensor) -> None:
     """Gives batch normalization the statistics of what it gets from images, without a change of the answers.
 
     Folding loses them, and a training that begins from this network normalizes by those of its batches.
 
     Args:
         network: in eval mode.
+        layers: of it, whose statistics are lost.
         images: normalized, float [N, 3, H, W].
     """
 
@@ -227,7 +235,7 @@ def restore_statistics(network: nn.Module, images: Tensor) -> None:
         shift = layer.bias + layer.weight * (mean - before) / spread
         _set(layer, mean, variance + layer.eps, layer.weight * (variance + layer.eps).sqrt() / spread, shift)
 
-    hooks = [module.register_forward_pre_hook(look) for module in network.modules() if isinstance(module, _BatchNorm)]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     try:
         network(images)
     finally:

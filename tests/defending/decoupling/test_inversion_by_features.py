@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from finetuned import ARCHITECTURES, of_architecture, state, task
+from refine.core.errors import UserError
 from refine.defending.decoupling.inside import Inside
 from refine.defending.decoupling.inversion import Inversion, Mask, generator_terms, mask_terms
 from refine.defending.decoupling.params import DecouplingParams
@@ -17,9 +19,11 @@ from refine.defending.decoupling.unet import UNet
 from refine.defending.finetuning import labeled_images
 from refine.defending.retraining import trainable
 from refine.models import classifier as classifiers
+from refine.models.architecture import from_text
 from refine.models.classifier import Classifier, Normalization
-from tiny import CPU, same_tensors
+from tiny import same_tensors
 
+PLAIN = Normalization(mean=[0.0] * 3, std=[1.0] * 3)
 FEW: dict[str, Any] = {"epochs": 1, "batch_size": 6, "optimizer": {"name": "adamw", "lr": 0.001}}
 BRIEF: dict[str, Any] = {
     "rounds": 2,
@@ -73,7 +77,7 @@ class Blocks(nn.Module):
 def test_the_mask_keeps_what_clean_images_need() -> None:
     """Channel 0 tells the class; channel 1 is noise that clean images do not need."""
     classifier = Classifier(Blocks(), Normalization(mean=[0.0] * 3, std=[1.0] * 3)).eval().requires_grad_(False)
-    inside = Inside(classifier, 8, CPU, "fp32")
+    inside = Inside(classifier.network, 8, "a test")
     generator = torch.Generator().manual_seed(0)
     images = 0.3 * torch.rand(64, 3, 8, 8, generator=generator)
     labels = torch.arange(64) % 2
@@ -117,7 +121,7 @@ def test_above_a_bound_the_generator_only_learns_to_lower_it(bound: float, far: 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_mask_of_ones_changes_nothing_and_the_map_is_seen_before_it(architecture: str) -> None:
     classifier = of_architecture(architecture)
-    inside = Inside(classifier, 16, CPU, "fp32")
+    inside = Inside(classifier.network, 16, "a test")
     images = torch.rand(3, 3, 16, 16)
     with torch.no_grad():
         plain = inside.answer(images)
@@ -136,9 +140,22 @@ def test_inverting_leaves_the_classifier_and_its_statistics_as_they_are(tmp_path
     inversion = Inversion(given, "bti_dbf", labeled_images(given), classifier)
     own = state(inversion.generator)
     inversion.pretrain()
-    inversion.invert(0, lambda images: images, None)
+    inversion.alternate(None, lambda _: [])
     assert same_tensors(before, state(classifier))
     assert not same_tensors(own, state(inversion.generator))
     vote = inversion.vote()
     assert 0 <= vote.margin <= vote.share <= 1
     assert vote == inversion.vote()
+
+
+def test_what_keeps_a_map_can_be_copied_with_its_network() -> None:
+    network = of_architecture("resnet18").network
+    inside = Inside(network, 16, "a test")
+    inside.answer(torch.rand(2, 3, 16, 16).requires_grad_())
+    deepcopy(network)
+
+
+def test_a_network_that_does_not_end_in_a_map_is_refused() -> None:
+    network = classifiers.build(from_text("torchvision:vit_small", small_stem=True), 3, PLAIN, 32).network
+    with pytest.raises(UserError, match="a test needs a network whose last layer takes the features of a map"):
+        Inside(network, 32, "a test")

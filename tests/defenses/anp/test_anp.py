@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,20 +13,23 @@ from torch import nn
 
 from finetuned import ARCHITECTURES, of_architecture, state, task
 from refine.defending.channels import Pair, pairs
+from refine.defending.finetuning import labeled_images
 from refine.defending.retraining import trainable
 from refine.defenses.anp.defense import Params
-from refine.defenses.anp.training import MASKS, THRESHOLDS, Masks, chosen, train, without
+from refine.defenses.anp.training import MASKS, THRESHOLDS, Masking, Masks, chosen, train, without
 from refine.models.card import WEIGHTS
+from refine.training.loop import Run
 from refine.training.training_set import Resident
 from support import synthetic
-from tiny import history, same_tensors
+from tiny import CPU, history, same_tensors
 
-RECIPE = {"epochs": 2, "batch_size": 4}
+RECIPE: dict[str, Any] = {"epochs": 2, "min_steps": 0, "batch_size": 4}
 
 
 def test_published_settings() -> None:
     params = Params()
     assert (params.noise, params.clean_weight, params.recipe.optimizer.lr) == (0.4, 0.2, 0.2)
+    assert params.recipe.lasting(9).epochs * 9 >= 2000
     assert THRESHOLDS[0] == 0
     assert THRESHOLDS[-1] == pytest.approx(0.9)
 
@@ -57,7 +61,7 @@ def test_masks_and_noise_by_hand(affine: bool) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_masks_lie_between_0_and_1_and_the_classifier_stays(tmp_path: Path, architecture: str) -> None:
-    given = task(tmp_path, "anp", {"held_out": 0.3, "recipe": RECIPE}, architecture)
+    given = task(tmp_path, "anp", {"validation": 0.3, "recipe": RECIPE}, architecture)
     before = state(given.classifier)
     train(given)
     assert same_tensors(before, state(given.classifier))
@@ -86,22 +90,27 @@ def test_channels_go_with_the_threshold(architecture: str) -> None:
     assert 0 < removed[0] < removed[1] < removed[2]
 
 
-def test_the_largest_threshold_that_costs_little_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = task(tmp_path, "anp", {"most_loss": 0.05})
+def test_the_noise_is_that_which_harms(tmp_path: Path) -> None:
+    given = task(tmp_path, "anp", {"recipe": {**RECIPE, "epochs": 4, "augment": {}}})
+    masked = trainable(given)
+    of = pairs(masked.network, "anp")
+    made = Masking(given.settings, of, masked, labeled_images(given), given.settings.recipe, None, CPU)
+    rows = Run(made, given.settings.recipe, "a test", 1, CPU, None).train()
+    assert all(row["noisy"] > row["clean"] + 0.05 for row in rows)
+
+
+def test_the_largest_threshold_that_costs_little_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = synthetic(12)
-    held = Resident(images, (labels,))
+    classifier, held = of_architecture("resnet18"), Resident(images, (labels,))
+    masks = [torch.tensor([0.0, 0.07, 0.5])]
     found = {-1.0: 0.9, 0.0: 0.9, 0.05: 0.84, 0.1: 0.86}
-    seen: list[float] = []
-
-    def without(_: object, __: object, threshold: float) -> float:
-        return threshold
-
-    def accuracy(of: object, *_: object) -> float:
-        seen.append(of if isinstance(of, float) else -1.0)
-        return found.get(round(seen[-1], 2), 0.5)
-
-    monkeypatch.setattr("refine.defenses.anp.training.without", without)
-    monkeypatch.setattr("refine.defending.held_out.accuracy", accuracy)
-    assert chosen(given, trainable(given), [], held) == pytest.approx(0.1)
+    monkeypatch.setattr("refine.defenses.anp.training.without", lambda _, __, threshold: threshold)
+    monkeypatch.setattr(
+        "refine.defending.validation.accuracy",
+        lambda of, *_: found.get(round(of, 2) if isinstance(of, float) else -1.0, 0.5),
+    )
+    threshold, tried = chosen(classifier, masks, held, 0.05, CPU)
+    assert threshold == pytest.approx(0.1)
+    assert tried[:3] == [(0.0, 1, 0.9), (0.05, 1, 0.84), (0.1, 2, 0.86)]
     found.update({0.0: 0.1, 0.1: 0.1})
-    assert chosen(given, trainable(given), [], held) is None
+    assert chosen(classifier, masks, held, 0.05, CPU)[0] is None

@@ -10,8 +10,9 @@ import pytest
 
 from finetuned import state, task
 from refine.core.files import sha256_of
+from refine.defending.decoupling.inversion import TARGET
 from refine.defenses.bti_dbf.defense import Params
-from refine.defenses.bti_dbf.training import TARGET, train
+from refine.defenses.bti_dbf.training import train
 from refine.models.card import WEIGHTS
 from refine.training.checkpoint import Checkpoints
 from tiny import SMALL_DEFENSES, history, same_tensors

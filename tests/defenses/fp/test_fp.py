@@ -46,7 +46,7 @@ def test_the_least_used_features_go_until_accuracy_falls() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_removed_stays_away(tmp_path: Path, architecture: str) -> None:
-    train(task(tmp_path, "fp", {"at_once": 0.1, "most_loss": 0.99, "held_out": 0.3, "recipe": RECIPE}, architecture))
+    train(task(tmp_path, "fp", {"at_once": 0.1, "most_loss": 0.99, "validation": 0.3, "recipe": RECIPE}, architecture))
     with (tmp_path / "out" / PRUNED).open(encoding="utf-8") as file:
         steps = [int(row["removed"]) for row in csv.DictReader(file)]
     weight = load_file(tmp_path / "out" / WEIGHTS)["head.weight"]
@@ -57,5 +57,5 @@ def test_what_is_removed_stays_away(tmp_path: Path, architecture: str) -> None:
 
 
 def test_a_share_that_leaves_nothing_to_look_at_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"defense_settings\.fp\.held_out 0\.99 of 12 images is all of them; lower it"):
-        train(task(tmp_path, "fp", {"held_out": 0.99, "recipe": RECIPE}))
+    with pytest.raises(UserError, match=r"fp\.validation 0\.99 of 12 images is all of them; lower it"):
+        train(task(tmp_path, "fp", {"validation": 0.99, "recipe": RECIPE}))

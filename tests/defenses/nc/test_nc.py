@@ -19,6 +19,7 @@ from refine.defenses.nc import training
 from refine.defenses.nc.defense import Params
 from refine.defenses.nc.training import CLASSES, Stamped, inverted, suspicious, train
 from refine.models.card import WEIGHTS
+from refine.training.checkpoint import Checkpoints
 from refine.training.training_set import Resident
 from tiny import CPU, history, same_tensors
 
@@ -72,11 +73,21 @@ def test_some_images_get_a_patch(tmp_path: Path) -> None:
 def test_the_classifier_changes_only_if_a_class_is_suspicious(
     tmp_path: Path, found: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = task(tmp_path, "nc", {"recipe": RECIPE})
+    (tmp_path / "checkpoints").mkdir()
+    given = task(tmp_path, "nc", {"recipe": RECIPE}, checkpoints=Checkpoints(tmp_path / "checkpoints"))
     before = state(given.classifier)
     areas = {0: 0.2, 1: 0.0001 if found else 0.2, 2: 0.2}
-    monkeypatch.setattr(training, "inverted", lambda *_: {target: trigger(area) for target, area in areas.items()})
-    train(given)
+    asked = []
+
+    def inverted(*_: object) -> dict[int, Inverted]:
+        asked.append(1)
+        return {target: trigger(area) for target, area in areas.items()}
+
+    monkeypatch.setattr(training, "inverted", inverted)
+    monkeypatch.setattr(training, "LEAST_CLASSES", 3)
+    whole = train(given)
+    assert train(given) == train(given) == whole  # with checkpoints, triggers are inverted once
+    assert len(asked) == 1
     saved = load_file(tmp_path / "out" / WEIGHTS)
     assert same_tensors(saved, state(given.classifier.network)) != found
     assert same_tensors(before, state(given.classifier))
@@ -84,3 +95,9 @@ def test_the_classifier_changes_only_if_a_class_is_suspicious(
     with (tmp_path / "out" / CLASSES).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["unlearned"] for row in rows] == ["false", str(found).lower(), "false"]
+
+
+def test_with_few_classes_nothing_can_be_told(tmp_path: Path) -> None:
+    given = task(tmp_path, "nc", {})
+    train(given)
+    assert same_tensors(load_file(tmp_path / "out" / WEIGHTS), state(given.classifier.network))

@@ -54,10 +54,20 @@ def test_a_perturbation_fools_both_models_in_the_same_way_and_stays_in_its_bound
     change = adversarial(models, pixels, labels, Params())
     assert float(change.abs().max()) <= 0.2 + 1e-6
     assert all((model(pixels + change).argmax(dim=1) == 1).all() for model in models)
-    down = adversarial(
-        (_by_brightness(0.4), _by_brightness(0.35)), pixels, labels + 1, Params(step_size=0.1, shared_weight=0.0)
+
+
+def test_each_term_leads_where_it_should() -> None:
+    """Perturbations begin at +bound: away from the label, darker images fool; like answers are even darker ones."""
+    pixels = torch.full((3, 3, 4, 4), 0.5)
+    ones, zeros = torch.ones(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    fooling = adversarial(
+        (_by_brightness(0.4), _by_brightness(0.35)), pixels, ones, Params(step_size=0.1, shared_weight=0.0)
     )
-    assert float(down.mean()) < -0.1
+    assert float(fooling.mean()) < -0.1
+    models = _by_brightness(0.9), _by_brightness(0.72)  # at +bound they differ more than without any change
+    alike = adversarial(models, pixels, zeros, Params(step_size=0.1, steps=1, adversarial_weight=0.0))
+    before, after = (divergence(*(model(pixels + change) for model in models)) for change in (0.2, alike))
+    assert (after < before).all()
 
 
 def test_only_new_mistakes_of_the_given_classifier_are_unlearned() -> None:

@@ -79,6 +79,16 @@ def test_accuracy_is_judged_by_its_drop(defended: int, tone: str) -> None:
     assert f"the defended one on {defended / 10:.1f} % of 1,000" in found.text
 
 
+@pytest.mark.parametrize(
+    ("images", "delivered", "decides"), [(200, 180, True), (199, 180, False), (200, 99, False), (200, 100, True)]
+)
+def test_few_labeled_photos_or_wrong_labels_decide_nothing(images: int, delivered: int, decides: bool) -> None:
+    accuracy, agreement = Accuracy(images, delivered, delivered), Agreement(images=100, same=50)
+    assert (findings.of_accuracy(accuracy).tone == "good") is decides
+    assert (findings.of_work(accuracy, agreement).tone == "good") is decides
+    assert findings.of_work(None, agreement).tone == "bad"
+
+
 def test_a_backdoor_that_stays_is_named_and_the_worst_one_told() -> None:
     found = findings.of_stress(stress(plant("patch", 0.01, 0.02), plant("warp", 0.02, 0.5), plant("blend", 0.01, None)))
     assert found.tone == "bad"

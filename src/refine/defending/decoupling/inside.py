@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from refine.defending.maps import last_of_each_resolution
-from refine.models.classifier import Classifier
-from refine.models.device import Compute, to_float32
+from refine.defending.maps import last_of_all
+from refine.models.device import to_float32
 
 
 @dataclass(frozen=True)
@@ -26,31 +25,35 @@ class Answer:
 
 
 class Inside:
-    """The network of a classifier, with its last map of more than one pixel in view.
+    """A network with its last map in view.
 
     Args:
-        classifier: on its device. Its network gets a hook, which stays.
+        network: of a classifier, on its device. It gets a hook, which stays.
         side: of its images.
-        compute: for autocast.
-        precision: of it.
+        asked_by: what needs it, for the error message.
+
+    Raises:
+        UserError: see `defending.maps.last_of_all`.
     """
 
-    def __init__(self, classifier: Classifier, side: int, compute: Compute, precision: str) -> None:
-        self.network = classifier.network
-        self._compute, self._precision = compute, precision
-        self._mask: Tensor | None = None
-        self._map = torch.empty(0)
-        place = last_of_each_resolution(self.network, side)[-1]
-        self.network.get_submodule(place).register_forward_hook(self._look)
+    def __init__(self, network: nn.Module, side: int, asked_by: str) -> None:
+        self.network = network
+        self._masks: list[Tensor] = []
+        self._maps: list[Tensor] = []
+        network.get_submodule(last_of_all(network, side, asked_by)).register_forward_hook(self._hook())
 
-    def _look(self, _: nn.Module, __: object, out: Tensor) -> Tensor:
-        self._map = out
-        return out if self._mask is None else out * self._mask.to(out.dtype)
+    def _hook(self) -> Callable[..., Tensor]:
+        masks, maps = self._masks, self._maps  # not `self`: copies of the network would copy it, and its tensors
+
+        def look(_: nn.Module, __: object, out: Tensor) -> Tensor:
+            maps[:] = [out]
+            return out * masks[0].to(out.dtype) if masks else out
+
+        return look
 
     def answer(self, images: Tensor, mask: Tensor | None = None) -> Answer:
         """Answers normalized images float [B, 3, H, W], with the map weighed by a mask float [1, C, h, w]."""
-        self._mask = mask
-        with self._compute.autocast(self._precision):
-            logits = self.network(images)
-        self._mask = None
-        return Answer(to_float32(logits), to_float32(self._map))
+        self._masks[:] = [] if mask is None else [mask]
+        logits = self.network(images)
+        self._masks.clear()
+        return Answer(to_float32(logits), to_float32(self._maps.pop()))

@@ -19,14 +19,15 @@ for one if it leads by a margin (others reported wrong targets).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from refine.core.files import write_json
 from refine.defending.decoupling.inside import Inside
 from refine.defending.decoupling.params import DecouplingParams
 from refine.defending.decoupling.unet import UNet
@@ -45,6 +46,8 @@ Terms = Callable[[Tensor, Tensor, Generator], dict[str, Tensor]]
 """From normalized images float [B, 3, H, W], labels int64 [B] and what may be drawn from to figures, of which `loss` is
 minimized."""
 
+TARGET = "target.json"
+"""The class that the generator's images most often get after the first round; beside the weights."""
 BENIGN_WEIGHT = 0.01
 _PRETRAINED_BOUND = 0.1
 _AT_ONCE = 256
@@ -66,7 +69,8 @@ class Phase(Retraining):
     def step(self, batch: Batch) -> Step:
         """See `training.loop.Task`."""
         images = self.classifier.normalize(self.augmented(batch))
-        terms = self.terms(images, labels_of(batch), self.generator)
+        with self.compute.autocast(self._precision):
+            terms = self.terms(images, labels_of(batch), self.generator)
         return Step(terms["loss"] * batch.loss_weight, {name: value.detach() for name, value in terms.items()})
 
 
@@ -104,24 +108,32 @@ class Inversion:
         task: of the defense, whose settings are `DecouplingParams`.
         name: of the defense, for messages and checkpoints.
         images: labeled.
-        classifier: on the device; an eval-mode copy of the task's, whose weights a caller may change.
+        classifier: on the device, frozen; a copy of the task's, whose weights a caller may change.
 
     Attributes:
         generator: maps normalized images to images with what may be a trigger.
         inside: of the classifier.
+
+    Raises:
+        UserError: the network has no map to look at.
     """
 
     def __init__(self, task: Task, name: str, images: TrainingSet, classifier: Classifier) -> None:
         self.task, self.name, self.images, self.classifier = task, name, images, classifier
         self.params: DecouplingParams = task.settings
-        compute = task.compute
-        self.precision = compute.precision(self.params.generator.precision)
-        self.inside = Inside(classifier, task.card.input_side, compute, self.precision)
+        self.inside = Inside(classifier.network, task.card.input_side, name)
         torch.manual_seed(own_seed(task.seed))
-        self.generator = UNet(self.params.first_channels, task.card.input_side).to(compute.device)
+        self.generator = UNet(self.params.first_channels, task.card.input_side).to(task.compute.device)
 
     def trained(
-        self, module: nn.Module, terms: Terms, recipe: Recipe, phase: str, number: int = 0, statistics: bool = False
+        self,
+        module: nn.Module,
+        terms: Terms,
+        recipe: Recipe,
+        phase: str,
+        number: int = 0,
+        statistics: bool = False,
+        learned: Sequence[nn.Parameter] | None = None,
     ) -> list[Row]:
         """Trains a module, which is then frozen, to the end of a recipe; a finished phase is not trained again.
 
@@ -132,6 +144,7 @@ class Inversion:
             phase: a word for it, for messages and checkpoints.
             number: of the round.
             statistics: whether batch normalization in it uses those of the batch.
+            learned: which of its weights; None means all.
 
         Returns:
             The history.
@@ -139,7 +152,8 @@ class Inversion:
         task = self.task
         of = self.classifier, self.images, recipe, None, task.compute, statistics
         phase = f"{phase}-{number}"
-        module.requires_grad_(True)
+        for weight in module.parameters() if learned is None else learned:
+            weight.requires_grad_(True)
         kept = task.checkpoints.part(phase) if task.checkpoints else None
         training = Phase(module, terms, *of)
         self.classifier.eval()
@@ -148,11 +162,28 @@ class Inversion:
         module.requires_grad_(False)
         return rows
 
-    def changed(self, network: nn.Module, images: Tensor) -> Tensor:
-        """What a U-Net makes of normalized images, float32."""
-        with self.task.compute.autocast(self.precision):
-            out = network(images)
-        return to_float32(out)
+    def alternate(self, purify: Callable[[Tensor], Tensor] | None, repair: Callable[[int], list[Row]]) -> list[Row]:
+        """Inverts and repairs in turn, with a pretrained generator.
+
+        Writes the class that seems to be the target into `TARGET`.
+
+        Args:
+            purify: what the defense makes of changed images, from the second round on; None leaves them as they are.
+            repair: trains the defense in the round of this number, and gives its history.
+
+        Returns:
+            The histories, with the number of the round.
+        """
+        target, rows = None, []
+        for number in range(self.params.rounds):
+            self._invert(number, purify if number else None, target)
+            if not number:
+                vote = self.vote()
+                used = vote.margin >= self.params.least_margin
+                target = vote.label if used else None
+                write_json(self.task.folder / TARGET, {**asdict(vote), "used": used})
+            rows += [{"round": number, **row} for row in repair(number)]
+        return rows
 
     def pretrain(self) -> None:
         """Teaches the generator to leave images as they are."""
@@ -160,7 +191,7 @@ class Inversion:
         def terms(images: Tensor, _: Tensor, __: Generator) -> dict[str, Tensor]:
             with torch.no_grad():
                 before = self.inside.answer(images)
-            made = self.changed(self.generator, images)
+            made = to_float32(self.generator(images))
             after = self.inside.answer(made)
             apart = functional.mse_loss(made, images)
             own, wanted = (answer.logits.log_softmax(dim=1) for answer in (after, before))
@@ -171,7 +202,7 @@ class Inversion:
 
         self.trained(self.generator, terms, self.params.pretraining, "pretraining")
 
-    def mask(self, number: int) -> Tensor:
+    def _mask(self, number: int) -> Tensor:
         """The mask of a round, float32 [1, C, h, w] in (0, 1)."""
         columns = next(in_order(self.images, 1, self.task.compute.device, "a look"))
         with torch.no_grad():
@@ -185,21 +216,15 @@ class Inversion:
         found: Tensor = made()
         return found
 
-    def invert(self, number: int, purify: Callable[[Tensor], Tensor], target: int | None) -> None:
-        """Trains the generator in a round.
-
-        Args:
-            number: of the round.
-            purify: what the defense so far makes of changed images.
-            target: class that purified images are to get all the same; None in the first round, or without one.
-        """
-        mask = self.mask(number)
+    def _invert(self, number: int, purify: Callable[[Tensor], Tensor] | None, target: int | None) -> None:
+        """Trains the generator in a round, in which changed and purified images are to get the target all the same."""
+        mask = self._mask(number)
 
         def terms(images: Tensor, _: Tensor, __: Generator) -> dict[str, Tensor]:
             with torch.no_grad():
                 before = self.inside.answer(images).map
-            made = self.changed(self.generator, images)
-            after = self.inside.answer(purify(made))
+            made = to_float32(self.generator(images))
+            after = self.inside.answer(purify(made) if purify else made)
             found = generator_terms(made, images, after.map - before, mask, self.params)
             if target is not None:
                 wanted = torch.full((len(images),), target, device=images.device)
@@ -215,18 +240,17 @@ class Inversion:
         counts = torch.zeros(len(self.task.card.classes), dtype=torch.int64)
         generator = Generator(self.task.compute.device).manual_seed(self.task.seed)
         for columns in in_order(self.images, _AT_ONCE, self.task.compute.device, "vote"):
-            made = self.changed(self.generator, self.classifier.normalize(to_pixels(columns[0])))
+            made = self.generator(self.classifier.normalize(to_pixels(columns[0])))
             answers = self.inside.answer(noisy(made, self.params.noise, generator)).logits.argmax(dim=1)
             counts += answers.bincount(minlength=len(counts)).cpu()
         best = counts.double().div(counts.sum()).sort(descending=True, stable=True)
         return Vote(int(best.indices[0]), float(best.values[0]), float(best.values[0] - best.values[1]))
 
-    def mixed(self, images: Tensor, generator: Generator) -> Tensor:
-        """Normalized images with noise, the first of which the generator has changed."""
+    def mixed(self, images: Tensor) -> Tensor:
+        """Normalized images, the first of which the generator has changed."""
         count = int(self.params.generated * len(images)) + 1
         with torch.no_grad():
-            made = torch.cat([self.changed(self.generator, images[:count]), images[count:]])
-            return noisy(made, self.params.noise, generator)
+            return torch.cat([to_float32(self.generator(images[:count])), images[count:]])
 
 
 def noisy(images: Tensor, deviation: float, generator: Generator) -> Tensor:

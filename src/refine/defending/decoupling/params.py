@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from refine.core.bounds import BatchSize, Epochs, UNetWidth
 from refine.core.params import Number, PositiveNumber, Section, Share, Weight
@@ -19,6 +19,13 @@ class DecouplingRecipe(Recipe):
     optimizer: Optimizer = Optimizer(name="adamw", lr=1e-3, weight_decay=0.0)
     schedule: Schedule = Schedule(name="step", milestones=[])
     augment: Augment = Augment(shift=4, flip=0.5)
+
+    @field_validator("compile")
+    @classmethod
+    def _refuse_compilation(cls, compile_it: bool) -> bool:
+        if compile_it:
+            raise ValueError("is not done in this training; set it to false")
+        return compile_it
 
 
 class PretrainingRecipe(DecouplingRecipe):
@@ -60,7 +67,7 @@ class DecouplingParams(Section):
     rounds: Annotated[int, Field(ge=1, le=100)] = 5
     first_channels: UNetWidth = 32
     noise: Weight = 0.03
-    generated: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    generated: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     image_bound: PositiveNumber = 0.3
     feature_bound: PositiveNumber = 3.0
     least_margin: Share = 0.2

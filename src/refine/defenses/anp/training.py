@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from refine.defending import held_out
+from refine.core.files import write_csv
+from refine.defending import validation
 from refine.defending.channels import Pair, pairs, remove
 from refine.defending.finetuning import accuracy, labeled_images, labels_of
 from refine.defending.retraining import Retraining, trainable
@@ -20,14 +20,16 @@ from refine.defending.train import Task
 from refine.defenses.anp.defense import NAME, Params
 from refine.models.card import WEIGHTS
 from refine.models.classifier import Classifier
-from refine.models.device import to_float32
+from refine.models.device import Compute, to_float32
 from refine.shards.reading.tensors import save_tensors
 from refine.training.batches import Batch
 from refine.training.loop import Run, Step, write_history
 from refine.training.training_set import TrainingSet
 
-MASKS = "masks.csv"
-"""The mask of each channel, and whether it was removed; beside the weights."""
+log = logging.getLogger(__name__)
+
+MASKS, TRIED = "masks.csv", "thresholds.csv"
+"""The mask of each channel and whether it was removed, and what each threshold costs; beside the weights."""
 THRESHOLDS = [number / 20 for number in range(19)]
 
 
@@ -135,14 +137,28 @@ def without(classifier: Classifier, masks: list[Tensor], threshold: float) -> Cl
     return made
 
 
-def chosen(task: Task, classifier: Classifier, masks: list[Tensor], held: TrainingSet) -> float | None:
-    """The largest threshold that costs little accuracy on held-out images; None if none does."""
-    least = held_out.accuracy(classifier, held, task.compute) - task.settings.most_loss
-    best = None
+def chosen(
+    classifier: Classifier, masks: list[Tensor], images: TrainingSet, most_loss: float, compute: Compute
+) -> tuple[float | None, list[tuple[float, int, float]]]:
+    """The largest threshold that costs little accuracy; None if each costs more.
+
+    Args:
+        classifier: as given, in eval mode, on the device.
+        masks: of its channels.
+        images: for validation, labeled.
+        most_loss: of the accuracy, as a difference.
+        compute: of the device.
+
+    Returns:
+        The threshold, and for each one the number of channels that it removes and the accuracy.
+    """
+    least = validation.accuracy(classifier, images, compute) - most_loss
+    tried = []
     for threshold in THRESHOLDS:
-        if held_out.accuracy(without(classifier, masks, threshold), held, task.compute) >= least:
-            best = threshold
-    return best
+        accuracy = validation.accuracy(without(classifier, masks, threshold), images, compute)
+        tried.append((threshold, sum(int((mask <= threshold).sum()) for mask in masks), accuracy))
+    good = [threshold for threshold, _, accuracy in tried if accuracy >= least]
+    return (max(good) if good else None), tried
 
 
 def train(task: Task) -> str:
@@ -153,25 +169,23 @@ def train(task: Task) -> str:
     """
     params: Params = task.settings
     images = labeled_images(task)
-    held = held_out.held_out(images, params.held_out, task.seed, f"defense_settings.{NAME}.held_out")
+    some = validation.validation(images, params.validation, task.seed, f"defense_settings.{NAME}.validation")
     masked = trainable(task)
     of = pairs(masked.network, NAME)
-    masking = Masking(params, of, masked, images.subset(~held), params.recipe, None, task.compute)
+    masking = Masking(params, of, masked, images.subset(~some), params.recipe, None, task.compute)
     run = Run(masking, params.recipe, f"train-defense@{NAME}", task.seed, task.compute, task.checkpoints)
     write_history(task.folder / "history.csv", run.train())
     masks = [mask.detach() for mask in masking.masks.masks]
     classifier = trainable(task).eval()
-    threshold = chosen(task, classifier, masks, images.subset(held))
-    _write(task.folder / MASKS, of, masks, threshold)
+    threshold, tried = chosen(classifier, masks, images.subset(some), params.most_loss, task.compute)
+    write_csv(task.folder / TRIED, ("threshold", "channels", "validation_accuracy"), tried)
+    rows = [
+        (pair.name, channel, value, str(threshold is not None and value <= threshold).lower())
+        for pair, mask in zip(of, masks, strict=True)
+        for channel, value in enumerate(mask.tolist())
+    ]
+    write_csv(task.folder / MASKS, ("layer", "channel", "mask", "removed"), rows)
+    if threshold is None or not any((mask <= threshold).any() for mask in masks):
+        log.warning("no channel is removed: %s", "each costs too much" if threshold is None else "no mask fell so far")
     made = classifier if threshold is None else without(classifier, masks, threshold)
     return save_tensors(task.folder / WEIGHTS, made.network.state_dict())
-
-
-def _write(path: Path, of: list[Pair], masks: list[Tensor], threshold: float | None) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["layer", "channel", "mask", "removed"])
-        for pair, mask in zip(of, masks, strict=True):
-            for channel, value in enumerate(mask.tolist()):
-                removed = threshold is not None and value <= threshold
-                writer.writerow([pair.name, channel, f"{value:.6g}", str(removed).lower()])

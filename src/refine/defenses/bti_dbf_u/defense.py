@@ -3,10 +3,10 @@
 In each round, a generator B is inverted that adds what may be a trigger (`defending.decoupling.inversion`), and then
 the whole classifier is fine-tuned with
 
-    CE(F(x'), y) + mean (g(x') - g0(x))²,
+    CE(F(x'), y) + mean (g(x') - g(x))²,
 
-where x' are the images with noise, a tenth of which B has changed, all with their true labels, and g0 is the last map
-of the classifier as it was given.
+where x' are the images, a tenth of which B has changed, all with their true labels, and g is the last map; that of the
+unchanged images counts as given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from pydantic import BeforeValidator
 
 from refine.core.bounds import Epochs
 from refine.defending import repaired
-from refine.defending.decoupling.params import DecouplingParams, DecouplingRecipe
+from refine.defending.decoupling.params import (
+    DecouplingParams,
+    DecouplingRecipe,
+    GeneratorRecipe,
+    MaskRecipe,
+    PretrainingRecipe,
+)
 from refine.defending.repaired import Repaired
 from refine.training.recipe import Optimizer, paper_by_name
 
@@ -33,14 +39,38 @@ class UnlearningRecipe(DecouplingRecipe):
     optimizer: Optimizer = Optimizer(name="adamw", lr=1e-4, weight_decay=0.0)
 
 
+class OwnPretraining(PretrainingRecipe):
+    """The same."""
+
+    place: ClassVar[str] = f"defense_settings.{NAME}.pretraining"
+
+
+class OwnMask(MaskRecipe):
+    """The same."""
+
+    place: ClassVar[str] = f"defense_settings.{NAME}.mask"
+
+
+class OwnGenerator(GeneratorRecipe):
+    """The same."""
+
+    place: ClassVar[str] = f"defense_settings.{NAME}.generator"
+
+
 class Params(DecouplingParams):
     """Settings of the inversion (see `DecouplingParams`), and of the fine-tuning.
 
     Attributes:
+        pretraining: of the generator.
+        mask: how the mask is trained.
+        generator: how the generator is trained.
         batch_statistics: normalize by the statistics of each batch, as the official code does, while fine-tuning.
         recipe: how the classifier is fine-tuned.
     """
 
+    pretraining: OwnPretraining = OwnPretraining()
+    mask: OwnMask = OwnMask()
+    generator: OwnGenerator = OwnGenerator()
     batch_statistics: bool = True
     recipe: Annotated[UnlearningRecipe, BeforeValidator(paper_by_name)] = UnlearningRecipe()
 

@@ -6,7 +6,6 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from refine.defending.decoupling.inside import Inside
 from refine.defending.decoupling.inversion import Inversion
 from refine.defending.finetuning import accuracy, labeled_images
 from refine.defending.retraining import trainable
@@ -19,37 +18,39 @@ from refine.training.loop import Row, write_history
 
 
 def train(task: Task) -> str:
-    """See `defending.train.Task`."""
+    """See `defending.train.Task`.
+
+    Raises:
+        UserError: the network has no map to look at.
+    """
     params: Params = task.settings
-    classifier = classifiers.freeze(trainable(task))
-    inversion = Inversion(task, NAME, labeled_images(task), classifier)
-    given = Inside(
-        classifiers.freeze(trainable(task)), task.card.input_side, task.compute, inversion.precision
-    )  # a copy, which stays
+    classifier = trainable(task)
+    network = classifier.network
+    learned = [weight for weight in network.parameters() if weight.requires_grad]
+    inversion = Inversion(task, NAME, labeled_images(task), classifiers.freeze(classifier))
     inversion.pretrain()
-    rows: list[Row] = []
-    for number in range(params.rounds):
-        inversion.invert(number, lambda images: images, None)
-        rows += [{"round": number, **row} for row in _unlearn(task, inversion, given, number)]
+
+    def terms(images: Tensor, labels: Tensor, _: Generator) -> dict[str, Tensor]:
+        return unlearning_terms(inversion, images, labels)
+
+    def unlearn(number: int) -> list[Row]:
+        rows = inversion.trained(network, terms, params.recipe, "unlearning", number, params.batch_statistics, learned)
         classifier.eval()
-    write_history(task.folder / "history.csv", rows)
-    return save_tensors(task.folder / WEIGHTS, classifier.network.state_dict())
+        return rows
+
+    write_history(task.folder / "history.csv", inversion.alternate(None, unlearn))
+    return save_tensors(task.folder / WEIGHTS, network.state_dict())
 
 
-def _unlearn(task: Task, inversion: Inversion, given: Inside, number: int) -> list[Row]:
-    params: Params = task.settings
-
-    def terms(images: Tensor, labels: Tensor, generator: Generator) -> dict[str, Tensor]:
-        with torch.no_grad():
-            before = given.answer(images).map
-        after = inversion.inside.answer(inversion.mixed(images, generator))
-        entropy, features = functional.cross_entropy(after.logits, labels), functional.mse_loss(after.map, before)
-        return {
-            "loss": entropy + features,
-            "cross_entropy": entropy,
-            "features": features,
-            "accuracy": accuracy(after.logits, labels),
-        }
-
-    network = inversion.classifier.network
-    return inversion.trained(network, terms, params.recipe, "unlearning", number, params.batch_statistics)
+def unlearning_terms(inversion: Inversion, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """The loss of normalized images float [B, 3, H, W], some of which the generator changes first."""
+    with torch.no_grad():
+        before = inversion.inside.answer(images).map
+    after = inversion.inside.answer(inversion.mixed(images))
+    entropy, features = functional.cross_entropy(after.logits, labels), functional.mse_loss(after.map, before)
+    return {
+        "loss": entropy + features,
+        "cross_entropy": entropy,
+        "features": features,
+        "accuracy": accuracy(after.logits, labels),
+    }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from refine.core.files import write_csv
 from refine.defending.channels import Pair, pairs, remove
 from refine.defending.train import Task
 from refine.defenses.clp.defense import NAME, Params
@@ -63,12 +62,6 @@ def train(task: Task) -> str:
     """See `defending.train.Task`."""
     params: Params = task.settings
     network = deepcopy(task.classifier.network)
-    _write(task.folder / PRUNED, prune(network, params.u))
+    rows = [(each.layer, each.channel, each.bound, each.threshold) for each in prune(network, params.u)]
+    write_csv(task.folder / PRUNED, ("layer", "channel", "bound", "threshold"), rows)
     return save_tensors(task.folder / WEIGHTS, network.state_dict())
-
-
-def _write(path: Path, pruned: list[Pruned]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["layer", "channel", "bound", "threshold"])
-        writer.writerows([each.layer, each.channel, f"{each.bound:.6g}", f"{each.threshold:.6g}"] for each in pruned)

@@ -35,14 +35,14 @@ class FpRecipe(FinetuningRecipe):
 class Params(FinetuningParams):
     """Attributes:
     at_once: share of the features that is removed at a time.
-    most_loss: of the accuracy on held-out images, as a share of what it was, at which removing stops.
-    held_out: share of the labeled images that tells the accuracy.
+    most_loss: of the accuracy on the images for validation, as a share of what it was, at which removing stops.
+    validation: share of the labeled images that tells the accuracy.
     recipe: how the classifier is fine-tuned then, on all labeled images.
     """
 
     at_once: Annotated[Number, Field(gt=0, le=1)] = 0.01
     most_loss: Share = 0.1
-    held_out: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    validation: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     recipe: Annotated[FpRecipe, BeforeValidator(paper_by_name)] = FpRecipe()
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from refine.core.files import write_csv
 from refine.defending.finetuning import cross_entropy, labeled_images
-from refine.defending.held_out import held_out
 from refine.defending.retraining import Retraining, retrained, trainable
 from refine.defending.train import Task
+from refine.defending.validation import validation
 from refine.defenses.fp.defense import NAME, Params
 from refine.models.classifier import Classifier, head_of
 from refine.models.device import Compute, to_float32
@@ -21,7 +20,7 @@ from refine.shards.reading.pixels import to_pixels
 from refine.training.training_set import TrainingSet, in_order
 
 PRUNED = "pruned.csv"
-"""Each step: how many features were removed, and the accuracy on held-out images; beside the weights."""
+"""Each step: how many features were removed, and the accuracy on images for validation; beside the weights."""
 _AT_ONCE = 256
 
 
@@ -72,7 +71,7 @@ def dormant(
         head: from features to logits; it stays as it is.
         features: float32 [N, D].
         labels: int64 [N].
-        held: images that tell the accuracy, bool [N]; the others tell which features are dormant.
+        held: images for validation, which tell the accuracy, bool [N]; the others tell which features are dormant.
         params: of the defense.
 
     Returns:
@@ -86,7 +85,7 @@ def dormant(
         return float((answers == labels[held]).double().mean())
 
     least = (1 - params.most_loss) * accuracy(removed)
-    at_once = max(1, round(params.at_once * len(order)))
+    at_once = min(max(1, round(params.at_once * len(order))), len(order) - 1)
     steps = []
     for count in range(at_once, len(order), at_once):
         tried = torch.zeros_like(removed)
@@ -107,16 +106,9 @@ def train(task: Task) -> str:
     params: Params = task.settings
     images, classifier = labeled_images(task), trainable(task)
     head = head_of(classifier.network, NAME)
-    held = held_out(images, params.held_out, task.seed, f"defense_settings.{NAME}.held_out")
+    held = validation(images, params.validation, task.seed, f"defense_settings.{NAME}.validation")
     features, labels = seen(classifier.eval(), images, task.compute)
     removed, steps = dormant(head, features, labels, held.to(features.device), params)
-    _write(task.folder / PRUNED, steps)
+    write_csv(task.folder / PRUNED, ("removed", "validation_accuracy"), steps)
     of = classifier, images, params.recipe, cross_entropy, task.compute, params.batch_statistics
     return retrained(task, Pruned(head, removed, *of))
-
-
-def _write(path: Path, steps: list[tuple[int, float]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["removed", "held_out_accuracy"])
-        writer.writerows([count, f"{accuracy:.6g}"] for count, accuracy in steps)

@@ -3,14 +3,15 @@ perturbation that all images share, is differentiated implicitly.
 
 Each round first seeks one perturbation d of the normalized images, by one step of gradient descent for each batch on
 
-    inner(d, w) = -CE(F_w(x + d), F_w(x)'s class) + penalty · |d|².
+    inner(d, w) = -CE(F_w(x + d), the class that F_w gives x) + penalty · |d|².
 
 Then, for each batch, the classifier's weights w take a step with the gradient of
 
     outer(d(w), w) = CE(F_w(x'), y),   x' = x with d added to a share of the images,
 
 which is ∂outer/∂w + (∂d/∂w)ᵀ ∂outer/∂d. The second term follows from the fixed point of d -> d - inner_step ∂inner/∂d
-on the first batch of the round (Grazzi et al., ICML 2020): with v_0 = ∂outer/∂d and J, the Jacobian of that map by d,
+on the first batch of the round, there with the true classes (Grazzi et al., ICML 2020): with v = 0 at first and the
+Jacobian J of that map by d,
 
     v <- Jᵀ v + ∂outer/∂d,   `implicit_steps` times,   and (∂d/∂w)ᵀ ∂outer/∂d = (∂map/∂w)ᵀ v.
 
@@ -24,7 +25,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from refine.core.bounds import Epochs
 from refine.core.params import Number, PositiveNumber, Section, Weight
@@ -44,6 +45,13 @@ class IbauRecipe(FinetuningRecipe):
     epochs: Epochs = 5
     optimizer: Optimizer = Optimizer(name="adamw", lr=1e-4, weight_decay=0.0)
     schedule: Schedule = Schedule(name="step", milestones=[])
+
+    @field_validator("compile")
+    @classmethod
+    def _refuse_compilation(cls, compile_it: bool) -> bool:
+        if compile_it:
+            raise ValueError("is not done in this training; set it to false")
+        return compile_it
 
 
 class Params(Section):

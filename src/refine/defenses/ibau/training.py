@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from refine.defending.finetuning import accuracy, cross_entropy, labeled_images, labels_of
 from refine.defending.retraining import Retraining, retrained, trainable
@@ -46,7 +47,7 @@ def hypergradient(
     ]
     (descent,) = torch.autograd.grad(inner(change), change, create_graph=True)
     mapped = change - step * descent
-    vector = by_change
+    vector = torch.zeros_like(by_change)
     for _ in range(count):
         (through,) = torch.autograd.grad(mapped, change, vector, retain_graph=True)
         vector = through + by_change
@@ -79,18 +80,18 @@ class Implicit(Retraining):
         for number, batch in enumerate(self.batches.epoch(self.seed + epoch)):
             shown = self.classifier.normalize(self.augmented(batch))
             if not number:
-                self.first = shown
+                self.first = shown, labels_of(batch)
+            with torch.no_grad():
+                answers = self._logits(shown).argmax(dim=1)
             change = self.change.requires_grad_()
-            (slope,) = torch.autograd.grad(self.inner(shown)(change), change)
+            (slope,) = torch.autograd.grad(self.inner(shown, answers)(change), change)
             self.change = (change - self.params.inner_lr * slope).detach()
 
-    def inner(self, shown: Tensor) -> Loss:
-        """The loss that the perturbation minimizes, for normalized images."""
-        with torch.no_grad():
-            before = self._logits(shown).argmax(dim=1)
+    def inner(self, shown: Tensor, classes: Tensor) -> Loss:
+        """The loss that the perturbation minimizes, for normalized images and their classes."""
 
         def loss(change: Tensor) -> Tensor:
-            fooled = -functional.cross_entropy(self._logits(shown + change), before)
+            fooled = -functional.cross_entropy(self._logits(shown + change), classes)
             return fooled + self.params.penalty * change.square().sum()
 
         return loss
@@ -111,14 +112,14 @@ class Implicit(Retraining):
 
         params = self.params
         slopes, loss = hypergradient(
-            self.inner(self.first), outer, self.change, self.weights, params.inner_step, params.implicit_steps
+            self.inner(*self.first), outer, self.change, self.weights, params.inner_step, params.implicit_steps
         )
         products = [(weight * slope).sum() for weight, slope in zip(self.weights, slopes, strict=True)]
         length = self.change.norm()
         return Step(torch.stack(products).sum() * batch.loss_weight, {"loss": loss, **told, "perturbation": length})
 
     def _logits(self, normalized: Tensor) -> Tensor:
-        with self.compute.autocast(self._precision):
+        with self.compute.autocast(self._precision), sdpa_kernel(SDPBackend.MATH):  # others have no second derivative
             logits: Tensor = self.module(normalized)
         return to_float32(logits)
 

@@ -20,7 +20,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 
 from refine.core.bounds import Epochs
-from refine.core.params import PositiveNumber, Weight
+from refine.core.params import Number, Weight
 from refine.defending import repaired
 from refine.defending.finetuning_recipe import FinetuningParams, FinetuningRecipe
 from refine.defending.repaired import Repaired
@@ -53,7 +53,7 @@ class Params(FinetuningParams):
     """
 
     weights: Annotated[tuple[Weight, ...], Field(min_length=1, max_length=16, strict=False)] = (500.0, 1000.0)
-    power: PositiveNumber = 2.0
+    power: Annotated[Number, Field(ge=1, le=100)] = 2.0
     teacher: Annotated[TeacherRecipe, BeforeValidator(paper_by_name)] = TeacherRecipe()
     recipe: Annotated[NadRecipe, BeforeValidator(paper_by_name)] = NadRecipe()
 

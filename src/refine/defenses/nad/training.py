@@ -27,12 +27,12 @@ def attention(maps: Tensor, power: float) -> Tensor:
 
 
 def loss_of(
-    teacher: Callable[[Tensor], Tensor], watched: tuple[Watched, Watched], weights: tuple[float, ...], power: float
+    teacher: Callable[[Tensor], object], watched: tuple[Watched, Watched], weights: tuple[float, ...], power: float
 ) -> Loss:
     """The cross-entropy and, weighted, how far the attention is from the teacher's.
 
     Args:
-        teacher: frozen.
+        teacher: frozen; asked for its maps alone.
         watched: of the student, which has just seen the pixels, and of the teacher.
         weights: of each map.
         power: of the attention.
@@ -85,7 +85,13 @@ def train(task: Task) -> str:
     teacher = _teacher(task, params)
     student = trainable(task)
     watched = Watched(student.network, names), Watched(teacher.network, names)
-    loss = loss_of(teacher, watched, params.weights, params.power)
+    precision = task.compute.precision(params.recipe.precision)
+
+    def asked(pixels: Tensor) -> None:
+        with task.compute.autocast(precision):  # as the student is, else equal networks would differ
+            teacher(pixels)
+
+    loss = loss_of(asked, watched, params.weights, params.power)
     of = student, labeled_images(task), params.recipe, loss, task.compute, params.batch_statistics
     return retrained(task, Retraining(*of))
 

@@ -3,7 +3,8 @@
 For each class, the smallest patch is sought that sends the labeled images to it (`defending.inversion`). Classes whose
 patch is far smaller than the others' are suspicious: those with an anomaly index above `most_index`, as in the sign
 `neural_cleanse`. Then the classifier is fine-tuned on the labeled images, of which a share has a suspicious class's
-patch and the true label all the same. Without a suspicious class the classifier stays as it is.
+patch and the true label all the same. Without a suspicious class, or with
+fewer than five classes, the classifier stays as it is.
 
 The published index is of the areas of the patches, ours of their logarithms, see `defending.inversion.anomaly`. The
 published search goes on for 80 epochs and changes the weight of the patch's size after several steps of success; ours
@@ -41,12 +42,14 @@ class NcSearch(Search):
 
 class Params(FinetuningParams):
     """Attributes:
+    images: most labeled images that the search uses.
     search: how the patch of a class is sought.
     most_index: anomaly index from which a class is suspicious; published is 2.
     share: of the images of a batch that get a suspicious class's patch.
     recipe: how the classifier is fine-tuned.
     """
 
+    images: Annotated[int, Field(ge=1, le=100_000)] = 2500
     search: NcSearch = NcSearch()
     most_index: PositiveNumber = 2.0
     share: Annotated[Number, Field(gt=0, le=1)] = 0.2

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from refine.core.bounds import MOST_CLASSES
+from refine.core.files import write_csv
 from refine.core.progress import progress
 from refine.defending.finetuning import cross_entropy, labeled_images
-from refine.defending.inversion import Inverted, anomaly, invert
+from refine.defending.inversion import LEAST_CLASSES, Inverted, anomaly, invert
 from refine.defending.retraining import Retraining, retrained, trainable, unchanged
 from refine.defending.train import Task
 from refine.defenses.nc.defense import Params
 from refine.models import classifier as classifiers
 from refine.shards.reading.pixels import to_pixels
+from refine.shards.reading.tensors import save_tensors
 from refine.training.batches import Batch
 from refine.training.training_set import TrainingSet, in_order
 
@@ -58,10 +60,11 @@ def inverted(task: Task, images: TrainingSet, params: Params) -> dict[int, Inver
     """The smallest patch that leads to each class."""
     compute = task.compute
     network = classifiers.folded(task.classifier).to(compute.device)
-    columns = [each[0] for each in in_order(images, _AT_ONCE, compute.device, "images")]
+    some = torch.randperm(sum(images.sizes), generator=Generator().manual_seed(task.seed)) < params.images
+    columns = [each[0] for each in in_order(images.subset(some), _AT_ONCE, compute.device, "images")]
     pixels = to_pixels(torch.cat(columns))
     with torch.no_grad():
-        answers = torch.cat([network(some).argmax(dim=1) for some in torch.split(pixels, _AT_ONCE)])
+        answers = torch.cat([network(part).argmax(dim=1) for part in torch.split(pixels, _AT_ONCE)])
 
     def logits(batch: Tensor) -> Tensor:
         with compute.autocast(compute.precision(params.recipe.precision)):
@@ -82,26 +85,44 @@ def suspicious(triggers: dict[int, Inverted], most: float) -> tuple[list[int], d
     return [target for target, index in indices.items() if index > most and triggers[target].succeeded], indices
 
 
+def _kept(task: Task, invert_all: Callable[[], dict[int, Inverted]]) -> dict[int, Inverted]:
+    """The triggers of a stopped run, which its epochs were trained with, or new ones."""
+    place = task.checkpoints.part("triggers").folder / "triggers.safetensors" if task.checkpoints else None
+    if place is not None and place.exists():
+        saved = load_file(place)
+        return {
+            target: Inverted(area, least, objective, bool(succeeded), mask, pattern)
+            for target, ((area, least, objective, succeeded), mask, pattern) in enumerate(
+                zip(saved["figures"].tolist(), saved["masks"], saved["patterns"], strict=True)
+            )
+        }
+    triggers = invert_all()
+    if place is not None:
+        every = [triggers[target] for target in sorted(triggers)]
+        figures = [[each.area, each.least, each.objective, float(each.succeeded)] for each in every]
+        tensors = {
+            "figures": torch.tensor(figures, dtype=torch.float64),
+            "masks": torch.stack([each.mask for each in every]),
+            "patterns": torch.stack([each.pattern for each in every]),
+        }
+        save_tensors(place, tensors)
+    return triggers
+
+
 def train(task: Task) -> str:
     """See `defending.train.Task`."""
     params: Params = task.settings
     images = labeled_images(task)
-    triggers = inverted(task, images, params)
+    if len(task.card.classes) < LEAST_CLASSES:
+        write_csv(task.folder / CLASSES, ("label", "class", "area", "index", "unlearned"), [])
+        return unchanged(task, f"{len(task.card.classes)} classes are too few to compare")
+    triggers = _kept(task, lambda: inverted(task, images, params))
     targets, indices = suspicious(triggers, params.most_index)
-    _write(task.folder / CLASSES, task.card.classes, triggers, indices, targets)
+    names = task.card.classes
+    rows = [(of, names[of], each.area, indices[of], str(of in targets).lower()) for of, each in triggers.items()]
+    write_csv(task.folder / CLASSES, ("label", "class", "area", "index", "unlearned"), rows)
     if not targets:
         return unchanged(task, f"no class has an anomaly index above {params.most_index:g}")
     log.info("unlearn the patch of %s", ", ".join(task.card.classes[target] for target in targets))
     of = trainable(task), images, params.recipe, cross_entropy, task.compute, params.batch_statistics
     return retrained(task, Stamped([triggers[target] for target in targets], params.share, *of))
-
-
-def _write(
-    path: Path, classes: list[str], triggers: dict[int, Inverted], indices: dict[int, float], targets: list[int]
-) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["label", "class", "area", "index", "unlearned"])
-        for target, each in triggers.items():
-            told = str(target in targets).lower()
-            writer.writerow([target, classes[target], f"{each.area:.6g}", f"{indices[target]:.6g}", told])

@@ -94,6 +94,7 @@ class Unlearning(Retraining):
 
     def step(self, batch: Batch) -> Step:
         """Seeks perturbations, then takes the loss of the clean images and of the shared mistakes."""
+        self.module.eval()  # dropout too: both classifiers have to see the same
         pixels, labels = self.augmented(batch), labels_of(batch)
         change = adversarial((self._own, self._first), pixels, labels, self.params)
         with torch.no_grad():

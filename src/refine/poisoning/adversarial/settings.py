@@ -55,8 +55,8 @@ class SourceModel(Section):
         network: its architecture.
         recipe: of its training; by default the REFINE paper's recipe for the attacked classifier.
         robust_steps: steps of `perturbation` for adversarial training; 0, as in the papers, trains on clean images.
-            The authors of the attack recommend a robust classifier, as perturbations against it resemble other
-            classes.
+            The authors of label_consistent recommend a robust classifier, as perturbations against it resemble
+            other classes.
     """
 
     folder: str | None = None

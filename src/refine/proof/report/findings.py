@@ -10,6 +10,9 @@ from refine.proof.report.sentences import listed, percent, rate
 from refine.proof.stress.result import Plant, StressResult
 
 ENOUGH_AGREEMENT = 0.95
+ENOUGH_LABELED = 200
+LEAST_RIGHT = 0.5
+"""Of a model that is right less often, labeled photos say more about the labels."""
 SMALL_DROP = 0.02
 MOST_DROP = 0.05
 MOST_ABOVE_FLOOR = 0.05
@@ -34,13 +37,23 @@ def of_agreement(agreement: Agreement) -> Finding:
 
 def of_accuracy(accuracy: Accuracy) -> Finding:
     """Whether the defended model is right as often as the delivered one."""
-    tone: Tone = "good" if accuracy.drop <= SMALL_DROP else "open" if accuracy.drop <= MOST_DROP else "bad"
-    return Finding(
-        tone=tone,
-        text="On labeled photos that the defense was not trained on, the delivered model is right on "
+    told = (
+        "On labeled photos that the defense was not trained on, the delivered model is right on "
         f"{rate(accuracy.delivered, accuracy.images)}, and the defended one on "
-        f"{rate(accuracy.defended, accuracy.images)}.",
+        f"{rate(accuracy.defended, accuracy.images)}."
     )
+    if accuracy.images < ENOUGH_LABELED:
+        return Finding(tone="open", text=f"{told} So few photos do not decide anything.")
+    if accuracy.delivered < LEAST_RIGHT * accuracy.images:
+        return Finding(tone="open", text=f"{told} Are these photos of the model's classes, in their order?")
+    tone: Tone = "good" if accuracy.drop <= SMALL_DROP else "open" if accuracy.drop <= MOST_DROP else "bad"
+    return Finding(tone=tone, text=told)
+
+
+def of_work(accuracy: Accuracy | None, agreement: Agreement) -> Finding:
+    """The finding that decides whether the defended model does the work of the delivered one."""
+    decides = accuracy and accuracy.images >= ENOUGH_LABELED and accuracy.delivered >= LEAST_RIGHT * accuracy.images
+    return of_accuracy(accuracy) if accuracy and decides else of_agreement(agreement)
 
 
 def of_stress(stress: StressResult | None) -> Finding:
@@ -116,7 +129,7 @@ def verdict(work: Finding, stress: Finding, signs: Finding) -> Finding:
         text = "Do not rely on the defended model: the defense left a known backdoor in a copy of it."
         return Finding(tone="bad", text=text + warned)
     if work.tone == "bad":
-        text = "The defended model is too far from the delivered one's answers to take its place."
+        text = "The defended model is too far from the delivered one to take its place."
         return Finding(tone="bad", text=text + warned)
     if stress.tone == "open":
         text = "The model is defended, but this page holds no proof that the defense works on it."

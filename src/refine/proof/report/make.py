@@ -16,7 +16,7 @@ from refine.deployment import folder as deployed
 from refine.deployment.defend import held_out
 from refine.deployment.folder import Defended
 from refine.deployment.inputs import read_files, unlabeled
-from refine.deployment.labeled import Accuracy, Labeled, accuracies, apart, labeled
+from refine.deployment.labeled import Accuracy, Labeled, accuracies, labeled, refuse_shared
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
@@ -142,7 +142,7 @@ def _galleries(of: _Subject, held: Split, pictures: bool) -> list[Block]:
 def _accuracy(of: _Subject, checked: Labeled | None, files: Sequence[Path]) -> Accuracy | None:
     if checked is None:
         return None
-    apart(checked, files)
+    refuse_shared(checked, files)
     return accuracies(of.folder, checked, of.compute)
 
 
@@ -158,7 +158,7 @@ def _told(of: _Subject, today: date, found: _Found, galleries: list[Block], sums
     return Report(
         title="Report on a defended image classifier",
         subtitle=f"{of.folder.resolve().name}, {today:%d %B %Y}",
-        verdict=findings.verdict(accuracy[0] if accuracy else agreement, stress, signs),
+        verdict=findings.verdict(findings.of_work(found.accuracy, of.content.agreement), stress, signs),
         findings=[*accuracy, agreement, stress, signs],
         blocks=[blocks.method(), blocks.done(of.content, of.card), *galleries, *tests, blocks.limits()],
         sums=sums,

@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 
 from refine.core.bounds import MOST_CLASSES
 from refine.core.progress import progress
-from refine.defending.inversion import Inverted, Search, anomaly, invert
+from refine.defending.inversion import LEAST_CLASSES, Inverted, Search, anomaly, invert
 from refine.models import classifier as classifiers
 from refine.proof.judging.sign import Finding, Subject
 
@@ -40,9 +40,6 @@ MEANING = (
     "model. Triggers that cover or bend the whole image are often missed, and a class that is easily confused with all "
     "others may be blamed wrongly."
 )
-LEAST_CLASSES = 5
-"""Of fewer numbers, a median says little."""
-
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 

@@ -1,4 +1,4 @@
-"""A part of the labeled images that a defender keeps to choose a setting with, so that no test image is asked."""
+"""The part of the labeled images that a defender chooses a setting with, so that no test image is asked."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from refine.training.training_set import TrainingSet, in_order
 _AT_ONCE = 256
 
 
-def held_out(images: TrainingSet, share: float, seed: int, name: str) -> Tensor:
-    """Which images are held out, bool [N].
+def validation(images: TrainingSet, share: float, seed: int, name: str) -> Tensor:
+    """Which images are for validation, bool [N].
 
     Args:
         images: all that the defender has.
-        share: of them that is held out.
+        share: of them that is for validation.
         seed: of the draw.
         name: the parameter that holds the share, for the error message.
 
@@ -28,10 +28,10 @@ def held_out(images: TrainingSet, share: float, seed: int, name: str) -> Tensor:
         UserError: it is none of them or all.
     """
     count = sum(images.sizes)
-    held = chosen(count, share, Generator().manual_seed(seed), name)
-    if held.all():
+    some = chosen(count, share, Generator().manual_seed(seed), name)
+    if some.all():
         raise UserError(f"{name} {share} of {count} images is all of them; lower it")
-    return held
+    return some
 
 
 @torch.inference_mode()
@@ -44,7 +44,7 @@ def accuracy(classifier: Classifier, images: TrainingSet, compute: Compute) -> f
         compute: of the device.
     """
     right = seen = 0
-    for pixels, labels in in_order(images, _AT_ONCE, compute.device, "held-out accuracy"):
+    for pixels, labels in in_order(images, _AT_ONCE, compute.device, "validate"):
         right += int((classifier(to_pixels(pixels)).argmax(dim=1) == labels).sum())
         seen += len(labels)
     return right / seen
