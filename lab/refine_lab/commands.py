@@ -134,6 +134,54 @@ def stress_all(experiments: tuple[Path, ...], out: Path, images: int, file: Path
     click.echo(out / "stress.csv")
 
 
+@click.command()
+@click.argument("experiment", type=click.Path(path_type=Path))
+@click.option("--defense", default="models/refine", show_default=True, help="Its folder in the experiment.")
+@click.option(
+    "--against",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A further defense of the same classifier, such as one with another label map; may be given several times.",
+)
+@click.option("--clean", type=click.Path(path_type=Path), help="The same experiment without attack, as a control.")
+@click.option("--target", type=click.IntRange(min=0), default=0, show_default=True, help="Class to lead images to.")
+@click.option("--epsilon", type=click.FloatRange(0, 255), default=16.0, show_default=True, help="Bound, in levels.")
+@click.option("--steps", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Of the search.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the search.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file.")
+def adapt(
+    experiment: Path,
+    defense: str,
+    others: tuple[Path, ...],
+    clean: Path | None,
+    target: int,
+    epsilon: float,
+    steps: int,
+    seed: int,
+    out: Path,
+) -> None:
+    """Seek a trigger through a defended classifier, as an attacker who knows the defense.
+
+    EXPERIMENT is a folder with data/raw, models/backdoor and a defense. One pattern for all images is sought by
+    following gradients through the defense, and tried on test images.
+    """
+    from refine.core.files import write_json
+    from refine.core.machine import machine
+    from refine.models.device import compute
+    from refine.poisoning.adversarial.settings import Perturbation
+    from refine_lab.adaptive.measure import Wanted, measure
+
+    _log()
+    perturbation = Perturbation(epsilon=epsilon, step=1.0, steps=steps, random_start=False)
+    wanted = Wanted(target, perturbation, seed, compute(machine()))
+    found = measure(experiment, experiment / defense, [*others], clean, wanted)
+    write_json(out, found)
+    for row in found["rows"]:
+        told = f"sought through {row['sought_through']}, tried on {row['tried_on']}"
+        click.echo(f"{told}: {100 * row['success']:.1f} % (without {100 * row['without']:.1f} %)")
+
+
 @click.group()
 def calibrate() -> None:
     """Measure how often the signs of a backdoor are right, on small models that are known (docs/signs.md)."""

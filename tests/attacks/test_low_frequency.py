@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from refine.attacks import low_frequency
 from refine.core.errors import UserError
 from refine.models.classifier import Classifier, Normalization
-from refine.poisoning.adversarial.pattern import kept, low_frequency_pattern
+from refine.poisoning.adversarial.pattern import kept, sought_pattern
 from refine.poisoning.attack import Setting
 from support import synthetic
 
@@ -35,7 +35,8 @@ def _classifier() -> Classifier:
 def _sought(**settings: object) -> Tensor:
     images = synthetic(40, SIDE)[0]
     of = low_frequency.Sought.model_validate(settings)
-    return low_frequency_pattern(_classifier(), images, 1, 4, of, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return sought_pattern(_classifier(), images, 1, 4, of, generator, torch.device("cpu"))
 
 
 def test_the_projection_keeps_low_frequencies_and_nothing_else() -> None:

@@ -74,13 +74,17 @@ class Attack(BaseAttack[Params]):
             )
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
-        from refine.poisoning.adversarial.pattern import low_frequency_pattern
+        from refine.poisoning.adversarial.pattern import sought_pattern
         from refine.poisoning.adversarial.source_model import source_model
 
         del chosen
         model = source_model(self.params, images, labels, self.setting, generator)
         of = self.params.perturbation
-        return {"pattern": low_frequency_pattern(model, images, self.params.target, self.frequencies, of, generator)}
+        return {
+            "pattern": sought_pattern(
+                model, images, self.params.target, self.frequencies, of, generator, model.mean.device
+            )
+        }
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
         del keys

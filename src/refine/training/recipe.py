@@ -134,6 +134,17 @@ class Recipe(Section):
         return self
 
 
+def refuse_compilation(compile_it: bool) -> bool:
+    """For the recipes of trainings that do without torch's compiler.
+
+    Raises:
+        ValueError: it is asked for.
+    """
+    if compile_it:
+        raise ValueError("is not done in this training; set it to false")
+    return compile_it
+
+
 class DefenderRecipe(Recipe):
     """A recipe for as many images as a defender happens to have.
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from refine.core.bounds import BatchSize, Epochs, UNetWidth
 from refine.core.params import Number, PositiveNumber, Section, Share, Weight
-from refine.training.recipe import Augment, Optimizer, Recipe, Schedule
+from refine.training.recipe import Augment, Optimizer, Recipe, Schedule, refuse_compilation
 
 
 class DecouplingRecipe(Recipe):
@@ -20,12 +20,7 @@ class DecouplingRecipe(Recipe):
     schedule: Schedule = Schedule(name="step", milestones=[])
     augment: Augment = Augment(shift=4, flip=0.5)
 
-    @field_validator("compile")
-    @classmethod
-    def _refuse_compilation(cls, compile_it: bool) -> bool:
-        if compile_it:
-            raise ValueError("is not done in this training; set it to false")
-        return compile_it
+    _uncompiled = field_validator("compile")(refuse_compilation)
 
 
 class PretrainingRecipe(DecouplingRecipe):

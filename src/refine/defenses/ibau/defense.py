@@ -32,7 +32,7 @@ from refine.core.params import Number, PositiveNumber, Section, Weight
 from refine.defending import repaired
 from refine.defending.finetuning_recipe import FinetuningRecipe
 from refine.defending.repaired import Repaired
-from refine.training.recipe import Optimizer, Schedule, paper_by_name
+from refine.training.recipe import Optimizer, Schedule, paper_by_name, refuse_compilation
 
 NAME = "ibau"
 
@@ -46,12 +46,7 @@ class IbauRecipe(FinetuningRecipe):
     optimizer: Optimizer = Optimizer(name="adamw", lr=1e-4, weight_decay=0.0)
     schedule: Schedule = Schedule(name="step", milestones=[])
 
-    @field_validator("compile")
-    @classmethod
-    def _refuse_compilation(cls, compile_it: bool) -> bool:
-        if compile_it:
-            raise ValueError("is not done in this training; set it to false")
-        return compile_it
+    _uncompiled = field_validator("compile")(refuse_compilation)
 
 
 class Params(Section):

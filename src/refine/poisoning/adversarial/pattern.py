@@ -1,37 +1,45 @@
-"""One pattern without high frequencies that sends images to a class of a frozen classifier."""
+"""One pattern, without high frequencies if wanted, that sends all images to a class."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
 from refine.core.progress import progress
-from refine.models.classifier import Classifier
+from refine.models.device import to_float32
 from refine.poisoning.adversarial.settings import Perturbation
 
 _BATCH = 128
 
 
-def low_frequency_pattern(
-    classifier: Classifier, images: Tensor, target: int, frequencies: int, settings: Perturbation, generator: Generator
+def sought_pattern(
+    logits: Callable[[Tensor], Tensor],
+    images: Tensor,
+    target: int,
+    frequencies: int,
+    settings: Perturbation,
+    generator: Generator,
+    device: torch.device,
 ) -> Tensor:
     """Seeks the pattern by signed gradient steps, each on a batch of random images.
 
     Args:
-        classifier: frozen.
+        logits: of pixels float [n, 3, side, side] in [0, 1], differentiable.
         images: uint8 [N, 3, side, side].
         target: the class.
         frequencies: of the discrete cosine transform along each axis, from the lowest.
         settings: bound, steps and size of a step.
         generator: on the CPU.
+        device: for the images.
 
     Returns:
         The pattern in levels, float32 [3, side, side].
     """
-    device, epsilon = classifier.mean.device, settings.epsilon / 255
+    epsilon = settings.epsilon / 255
     keep = kept(images.shape[-1], frequencies).to(device)
     pattern = torch.zeros(images.shape[1:], device=device)
     if settings.random_start:
@@ -43,7 +51,7 @@ def low_frequency_pattern(
         pixels = images[rows].to(device) / 255
         own = pattern.requires_grad_()
         with torch.enable_grad():
-            loss = functional.cross_entropy(classifier((pixels + own).clamp(0, 1)), wanted)
+            loss = functional.cross_entropy(to_float32(logits((pixels + own).clamp(0, 1))), wanted)
         (slope,) = torch.autograd.grad(loss, own)
         smooth = keep @ slope @ keep
         pattern = bounded(keep @ (pattern.detach() - settings.step / 255 * smooth.sign()) @ keep, epsilon)

@@ -1,0 +1,119 @@
+"""An attacker who knows the defense: a trigger that is sought through the whole defended classifier.
+
+The trigger of the attack that the classifier was trained with may be gone. But whoever holds the defended classifier,
+with its transform and its label map, can seek another one by following gradients through all of it: one pattern for
+all images, bounded in each pixel. Two questions are asked of it: does it also work on a defense that the same defender
+trained again, with other weights and another label map? And does the same search succeed on a classifier that never
+had a backdoor? If it does, the pattern says nothing about the backdoor: any classifier yields to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Generator, Tensor
+
+from refine.core.errors import UserError
+from refine.defending.loading import load
+from refine.defending.protocol.defense import Defense, NoDefense
+from refine.deployment.labeled import predicted
+from refine.evaluation.metrics import DIGITS, interval, share
+from refine.models import classifier as classifiers
+from refine.models.device import Compute
+from refine.poisoning.adversarial.pattern import sought_pattern
+from refine.poisoning.adversarial.settings import Perturbation
+from refine.poisoning.overlay import to_levels
+from refine.shards.reading.reader import Split, read_split
+from refine_lab.projects import CLASSIFIER, RAW
+from refine_lab.systems import BARE
+
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Attributes:
+    target: class that the pattern is to lead to.
+    perturbation: how it is sought.
+    seed: of the search.
+    compute: device and threads.
+    """
+
+    target: int
+    perturbation: Perturbation
+    seed: int
+    compute: Compute
+
+
+def measure(experiment: Path, defense: Path, others: list[Path], clean: Path | None, wanted: Wanted) -> dict[str, Any]:
+    """Seeks patterns and tells how often each leads to the target.
+
+    Args:
+        experiment: folder with `data/raw` and `models/backdoor`.
+        defense: folder of a defense of that classifier, through which the pattern is sought.
+        others: further defenses of it, on which the pattern is tried.
+        clean: another experiment on the same data, without attack, with a defense at the same place.
+        wanted: what is sought.
+
+    Returns:
+        For JSON: `rows`, each with the system that the pattern was sought through, the one that it was tried on, the
+        share of the test images of other classes that it leads to the target with its interval, the share without it,
+        and the share that are recognized with it; and all settings.
+
+    Raises:
+        UserError: a folder is damaged, or the classifiers do not fit the images.
+    """
+    train, test = (read_split(experiment / path) for path in RAW)
+    if wanted.target >= len(test.manifest.classes):
+        raise UserError(f"there is no class {wanted.target} in {experiment}; give one from 0 on")
+    others_of_target = test.subset(test.labels != wanted.target)
+    bare, own = _systems(experiment, [defense], wanted)
+    rows = []
+    for name, system in ((BARE, bare), (defense.name, own)):
+        pattern = _pattern(system, train.images, wanted)
+        tried = {BARE: bare, defense.name: own, **{path.name: _loaded(path, experiment, wanted) for path in others}}
+        rows += [_row(name, other, tried[other], pattern, others_of_target, wanted) for other in tried]
+    if clean is not None:
+        at = clean / defense.relative_to(experiment)
+        for name, system in zip((BARE, defense.name), _systems(clean, [at], wanted), strict=True):
+            pattern = _pattern(system, train.images, wanted)
+            told = f"clean {name}"
+            rows.append(_row(told, told, system, pattern, others_of_target, wanted))
+    return {
+        "rows": rows,
+        "images": len(others_of_target.keys),
+        "target": wanted.target,
+        "perturbation": wanted.perturbation.model_dump(),
+        "seed": wanted.seed,
+    }
+
+
+def _systems(experiment: Path, defenses: list[Path], wanted: Wanted) -> list[Defense]:
+    bare = NoDefense(classifiers.load(experiment / CLASSIFIER)[0]).eval().to(wanted.compute.device)
+    return [bare, *(_loaded(path, experiment, wanted) for path in defenses)]
+
+
+def _loaded(defense: Path, experiment: Path, wanted: Wanted) -> Defense:
+    return load(defense, experiment / CLASSIFIER).to(wanted.compute.device)
+
+
+def _pattern(system: Defense, images: Tensor, wanted: Wanted) -> Tensor:
+    """The pattern in levels, float32 [3, side, side]."""
+    generator, device = Generator().manual_seed(wanted.seed), wanted.compute.device
+    return sought_pattern(system, images, wanted.target, images.shape[-1], wanted.perturbation, generator, device)
+
+
+def _row(sought: str, tried: str, system: Defense, pattern: Tensor, images: Split, wanted: Wanted) -> dict[str, Any]:
+    triggered = replace(images, images=to_levels(images.images + pattern))
+    before, after = (predicted(system, split, _AT_ONCE, wanted.compute) for split in (images, triggered))
+    success = share(after == wanted.target)
+    return {
+        "sought_through": sought,
+        "tried_on": tried,
+        "success": round(success, DIGITS),
+        "interval_95": interval(success, len(after)),
+        "without": round(share(before == wanted.target), DIGITS),
+        "robust_accuracy": round(share(after == images.labels), DIGITS),
+    }
