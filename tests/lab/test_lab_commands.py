@@ -48,7 +48,17 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
 
 
 def test_the_entry_points_are_the_commands() -> None:
-    assert set(POINTS) == {"adapt", "calibrate", "compare", "difference", "fill", "page", "record", "run-list", "stress-all"}
+    assert set(POINTS) == {
+        "adapt",
+        "calibrate",
+        "compare",
+        "difference",
+        "fill",
+        "page",
+        "record",
+        "run-list",
+        "stress-all",
+    }
     for name in POINTS:
         assert _command(name).name == name
 

@@ -18,7 +18,7 @@ from refine.proof.page.content import Report, Tone
 LARGEST_PAGE = 1 << 26
 """Largest page that is read, in bytes; a page of ours has one or two megabytes."""
 _REMEDY = "give a page that `refine defend` or `refine report` wrote"
-_MARKS: dict[Tone, str] = {"good": "good", "bad": "look here", "open": "not known"}
+_MARKS: dict[Tone, str] = {"good": "good", "bad": "look here", "open": "to note"}
 _DATA = "report"
 
 

@@ -18,20 +18,21 @@ MOST_DROP = 0.05
 MOST_ABOVE_FLOOR = 0.05
 """Above the share that the trigger reaches without any backdoor; half of what still works, and far from none."""
 
+_COSTS: dict[Tone, str] = {
+    "good": "The defense costs little.",
+    "open": "The defense costs something: look at the photos whose class changes.",
+    "bad": "The defense costs much: more photos, or a longer training, may help.",
+}
+
 
 def of_agreement(agreement: Agreement) -> Finding:
     """Whether the defended model does the work of the delivered one."""
     share = agreement.share
     tone: Tone = "good" if share >= ENOUGH_AGREEMENT else "open" if share >= LITTLE_AGREEMENT else "bad"
-    judged = {
-        "good": "The defense costs little.",
-        "open": "The defense costs something: look at the photos whose class changes.",
-        "bad": "The defense costs much: more photos, or a longer training, may help.",
-    }[tone]
     return Finding(
         tone=tone,
         text="On photos that the defense was not trained on, the defended model gives the same class as the "
-        f"delivered one to {rate(agreement.same, agreement.images)}. {judged}",
+        f"delivered one to {rate(agreement.same, agreement.images)}. {_COSTS[tone]}",
     )
 
 
@@ -47,7 +48,7 @@ def of_accuracy(accuracy: Accuracy) -> Finding:
     if accuracy.delivered < LEAST_RIGHT * accuracy.images:
         return Finding(tone="open", text=f"{told} Are these photos of the model's classes, in their order?")
     tone: Tone = "good" if accuracy.drop <= SMALL_DROP else "open" if accuracy.drop <= MOST_DROP else "bad"
-    return Finding(tone=tone, text=told)
+    return Finding(tone=tone, text=f"{told} {_COSTS[tone]}")
 
 
 def of_work(accuracy: Accuracy | None, agreement: Agreement) -> Finding:
