@@ -77,7 +77,7 @@ def test_only_the_registry_reaches_what_is_chosen_by_name() -> None:
 
 
 def test_no_file_is_too_long_to_hold_in_the_head() -> None:
-    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in _files()}
+    lengths = {_module(path): len(path.read_text(encoding="utf-8").splitlines()) for path in _files()}
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from finetuned import ARCHITECTURES, of_architecture, state, task
 from refine.core.errors import UserError
 from refine.defending.decoupling.inside import Inside
-from refine.defending.decoupling.inversion import Inversion, Mask, generator_terms, mask_terms
+from refine.defending.decoupling.inversion import Inversion
 from refine.defending.decoupling.params import DecouplingParams
+from refine.defending.decoupling.terms import Mask, generator_terms, mask_terms
 from refine.defending.decoupling.unet import UNet
 from refine.defending.finetuning import labeled_images
 from refine.defending.retraining import trainable

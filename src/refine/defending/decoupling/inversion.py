@@ -30,8 +30,9 @@ from torch.nn import functional
 from refine.core.files import write_json
 from refine.defending.decoupling.inside import Inside
 from refine.defending.decoupling.params import DecouplingParams
+from refine.defending.decoupling.terms import Mask, generator_terms, mask_terms, noisy, pretraining_terms
 from refine.defending.decoupling.unet import UNet
-from refine.defending.finetuning import accuracy, labels_of
+from refine.defending.finetuning import labels_of
 from refine.defending.retraining import Retraining, own_seed
 from refine.defending.train import Task
 from refine.models.classifier import Classifier
@@ -48,8 +49,6 @@ minimized."""
 
 TARGET = "target.json"
 """The class that the generator's images most often get after the first round; beside the weights."""
-BENIGN_WEIGHT = 0.01
-_PRETRAINED_BOUND = 0.1
 _AT_ONCE = 256
 
 
@@ -72,18 +71,6 @@ class Phase(Retraining):
         with self.compute.autocast(self._precision):
             terms = self.terms(images, labels_of(batch), self.generator)
         return Step(terms["loss"] * batch.loss_weight, {name: value.detach() for name, value in terms.items()})
-
-
-class Mask(nn.Module):
-    """A mask over a map, float [1, C, h, w] in (0, 1), drawn at random."""
-
-    def __init__(self, like: Tensor, seed: int) -> None:
-        super().__init__()
-        drawn = torch.randn(like.shape[1:], generator=Generator().manual_seed(seed))
-        self.theta = nn.Parameter(drawn[None].to(like.device))
-
-    def forward(self) -> Tensor:
-        return self.theta.tanh() / 2 + 0.5
 
 
 @dataclass(frozen=True)
@@ -189,16 +176,7 @@ class Inversion:
         """Teaches the generator to leave images as they are."""
 
         def terms(images: Tensor, _: Tensor, __: Generator) -> dict[str, Tensor]:
-            with torch.no_grad():
-                before = self.inside.answer(images)
-            made = to_float32(self.generator(images))
-            after = self.inside.answer(made)
-            apart = functional.mse_loss(made, images)
-            own, wanted = (answer.logits.log_softmax(dim=1) for answer in (after, before))
-            answers = functional.kl_div(own, wanted, reduction="batchmean", log_target=True)
-            features = functional.mse_loss(after.map, before.map)
-            weight = torch.where(apart.detach() > _PRETRAINED_BOUND, 100.0, 0.01)
-            return {"loss": answers + features + weight * apart, "answers": answers, "features": features}
+            return pretraining_terms(self.inside, self.generator, images)
 
         self.trained(self.generator, terms, self.params.pretraining, "pretraining")
 
@@ -251,34 +229,3 @@ class Inversion:
         count = int(self.params.generated * len(images)) + 1
         with torch.no_grad():
             return torch.cat([to_float32(self.generator(images[:count])), images[count:]])
-
-
-def noisy(images: Tensor, deviation: float, generator: Generator) -> Tensor:
-    """Images with normal noise."""
-    return images + deviation * torch.randn(images.shape, generator=generator, device=images.device)
-
-
-def mask_terms(inside: Inside, mask: Tensor, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """How much better the answers are with the features that a mask keeps than with the others."""
-    kept, left = inside.answer(images, mask).logits, inside.answer(images, 1 - mask).logits
-    with_kept, with_left = (functional.cross_entropy(logits, labels) for logits in (kept, left))
-    return {"loss": with_kept - with_left, "accuracy": accuracy(kept, labels), "kept": mask.mean()}
-
-
-def generator_terms(
-    made: Tensor, images: Tensor, moved: Tensor, mask: Tensor, params: DecouplingParams
-) -> dict[str, Tensor]:
-    """The generator's loss.
-
-    Args:
-        made: changed images, float32 [B, 3, H, W], normalized.
-        images: before.
-        moved: how far their maps moved, float32 [B, C, h, w].
-        mask: of the round.
-        params: with the bounds.
-    """
-    image = functional.mse_loss(made, images)
-    benign, other = ((weight * moved).square().mean() for weight in (mask, 1 - mask))
-    far = (image > params.image_bound) | (benign > params.feature_bound)
-    loss = torch.where(far, image, BENIGN_WEIGHT * benign - other)
-    return {"loss": loss, "image": image, "benign": benign, "other": other}

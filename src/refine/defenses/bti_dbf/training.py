@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from refine.defending.decoupling.inversion import Inversion, noisy
+from refine.defending.decoupling.inversion import Inversion
+from refine.defending.decoupling.terms import noisy
 from refine.defending.decoupling.unet import UNet
 from refine.defending.finetuning import accuracy, labeled_images
 from refine.defending.retraining import trainable
