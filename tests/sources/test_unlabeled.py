@@ -141,6 +141,13 @@ def test_a_file_that_cannot_be_read_is_named() -> None:
         files(opened())
 
 
+def test_what_dvc_add_leaves_beside_the_photos_is_no_photo() -> None:
+    before = files(opened())
+    (OWN / "holiday.dvc").write_text("outs:\n- path: holiday\n", encoding="utf-8")
+    (OWN / ".gitignore").write_text("/holiday\n", encoding="utf-8")
+    assert files(opened()) == before
+
+
 def test_a_folder_without_any_image_is_refused() -> None:
     for path in OWN.rglob("*.png"):
         path.write_text(f"no image {path}", encoding="utf-8")

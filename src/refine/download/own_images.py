@@ -19,12 +19,12 @@ LARGEST_LIST = 1 << 24
 
 
 def entries(folder: Path) -> list[Path]:
-    """Lists the files and folders of a folder; sorted, without hidden ones (`.name`).
+    """Lists the files and folders of a folder; sorted, without hidden ones (`.name`) and what `dvc add` leaves there.
 
     Raises:
         UserError: it holds something that DVC cannot track.
     """
-    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.suffix != ".dvc")
     for path in found:
         if not is_name(path.name):
             raise UserError(f"{str(path)!a} has a name that is not UTF-8, which DVC cannot store; rename it")
