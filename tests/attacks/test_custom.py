@@ -113,7 +113,7 @@ def test_a_file_outside_the_folder_is_refused(own: Path) -> None:
     outside = own.parent / "p.png"
     _put(outside, _bytes(16, 16, 3))
     for name in (str(outside), str(own / "../p.png")):
-        with pytest.raises(UserError, match=r"lies outside .*own, where DVC cannot see it change; copy it into"):
+        with pytest.raises(UserError, match=r"lies outside .*own, where DVC cannot see it change; copy it there"):
             _made(own, image=name)
     inside = _put(own / "p.png", _bytes(16, 16, 3))
     with pytest.raises(UserError, match="lies outside"):

@@ -41,8 +41,8 @@ def take(params: TrainBackdoorParams, manifest: Manifest, own_models: Path, fold
         )
     if manifest.classes and len(manifest.classes) != len(card.classes):
         raise UserError(
-            f"{place} knows {len(card.classes)} classes, the data set has {len(manifest.classes)}; give images of its "
-            "classes"
+            f"{place} knows {len(card.classes)} classes, the data set has {len(manifest.classes)}; give images of all "
+            "its classes, or name them all in the settings of the data source (classes)"
         )
     with new_folder(folder) as part:
         for name in (NAME, WEIGHTS):

@@ -123,7 +123,10 @@ def inside(folder: Path, path: str) -> Path:
     place = _without_dots(candidate)
     below = [place.relative_to(base) for base in (_without_dots(folder), home) if place.is_relative_to(base)]
     if not below:
-        raise UserError(f"{path} lies outside {folder}, where DVC cannot see it change; copy it into {folder}")
+        raise UserError(
+            f"{path} lies outside {folder}, where DVC cannot see it change; copy it there, and write its whole path, "
+            f"such as {folder / candidate.name}"
+        )
     way, expected = candidate, home / below[0]
     if os.path.isfile(candidate):  # noqa: PTH113 (False for invalid names, too)
         way, expected = way.parent, expected.parent
