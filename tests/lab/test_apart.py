@@ -33,7 +33,18 @@ def test_nothing_of_the_product_imports_the_lab() -> None:
 
 
 def test_the_rooms_of_the_lab_import_one_way() -> None:
-    order = ["systems", "projects", "runs", "calibration", "stress", "recording", "lists", "pages", "plot_page"]
+    order = [
+        "systems",
+        "projects",
+        "runs",
+        "calibration",
+        "stress",
+        "adaptive",
+        "recording",
+        "lists",
+        "pages",
+        "plot_page",
+    ]
     order += ["difference", "commands"]
     assert {path.stem for path in LAB.iterdir() if not path.name.startswith("_")} == set(order)
     for path in LAB.rglob("*.py"):
