@@ -69,15 +69,14 @@ def measure(experiment: Path, defense: Path, others: list[Path], clean: Path | N
     if wanted.target >= len(test.manifest.classes):
         raise UserError(f"there is no class {wanted.target} in {experiment}; give one from 0 on")
     others_of_target = test.subset(test.labels != wanted.target)
-    bare, own = _systems(experiment, [defense], wanted)
+    systems = _systems(experiment, defense, wanted)
+    tried = {**systems, **{path.name: _loaded(path, experiment, wanted) for path in others}}
     rows = []
-    for name, system in ((BARE, bare), (defense.name, own)):
+    for name, system in systems.items():
         pattern = _pattern(system, train.images, wanted)
-        tried = {BARE: bare, defense.name: own, **{path.name: _loaded(path, experiment, wanted) for path in others}}
         rows += [_row(name, other, tried[other], pattern, others_of_target, wanted) for other in tried]
     if clean is not None:
-        at = clean / defense.relative_to(experiment)
-        for name, system in zip((BARE, defense.name), _systems(clean, [at], wanted), strict=True):
+        for name, system in _systems(clean, clean / defense.relative_to(experiment), wanted).items():
             pattern = _pattern(system, train.images, wanted)
             told = f"clean {name}"
             rows.append(_row(told, told, system, pattern, others_of_target, wanted))
@@ -90,9 +89,10 @@ def measure(experiment: Path, defense: Path, others: list[Path], clean: Path | N
     }
 
 
-def _systems(experiment: Path, defenses: list[Path], wanted: Wanted) -> list[Defense]:
+def _systems(experiment: Path, defense: Path, wanted: Wanted) -> dict[str, Defense]:
+    """The classifier of an experiment without defense and with one, by their names."""
     bare = NoDefense(classifiers.load(experiment / CLASSIFIER)[0]).eval().to(wanted.compute.device)
-    return [bare, *(_loaded(path, experiment, wanted) for path in defenses)]
+    return {BARE: bare, defense.name: _loaded(defense, experiment, wanted)}
 
 
 def _loaded(defense: Path, experiment: Path, wanted: Wanted) -> Defense:

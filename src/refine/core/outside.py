@@ -27,7 +27,7 @@ def explained(error: Exception) -> str | None:
     package = _not_loaded(error)
     if package:
         return (
-            f"the package {package} cannot be loaded here ({_first_line(error)}); "
+            f"the package {package} cannot be loaded here ({first_line(error)}); "
             "install the project again (README) in an environment of its own"
         )
     return None
@@ -68,5 +68,6 @@ def _not_loaded(error: Exception) -> str | None:
     return others[-1] if others and loading[-1] != "refine" else None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What another library says, in one line of at most 200 characters, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

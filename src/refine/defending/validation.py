@@ -15,7 +15,7 @@ from refine.training.training_set import TrainingSet, in_order
 _AT_ONCE = 256
 
 
-def validation(images: TrainingSet, share: float, seed: int, name: str) -> Tensor:
+def split_off(images: TrainingSet, share: float, seed: int, name: str) -> Tensor:
     """Which images are for validation, bool [N].
 
     Args:

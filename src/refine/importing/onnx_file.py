@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
+from refine.core.outside import first_line
 
 REMEDY = "ask its maker for the weights, written by `torch.save(model.state_dict(), 'weights.pth')` or as safetensors"
 Kind = Literal["convolution", "linear", "normalization"]
@@ -173,8 +174,3 @@ def _layer(node: Any, known: list[Tensor | None]) -> Layer | None:
 
 def _or_zero(bias: Tensor | None, size: int) -> Tensor:
     return torch.zeros(size) if bias is None else bias.float().flatten()
-
-
-def first_line(error: Exception) -> str:
-    """What another library says, cut to one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:_LONGEST]

@@ -19,8 +19,9 @@ from torch.fx import symbolic_trace
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from refine.core.errors import UserError
+from refine.core.outside import first_line
 from refine.importing.matching import Build
-from refine.importing.onnx_file import REMEDY, Kind, Layer, OnnxFile, first_line
+from refine.importing.onnx_file import REMEDY, Kind, Layer, OnnxFile
 from refine.models.device import to_float32
 from refine.models.probe import probe
 

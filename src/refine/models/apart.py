@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from refine.core.errors import UserError
+from refine.core.outside import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LEAST_SIDE = 16
 """Height and width of the smallest images that all networks take that do not tell a side."""
-_LONGEST = 200
 _SIZE = 2
 """Images that the network is run on; batch normalization of a single one may fail."""
 
@@ -178,9 +178,9 @@ def _run(network: nn.Module, side: int, name: str) -> tuple[list[_Call], Any]:
         with torch.no_grad(), _in_eval_mode(network):
             out = functional_call(network, tensors, torch.empty(_SIZE, 3, side, side, device="meta"))
     except Exception as error:  # noqa: BLE001 (what a network does with images of another size is its own affair)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:_LONGEST]
         raise UserError(
-            f"{name} does not take images of {side} pixels ({reason}); choose another side or another network"
+            f"{name} does not take images of {side} pixels ({first_line(error)}); choose another side or another "
+            "network"
         ) from None
     finally:
         for hook in hooks:

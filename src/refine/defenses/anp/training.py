@@ -169,7 +169,7 @@ def train(task: Task) -> str:
     """
     params: Params = task.settings
     images = labeled_images(task)
-    some = validation.validation(images, params.validation, task.seed, f"defense_settings.{NAME}.validation")
+    some = validation.split_off(images, params.validation, task.seed, f"defense_settings.{NAME}.validation")
     masked = trainable(task)
     of = pairs(masked.network, NAME)
     masking = Masking(params, of, masked, images.subset(~some), params.recipe, None, task.compute)

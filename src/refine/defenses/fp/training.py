@@ -12,7 +12,7 @@ from refine.core.files import write_csv
 from refine.defending.finetuning import cross_entropy, labeled_images
 from refine.defending.retraining import Retraining, retrained, trainable
 from refine.defending.train import Task
-from refine.defending.validation import validation
+from refine.defending.validation import split_off
 from refine.defenses.fp.defense import NAME, Params
 from refine.models.classifier import Classifier, head_of
 from refine.models.device import Compute, to_float32
@@ -106,7 +106,7 @@ def train(task: Task) -> str:
     params: Params = task.settings
     images, classifier = labeled_images(task), trainable(task)
     head = head_of(classifier.network, NAME)
-    held = validation(images, params.validation, task.seed, f"defense_settings.{NAME}.validation")
+    held = split_off(images, params.validation, task.seed, f"defense_settings.{NAME}.validation")
     features, labels = seen(classifier.eval(), images, task.compute)
     removed, steps = dormant(head, features, labels, held.to(features.device), params)
     write_csv(task.folder / PRUNED, ("removed", "validation_accuracy"), steps)
