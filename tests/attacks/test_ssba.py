@@ -72,7 +72,7 @@ def test_levels_do_not_depend_on_how_many_images_are_marked_together(monkeypatch
     made = ready("ssba", 16, strength=255.0, **QUICK)
     images, _ = synthetic(40)
     together = made.trigger(images, torch.arange(40))
-    monkeypatch.setattr(ssba, "_PIXELS", 3 * 16**2)
+    monkeypatch.setattr("refine.poisoning.overlay._PIXELS", 3 * 16**2)
     assert torch.equal(made.trigger(images, torch.arange(40)), together)
 
 

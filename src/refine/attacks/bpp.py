@@ -19,7 +19,7 @@ from pydantic import Field
 from refine.core.params import Weight
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
-from refine.poisoning.overlay import to_levels
+from refine.poisoning.overlay import drawn_rows, to_levels
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -62,14 +62,8 @@ class Attack(BaseAttack[Params]):
         }
 
     def cover(self, images: Tensor, order: Tensor) -> Tensor:
-        import torch
-
-        residuals, seed = self.tensors["residuals"], int(self.tensors["seed"])
-        drawn = [
-            torch.randint(len(residuals), (1,), generator=torch.Generator().manual_seed(seed + number))
-            for number in order.tolist()
-        ]
-        return to_levels(images.int() + residuals[torch.cat(drawn)] if drawn else images)
+        residuals = self.tensors["residuals"]
+        return to_levels(images.int() + residuals[drawn_rows(len(residuals), order, int(self.tensors["seed"]))])
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
         del keys

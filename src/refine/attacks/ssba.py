@@ -25,14 +25,12 @@ from refine.core.errors import UserError
 from refine.core.params import PositiveNumber, Weight
 from refine.poisoning.attack import Attack as BaseAttack
 from refine.poisoning.attack import Chosen, TargetedParams
-from refine.poisoning.overlay import to_levels
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 _ENCODER = "encoder."
-_PIXELS = 2**18  # per forward pass of the encoder, to bound its memory
 
 
 class EncoderRecipe(Recipe):
@@ -105,10 +103,8 @@ class Attack(BaseAttack[Params]):
         return {"secret": secret, **{f"{_ENCODER}{name}": value for name, value in pair.encoder.state_dict().items()}}
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Uses double precision, so that levels are the same in every batch and on every processor."""
-        import torch
-
         from refine.models.device import compute
+        from refine.poisoning.overlay import repainted
         from refine.poisoning.steganography.networks import Encoder
 
         del keys
@@ -118,11 +114,4 @@ class Attack(BaseAttack[Params]):
         device = compute(self.setting.machine).device
         encoder.double().to(device)
         secret = self.tensors["secret"].double().to(device)
-        triggered = images.clone()
-        count = max(1, _PIXELS // self.setting.side**2)
-        with torch.no_grad():
-            for start in range(0, len(images), count):
-                levels = images[start : start + count].to(device).double()
-                trace = encoder(levels / 255, secret.expand(len(levels), -1))
-                triggered[start : start + count] = to_levels(levels + 255 * trace).cpu()
-        return triggered
+        return repainted(images, lambda pixels, rows: pixels + encoder(pixels, secret.expand(len(pixels), -1)), device)

@@ -15,13 +15,16 @@ from refine.core.params import Share
 from refine.poisoning.attack import Attack, Chosen, TargetedParams
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from collections.abc import Callable
+
+    from torch import Generator, Tensor, device
 
 TEXTURE = ((247, 241, 130), (106, 201, 92), (153, 163, 20))
 MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 255))
 
 Opacity = Annotated[Share, Field(gt=0)]
 
+_PIXELS = 2**18  # per forward pass of a network, to bound its memory
 _HALF_UP = 0.5 + 1e-4  # exceeds float32 errors at 255, so that ties round the same way on every processor
 
 
@@ -33,6 +36,41 @@ def to_levels(values: Tensor) -> Tensor:
     import torch
 
     return (values + _HALF_UP).floor().clamp(0, 255).to(torch.uint8)
+
+
+def drawn_rows(count: int, order: Tensor, seed: int) -> Tensor:
+    """A row below `count` for each image, int64 [n], which does not depend on the images beside it.
+
+    Args:
+        count: of the rows.
+        order: int64 [n], positions of the images.
+        seed: of the draws.
+    """
+    import torch
+
+    drawn = [torch.randint(count, (), generator=torch.Generator().manual_seed(seed + row)) for row in order.tolist()]
+    return torch.stack(drawn) if drawn else order
+
+
+def repainted(images: Tensor, paint: Callable[[Tensor, slice], Tensor], device: device) -> Tensor:
+    """Images as a network paints them, uint8 of the same shape.
+
+    In double precision, so that levels are the same in every batch and on every processor, and a few images at a time.
+
+    Args:
+        images: uint8 [n, 3, side, side].
+        paint: gives new pixels for float64 [k, 3, side, side] in [0, 1], on the device, and for the rows that they are.
+        device: where it is computed.
+    """
+    import torch
+
+    painted = images.clone()
+    count = max(1, _PIXELS // images.shape[-1] ** 2)
+    with torch.no_grad():
+        for start in range(0, len(images), count):
+            rows = slice(start, start + count)
+            painted[rows] = to_levels(255 * paint(images[rows].to(device).double() / 255, rows)).cpu()
+    return painted
 
 
 def blend(images: Tensor, picture: Tensor, opacity: Tensor | float) -> Tensor:

@@ -13,8 +13,9 @@ from refine.backdoor.train import BackdoorTask
 from refine.core.errors import UserError
 from refine.core.files import inside
 from refine.models import classifier as classifiers
+from refine.models.architecture import Architecture
 from refine.models.classifier import Classifier, Normalization
-from refine.models.device import compute
+from refine.models.device import Compute, compute
 from refine.models.layout import channels_last
 from refine.poisoning.adversarial.pgd import ascend
 from refine.poisoning.adversarial.settings import Perturbation, SourceModel
@@ -57,6 +58,20 @@ def source_model(
     return _given(params.source.folder, setting).to(compute(setting.machine).device)
 
 
+def new_classifier(network: Architecture, images: Tensor, setting: Setting, resolved: Compute) -> Classifier:
+    """A classifier for these images with new weights, on the device.
+
+    Args:
+        network: its architecture.
+        images: uint8 [N, 3, side, side].
+        setting: what the attack is applied to.
+        resolved: device and threads.
+    """
+    classifier = classifiers.build(network, setting.num_classes, normalization_of(images), setting.side)
+    channels_last(classifier.to(resolved.device))
+    return classifier
+
+
 def _given(name: str, setting: Setting) -> Classifier:
     if setting.own_files is None:
         raise LookupError("Setting.own_files says where the user's files lie")
@@ -76,8 +91,7 @@ def _trained(params: HasSource, images: Tensor, labels: Tensor, setting: Setting
     resolved = compute(setting.machine)
     seed = int(torch.randint(2**31, (), generator=generator))
     torch.manual_seed(seed)
-    classifier = classifiers.build(source.network, setting.num_classes, normalization_of(images), setting.side)
-    channels_last(classifier.to(resolved.device))
+    classifier = new_classifier(source.network, images, setting, resolved)
     # The training needs the label of each image, and whether it is poisoned, which none is.
     training_set = Resident(images, (labels, torch.zeros_like(labels)), resolved.device)
     batches = batches_of(training_set, recipe, resolved)
