@@ -145,8 +145,10 @@ def stress_all(experiments: tuple[Path, ...], out: Path, images: int, file: Path
     help="A further defense of the same classifier, such as one with another label map; may be given several times.",
 )
 @click.option("--clean", type=click.Path(path_type=Path), help="The same experiment without attack, as a control.")
+@click.option("--triggered", is_flag=True, help="Seek it beside the attack's trigger, to bring the backdoor back.")
 @click.option("--target", type=click.IntRange(min=0), default=0, show_default=True, help="Class to lead images to.")
 @click.option("--epsilon", type=click.FloatRange(0, 255), default=16.0, show_default=True, help="Bound, in levels.")
+@click.option("--length", type=click.FloatRange(0, min_open=True), help="Bound of its Euclidean length instead.")
 @click.option("--steps", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Of the search.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the search.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file.")
@@ -155,8 +157,10 @@ def adapt(
     defense: str,
     others: tuple[Path, ...],
     clean: Path | None,
+    triggered: bool,
     target: int,
     epsilon: float,
+    length: float | None,
     steps: int,
     seed: int,
     out: Path,
@@ -164,17 +168,17 @@ def adapt(
     """Seek a trigger through a defended classifier, as an attacker who knows the defense.
 
     EXPERIMENT is a folder with data/raw, models/backdoor and a defense. One pattern for all images is sought by
-    following gradients through the defense, and tried on test images.
+    following gradients through the defense, and tried on test images. --length is for pixels in [0, 1].
     """
     from refine.core.files import write_json
     from refine.core.machine import machine
     from refine.models.device import compute
-    from refine.poisoning.adversarial.settings import Perturbation
+    from refine.poisoning.adversarial.pattern import Ball, Box
     from refine_lab.adaptive.measure import Wanted, measure
 
     _log()
-    perturbation = Perturbation(epsilon=epsilon, step=1.0, steps=steps, random_start=False)
-    wanted = Wanted(target, perturbation, seed, compute(machine()))
+    bound = Box(epsilon, size=1.0) if length is None else Ball(length, size=length / 20)
+    wanted = Wanted(target, bound, steps, seed, compute(machine()), triggered)
     found = measure(experiment, experiment / defense, [*others], clean, wanted)
     write_json(out, found)
     for row in found["rows"]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from refine.attacks import low_frequency
 from refine.core.errors import UserError
 from refine.models.classifier import Classifier, Normalization
-from refine.poisoning.adversarial.pattern import kept, sought_pattern
+from refine.poisoning.adversarial.pattern import Ball, Box, kept, sought_pattern
 from refine.poisoning.attack import Setting
 from support import synthetic
 
@@ -35,8 +35,9 @@ def _classifier() -> Classifier:
 def _sought(**settings: object) -> Tensor:
     images = synthetic(40, SIDE)[0]
     of = low_frequency.Sought.model_validate(settings)
-    generator = torch.Generator().manual_seed(0)
-    return sought_pattern(_classifier(), images, 1, 4, of, generator, torch.device("cpu"))
+    generator, device = torch.Generator().manual_seed(0), torch.device("cpu")
+    bound = Box(of.epsilon, of.step)
+    return sought_pattern(_classifier(), images, 1, 4, bound, of.steps, generator, device, of.random_start)
 
 
 def test_the_projection_keeps_low_frequencies_and_nothing_else() -> None:
@@ -55,6 +56,19 @@ def test_the_pattern_has_no_high_frequency_and_stays_in_its_bound(start: bool) -
     assert np.abs(spectrum[:, 4:]).max() < 1e-3
     assert np.abs(spectrum[:, :, 4:]).max() < 1e-3
     assert np.abs(spectrum[:, :4, :4]).max() > 1
+
+
+def test_a_pattern_can_be_bounded_in_length_instead() -> None:
+    images, generator = synthetic(40, SIDE)[0], torch.Generator().manual_seed(0)
+    ball = Ball(radius=3.0, size=0.5)
+    pattern = sought_pattern(_classifier(), images, 1, SIDE, ball, 20, generator, torch.device("cpu"))
+    assert float(pattern.norm()) == pytest.approx(3 * 255, rel=1e-4)
+    reached = (_classifier()((images + pattern).clamp(0, 255) / 255).argmax(dim=1) == 1).double().mean()
+    assert reached > 0.9
+    slope = torch.tensor([3.0, 4.0])
+    torch.testing.assert_close(ball.move(slope), torch.tensor([0.3, 0.4]))
+    torch.testing.assert_close(ball.within(slope), torch.tensor([1.8, 2.4]))
+    torch.testing.assert_close(ball.within(slope / 10), slope / 10)
 
 
 def test_it_leads_to_its_target() -> None:

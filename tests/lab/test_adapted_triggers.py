@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 import stressed
 import tiny
 from refine.core.errors import UserError
-from refine.poisoning.adversarial.settings import Perturbation
+from refine.models import classifier as classifiers
+from refine.poisoning.adversarial.pattern import Ball, Box
+from refine.shards.reading.reader import read_split
 from refine_lab.adaptive.measure import Wanted, measure
 
 
@@ -21,7 +24,7 @@ def _experiment(folder: Path) -> Path:
 
 
 def _wanted(steps: int = 20, target: int = 1) -> Wanted:
-    return Wanted(target, Perturbation(epsilon=64.0, step=8.0, steps=steps, random_start=False), 1, tiny.CPU)
+    return Wanted(target, Box(64.0, 8.0), steps, 1, tiny.CPU)
 
 
 def test_patterns_are_tried_where_they_were_sought_and_elsewhere(tmp_path: Path) -> None:
@@ -49,3 +52,30 @@ def test_a_class_that_is_not_there_is_refused(tmp_path: Path) -> None:
     one = _experiment(tmp_path / "one")
     with pytest.raises(UserError, match="there is no class 3"):
         measure(one, one / "models/refine", [], None, _wanted(target=3))
+
+
+def test_a_pattern_beside_the_trigger_is_tried_on_triggered_images_of_both(tmp_path: Path) -> None:
+    one, clean = _experiment(tmp_path / "one"), _experiment(tmp_path / "clean")
+    badnets = tiny.attack("badnets", read_split(one / "data/raw/train"), patch_side=8, target=1)
+    splits = tuple(read_split(one / "data/raw" / name) for name in ("train", "test"))
+    tiny.poisoned(one / "data/poisoned", "badnets", badnets, splits)
+    nothing = Wanted(1, Ball(1e-9, 1e-10), 1, 1, tiny.CPU, triggered=True)
+    found = measure(one, one / "models/refine", [], clean, nothing)
+    assert found["triggered"]
+    assert found["bound"] == {"kind": "ball", "radius": 1e-9, "size": 1e-10}
+    triggered = read_split(one / "data/poisoned/test")
+    bare = classifiers.load(one / "models/backdoor")[0]
+    expected = float((bare(triggered.images / 255).argmax(dim=1) == 1).double().mean())
+    for row in found["rows"]:
+        if row["tried_on"].endswith("no_defense"):
+            assert row["success"] == row["without"] == pytest.approx(expected, abs=1e-6)
+    longer = measure(one, one / "models/refine", [], clean, replace(nothing, bound=Ball(8.0, 1.0), steps=20))
+    assert longer["rows"][0]["success"] > expected
+
+
+def test_images_without_attack_have_no_trigger(tmp_path: Path) -> None:
+    one = _experiment(tmp_path / "one")
+    splits = tuple(read_split(one / "data/raw" / name) for name in ("train", "test"))
+    tiny.poisoned(one / "data/poisoned", "none", tiny.attack("none", splits[0]), splits)
+    with pytest.raises(UserError, match="has no trigger"):
+        measure(one, one / "models/refine", [], None, replace(_wanted(), triggered=True))

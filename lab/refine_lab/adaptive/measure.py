@@ -5,11 +5,14 @@ with its transform and its label map, can seek another one by following gradient
 all images, bounded in each pixel. Two questions are asked of it: does it also work on a defense that the same defender
 trained again, with other weights and another label map? And does the same search succeed on a classifier that never
 had a backdoor? If it does, the pattern says nothing about the backdoor: any classifier yields to it.
+
+The pattern may also be sought for images that have the trigger already, to bring back a backdoor that a defense only
+hides (OBA; Zhu et al., NeurIPS 2024). Their measure of what stays of it inside the network, BEC, is not computed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,12 @@ from refine.deployment.labeled import predicted
 from refine.evaluation.metrics import DIGITS, interval, share
 from refine.models import classifier as classifiers
 from refine.models.device import Compute
-from refine.poisoning.adversarial.pattern import sought_pattern
-from refine.poisoning.adversarial.settings import Perturbation
+from refine.poisoning import saved
+from refine.poisoning.adversarial.pattern import Ball, Box, sought_pattern
 from refine.poisoning.overlay import to_levels
+from refine.poisoning.poison import NONE
 from refine.shards.reading.reader import Split, read_split
-from refine_lab.projects import CLASSIFIER, RAW
+from refine_lab.projects import ATTACK, CLASSIFIER, RAW
 from refine_lab.systems import BARE
 
 _AT_ONCE = 256
@@ -36,15 +40,19 @@ _AT_ONCE = 256
 class Wanted:
     """Attributes:
     target: class that the pattern is to lead to.
-    perturbation: how it is sought.
+    bound: of the pattern.
+    steps: of the search.
     seed: of the search.
     compute: device and threads.
+    triggered: the images have the trigger of the experiment's attack, also those of the control.
     """
 
     target: int
-    perturbation: Perturbation
+    bound: Box | Ball
+    steps: int
     seed: int
     compute: Compute
+    triggered: bool = False
 
 
 def measure(experiment: Path, defense: Path, others: list[Path], clean: Path | None, wanted: Wanted) -> dict[str, Any]:
@@ -68,23 +76,25 @@ def measure(experiment: Path, defense: Path, others: list[Path], clean: Path | N
     train, test = (read_split(experiment / path) for path in RAW)
     if wanted.target >= len(test.manifest.classes):
         raise UserError(f"there is no class {wanted.target} in {experiment}; give one from 0 on")
-    others_of_target = test.subset(test.labels != wanted.target)
+    learned, tested = (_shown(split, experiment, wanted) for split in (train, test))
     systems = _systems(experiment, defense, wanted)
     tried = {**systems, **{path.name: _loaded(path, experiment, wanted) for path in others}}
     rows = []
     for name, system in systems.items():
-        pattern = _pattern(system, train.images, wanted)
-        rows += [_row(name, other, tried[other], pattern, others_of_target, wanted) for other in tried]
+        pattern = _pattern(system, learned.images, wanted)
+        rows += [_row(name, other, tried[other], pattern, tested, wanted) for other in tried]
     if clean is not None:
         for name, system in _systems(clean, clean / defense.relative_to(experiment), wanted).items():
-            pattern = _pattern(system, train.images, wanted)
+            pattern = _pattern(system, learned.images, wanted)
             told = f"clean {name}"
-            rows.append(_row(told, told, system, pattern, others_of_target, wanted))
+            rows.append(_row(told, told, system, pattern, tested, wanted))
     return {
         "rows": rows,
-        "images": len(others_of_target.keys),
+        "images": len(tested.keys),
         "target": wanted.target,
-        "perturbation": wanted.perturbation.model_dump(),
+        "triggered": wanted.triggered,
+        "bound": {"kind": type(wanted.bound).__name__.lower(), **asdict(wanted.bound)},
+        "steps": wanted.steps,
         "seed": wanted.seed,
     }
 
@@ -102,7 +112,20 @@ def _loaded(defense: Path, experiment: Path, wanted: Wanted) -> Defense:
 def _pattern(system: Defense, images: Tensor, wanted: Wanted) -> Tensor:
     """The pattern in levels, float32 [3, side, side]."""
     generator, device = Generator().manual_seed(wanted.seed), wanted.compute.device
-    return sought_pattern(system, images, wanted.target, images.shape[-1], wanted.perturbation, generator, device)
+    side, bound = images.shape[-1], wanted.bound
+    return sought_pattern(system, images, wanted.target, side, bound, wanted.steps, generator, device)
+
+
+def _shown(split: Split, experiment: Path, wanted: Wanted) -> Split:
+    """The images of other classes than the target, with the trigger where that is wanted, and their true labels."""
+    others = split.subset(split.labels != wanted.target)
+    if not wanted.triggered:
+        return others
+    folder = (experiment / ATTACK).parent
+    attack = saved.load(folder)
+    if attack.setting.name == NONE:
+        raise UserError(f"the attack in {folder} has no trigger; take an experiment with one")
+    return replace(others, images=attack.trigger(others.images, others.keys))
 
 
 def _row(sought: str, tried: str, system: Defense, pattern: Tensor, images: Split, wanted: Wanted) -> dict[str, Any]:

@@ -74,17 +74,15 @@ class Attack(BaseAttack[Params]):
             )
 
     def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
-        from refine.poisoning.adversarial.pattern import sought_pattern
+        from refine.poisoning.adversarial.pattern import Box, sought_pattern
         from refine.poisoning.adversarial.source_model import source_model
 
         del chosen
         model = source_model(self.params, images, labels, self.setting, generator)
-        of = self.params.perturbation
-        return {
-            "pattern": sought_pattern(
-                model, images, self.params.target, self.frequencies, of, generator, model.mean.device
-            )
-        }
+        of, device = self.params.perturbation, model.mean.device
+        bound, wanted = Box(of.epsilon, of.step), (self.params.target, self.frequencies)
+        pattern = sought_pattern(model, images, *wanted, bound, of.steps, generator, device, of.random_start)
+        return {"pattern": pattern}
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:
         del keys
