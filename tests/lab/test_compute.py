@@ -187,7 +187,7 @@ def test_a_clone_stays_locked_while_dvc_outlives_a_list_that_was_killed(
     with clones.lock(preset, "1") as clone, clones.lock(preset, NAME) as row:
         assert clone is not None
         assert row is not None
-        compute._repro(Clone(preset / ".rows/1", clone), Row(attack="badnets"), ["evaluate"], row)
+        compute.repro(Clone(preset / ".rows/1", clone), Row(attack="badnets"), ["evaluate"], {row})
     for name in ("1", NAME):
         with clones.lock(preset, name) as held:
             assert held is None

@@ -53,19 +53,40 @@ def lock(project: Path, name: str, wait: bool = False) -> Iterator[int | None]:
 
 @contextmanager
 def shared(project: Path) -> Iterator[Clone]:
-    """The first clone that no other process uses.
+    """The first clone that no other process uses, of the project's last commit.
 
     It shares the project's cache and its checkpoints, so that an interrupted training goes on whichever clone it began
     in.
     """
+    with _free(project) as (folder, held):
+        with Repo(str(project)) as repo:
+            _prepare(project, folder, Path(repo.cache.local_cache_dir))
+        _share_checkpoints(project, folder)
+        yield Clone(folder, held)
+
+
+@contextmanager
+def elsewhere(home: Path, bundle: Path, cache: Path) -> Iterator[Clone]:
+    """The first clone that no other process uses, of a commit that came from another machine.
+
+    Args:
+        home: folder for clones and for the checkpoints that they share.
+        bundle: of git, whose HEAD is the commit.
+        cache: of DVC.
+    """
+    with _free(home) as (folder, held):
+        _prepare(bundle, folder, cache)
+        _share_checkpoints(home, folder)
+        yield Clone(folder, held)
+
+
+@contextmanager
+def _free(home: Path) -> Iterator[tuple[Path, int]]:
+    """The folder of the first clone that no other process uses, and its lock."""
     for number in itertools.count(1):
-        with lock(project, str(number)) as held:
+        with lock(home, str(number)) as held:
             if held is not None:
-                folder = project / HOME / str(number)
-                with Repo(str(project)) as repo:
-                    _prepare(project, folder, Path(repo.cache.local_cache_dir))
-                _share_checkpoints(project, folder)
-                yield Clone(folder, held)
+                yield home / HOME / str(number), held
                 return
 
 
@@ -84,14 +105,17 @@ def alone(project: Path, run: str, held: int) -> Iterator[Clone]:
     shutil.rmtree(folder)
 
 
-def _prepare(project: Path, folder: Path, cache: Path) -> None:
-    """Brings a clone to the last commit; what git ignores stays as an earlier run left it."""
+def _prepare(source: Path, folder: Path, cache: Path) -> None:
+    """Brings a clone to the last commit of a checkout, or to that of a bundle.
+
+    What git ignores stays as an earlier run left it.
+    """
     if not folder.is_dir():
         with new_folder(folder) as part:
-            git(project, "clone", "--quiet", ".", str(part.resolve()))
+            git(part, "clone", "--quiet", str(source.resolve()), str(part.resolve()))
     for stale in (".git/index.lock", ".dvc/tmp/rwlock"):  # of a killed process: nobody else works here
         (folder / stale).unlink(missing_ok=True)
-    git(folder, "fetch", "--quiet", str(project.resolve()), "HEAD")
+    git(folder, "fetch", "--quiet", str(source.resolve()), "HEAD")
     git(folder, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD")
     (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache.resolve()}\n", encoding="utf-8")
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from refine.core import starter
 from refine.core.errors import UserError
 from refine_lab.lists import clones, plan
 from refine_lab.lists.clones import Clone
@@ -29,7 +30,7 @@ from refine_lab.runs.recorded import HOME
 log = logging.getLogger(__name__)
 
 
-def compute(rows: Rows, wanted: Collection[str], commit: bool, project: Path) -> None:
+def compute(rows: Rows, wanted: Collection[str], commit: bool, project: Path, keep_going: bool = True) -> None:
     """Computes and records those runs that are not recorded yet.
 
     Args:
@@ -37,10 +38,32 @@ def compute(rows: Rows, wanted: Collection[str], commit: bool, project: Path) ->
         wanted: attacks; all where it is empty.
         commit: each run when it ends.
         project: root of this project.
+        keep_going: compute the others where one fails.
 
     Raises:
         UserError: a row is wrong, which is found before the first one is computed, or runs failed, which the log said
             of each when it did.
+    """
+    failed = Failed(len(rows.rows))
+    todo = chosen(rows, wanted, project)
+    with clones.shared(project) as clone:
+        for row, name, params in todo:
+            try:
+                folder = _compute_once(rows.preset, row, name, params, project, clone)
+                if folder and commit:
+                    commit_run(project, folder)
+            except (UserError, OSError) as error:
+                failed.note(name, error)
+                if not keep_going:
+                    break
+    failed.tell()
+
+
+def chosen(rows: Rows, wanted: Collection[str], project: Path) -> list[tuple[Row, Name, str]]:
+    """The rows with these attacks, and name and parameters file of their runs; the whole list is checked.
+
+    Raises:
+        UserError: a row is wrong, or none has one of the attacks.
     """
     listed = sorted({row.attack for row in rows.rows})
     strangers = set(wanted) - set(listed)
@@ -48,23 +71,36 @@ def compute(rows: Rows, wanted: Collection[str], commit: bool, project: Path) ->
         raise UserError(f"no row has the attack {min(strangers)}; the list has {', '.join(listed)}")
     planned = plan.checked(rows, project)
     compare_with_last_commit(rows.preset, project)
-    failed = []
-    with clones.shared(project) as clone:
-        for row, name, params in planned:
-            if wanted and row.attack not in wanted:
-                continue
-            try:
-                folder = _compute_once(rows.preset, row, name, params, project, clone)
-                if folder and commit:
-                    commit_run(project, folder)
-            except (UserError, OSError) as error:
-                log.error("%s failed: %s", name, error)  # noqa: TRY400 (a sentence for people)
-                failed.append(str(name))
-    if failed:
-        raise UserError(
-            f"{len(failed)} of {len(rows.rows)} rows failed, each for the reason given above: {', '.join(failed)}; "
-            "mend that and type the same command again"
-        )
+    return [(row, name, params) for row, name, params in planned if not wanted or row.attack in wanted]
+
+
+class Failed:
+    """The runs of a list that failed.
+
+    Args:
+        rows: in the list.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._names: list[str] = []
+
+    def note(self, name: Name, why: Exception) -> None:
+        """Says so in the log."""
+        log.error("%s failed: %s", name, why)
+        self._names.append(str(name))
+
+    def tell(self) -> None:
+        """Ends a list.
+
+        Raises:
+            UserError: a run failed.
+        """
+        if self._names:
+            raise UserError(
+                f"{len(self._names)} of {self._rows} rows failed, each for the reason given above: "
+                f"{', '.join(self._names)}; mend that and type the same command again"
+            )
 
 
 def _compute_once(preset: str, row: Row, name: Name, params: str, project: Path, clone: Clone) -> Path | None:
@@ -84,9 +120,29 @@ def _compute_once(preset: str, row: Row, name: Name, params: str, project: Path,
 
 def _computed(preset: str, row: Row, params: str, project: Path, clone: Clone, held: int) -> Path:
     """Computes a run in a clone, and records it in the project; its folder there."""
+    return computed_in(clone, preset, row, params, project / HOME, {held})
+
+
+def computed_in(clone: Clone, preset: str, row: Row, params: str, home: Path, inherited: Collection[int] = ()) -> Path:
+    """Computes a run in a clone, and records it in a folder.
+
+    Args:
+        clone: that this process holds.
+        preset: of the list.
+        row: of the list.
+        params: content of the run's parameters file.
+        home: takes the run's folder.
+        inherited: descriptors that DVC keeps open, besides the clone's lock.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: a stage failed, or the run cannot be recorded.
+    """
     (clone.folder / PARAMS).write_text(params, encoding="utf-8")
-    _repro(clone, row, _stages(clone.folder / PARAMS, row.defense), held)
-    return record(clone.folder, project / HOME, preset, row.variant, row.defense, row.machine)
+    repro(clone, row, _stages(clone.folder / PARAMS, row.defense), inherited)
+    return record(clone.folder, home, preset, row.variant, row.defense, row.machine)
 
 
 def _stages(file: Path, defense: str) -> list[str]:
@@ -95,16 +151,26 @@ def _stages(file: Path, defense: str) -> list[str]:
     return [Stages(defense).evaluation, *([SplitStages(split).evaluation] if split else [])]
 
 
-def _repro(clone: Clone, row: Row, stages: list[str], held: int) -> None:
-    """Runs stages for a row with all before them, and no others."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+def repro(clone: Clone, row: Row, stages: list[str], inherited: Collection[int] = ()) -> None:
+    """Runs stages for a row with all before them, and no others; they end with this process.
+
+    Args:
+        clone: with the row's parameters.
+        row: of the list.
+        stages: their names.
+        inherited: descriptors that DVC keeps open, besides the clone's lock.
+
+    Raises:
+        UserError: one failed.
+    """
+    own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     asked = {name: str(value) for name, value in row.machine.items()}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     status = subprocess.run(  # noqa: S603
         ["dvc", "repro", *stages],  # noqa: S607
         cwd=clone.folder,
-        env={**inherited, "PATH": path, **asked},
-        pass_fds={clone.lock, held},
+        env={**own, "PATH": path, **asked, **starter.mark()},
+        pass_fds={clone.lock, *inherited},
         check=False,
     ).returncode
     if status:

@@ -1,4 +1,4 @@
-"""Several processes for one stage: on this machine by REFINE_PROCESSES, anywhere by torchrun.
+"""Several processes for one stage: on this machine by REFINE_PROCESSES, on several by REFINE_NODES, or by torchrun.
 
 Both use torch's elastic launcher. torchrun also prints reports and tracebacks of its own; here a process that fails
 passes its error message to the launcher, which prints it as one sentence.
@@ -15,18 +15,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from refine.core import starter
+from refine.core.errors import UserError
 from refine.core.machine import Machine
+from refine.core.outside import first_line
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 _RUN = "processes-of-a-stage"
 """Run id, by which a process knows that it was started by this module and not by torchrun."""
-_GONE = "the process that started this stage is gone; `dvc repro` runs it again, from its last checkpoint"
 _KILLED = "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)"
+
+_AGAIN = "look at what the first one says, and start the stage on all of them again"
+
+ABANDONED = 129
+"""Exit status of a stage whose starter is gone."""
+
+_launching = Event()
+"""Whether this process has started the others."""
 
 Work = Callable[[Machine], dict[str, Any] | None]
 """The work of a stage: takes the settings of the machine, returns entries for the runtime record."""
@@ -53,14 +63,14 @@ def together(work: Work, machine: Machine) -> dict[str, Any] | None:
 
     Raises:
         Ended: several processes did the work, or one of them failed.
+        UserError: several machines were not told where to meet.
     """
-    parent = os.getppid()
-    if _started_here():
-        Thread(target=_orphaned, args=(parent, signal.SIGKILL), daemon=True).start()
-    if machine.processes == 1 or "RANK" in os.environ:
+    if (machine.processes == 1 and machine.nodes == 1) or "RANK" in os.environ:
         return work(machine)
+    if machine.nodes > 1 and machine.meeting is None:
+        raise UserError("REFINE_NODES needs REFINE_MEETING, HOST:PORT of the first machine, on each of them")
     with TemporaryDirectory() as folder:
-        _launch(machine.processes, parent, Path(folder))
+        _launch(machine, Path(folder))
     raise Ended(0)
 
 
@@ -80,43 +90,55 @@ def _started_here() -> bool:
     return os.environ.get("TORCHELASTIC_RUN_ID") == _RUN
 
 
-def _launch(count: int, parent: int, folder: Path) -> None:
+def _launch(machine: Machine, folder: Path) -> None:
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    count, nodes = machine.processes, machine.nodes
     logging.disable(logging.CRITICAL)  # of the launcher: rank 0 logs the progress
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=nodes,
+        max_nodes=nodes,
         nproc_per_node=count,
-        max_restarts=0,
+        max_restarts=machine.restarts,
         run_id=_RUN,
         rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
+        rdzv_endpoint=machine.meeting or "127.0.0.1:0",
+        local_addr="127.0.0.1" if nodes == 1 else None,
         logs_specs=DefaultLogsSpecs(str(folder), redirects=dict.fromkeys(range(1, count), Std.ERR)),
     )
-    Thread(target=_orphaned, args=(parent, signal.SIGTERM), daemon=True).start()
+    _launching.set()
     try:
         elastic_launch(config, sys.executable)(*sys.argv)
     except ChildFailedError as failed:
         raise _failure(failed, folder) from None
+    except (RendezvousError, DistError) as error:
+        raise Ended(1, f"the machines of this training lost each other ({first_line(error)}); {_AGAIN}") from None
     except (SignalException, KeyboardInterrupt) as stopped:
-        if os.getppid() != parent:
-            raise Ended(129, _GONE) from None
+        if starter.gone():
+            raise Ended(ABANDONED, starter.SENTENCE) from None
         raise Ended(128 + int(getattr(stopped, "sigval", signal.SIGINT))) from None
 
 
-def _orphaned(parent: int, number: int) -> None:
-    """Sends this process a signal once its parent has ended, since DVC would not record the outputs.
+def abandoned(say: Callable[[str], int]) -> None:
+    """Ends this process, whose starter is gone, since DVC would not record the outputs.
 
     If it ran to its end, it would remove the checkpoints from which the stage can be resumed.
+
+    Args:
+        say: prints a sentence.
     """
-    while os.getppid() == parent:
-        time.sleep(0.1)
-    os.kill(os.getpid(), number)
+    if _started_here():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if _launching.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)  # the launcher ends its processes, and says why
+        return
+    say(starter.SENTENCE)
+    os._exit(ABANDONED)
 
 
 def _failure(failed: ChildFailedError, folder: Path) -> Ended:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from refine.core import launch, outside
+from refine.core import launch, outside, starter
 from refine.core.errors import UserError, one_line
 from refine.core.files import sha256_of, write_json
 from refine.core.launch import Work
@@ -45,6 +45,7 @@ def run(name: str, work: Work, records: Path, result: Path | None = None, parall
 
 def _guarded(name: str, work: Work, records: Path, result: Path | None) -> int:
     started = time.time()
+    starter.watch(partial(launch.abandoned, partial(_say, name)))
     try:
         entries = work(machine()) or {}
         if launch.rank() == 0:
