@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,40 @@ def test_processes_of_a_stage_that_nobody_waits_for_are_ended_before_they_finish
         waiting.kill()
         _, said = waiting.communicate()  # comes back when all are gone
     assert said.startswith("error: some-stage: the process that started this stage is gone; `dvc repro`")
+
+
+def _machines(folder: Path, body: str, **settings: str) -> list[subprocess.CompletedProcess[str]]:
+    """The stage on two machines of one process each, which are both this one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables = {"REFINE_NODES": "2", "REFINE_MEETING": f"127.0.0.1:{port}", **settings}
+    env = environment(PYTHONPATH=str(PROJECT / "src"), **variables)
+    command = _stage(folder, body)
+    with group(folder, *command, env=env) as one, group(folder, *command, env=env) as other:
+        both = [(each, *each.communicate()) for each in (one, other)]
+    return [subprocess.CompletedProcess(command, each.returncode, out, err) for each, out, err in both]
+
+
+def test_two_machines_find_each_other_and_one_of_all_processes_records(tmp_path: Path) -> None:
+    told = "f\"here {rank()} {os.environ['LOCAL_RANK']} {os.environ['WORLD_SIZE']}\\n\""
+    results = _machines(tmp_path, f"os.write(1, {told}.encode())")
+    assert [result.returncode for result in results] == [0, 0], [result.stderr for result in results]
+    assert sorted(result.stdout for result in results) == ["here 0 0 2\n", "here 1 0 2\n"]
+    assert '"world": "2"' in (tmp_path / "metrics/runtime/some-stage.json").read_text(encoding="utf-8")
+
+
+def test_a_process_that_is_lost_is_started_again_with_the_others(tmp_path: Path) -> None:
+    lost = "rank() and not Path('lost').exists() and (Path('lost').touch(), os.kill(os.getpid(), 9))"
+    steps = COMMON_STEPS.format(guilty=-1).replace("for step", f"{lost}\n        for step")
+    results = _machines(tmp_path, steps, REFINE_RESTARTS="1")
+    assert [result.returncode for result in results] == [0, 0], [result.stderr for result in results]
+    assert (tmp_path / "metrics/runtime/some-stage.json").is_file()
+
+
+def test_machines_that_are_not_told_where_to_meet_are_refused(tmp_path: Path) -> None:
+    env = environment(PYTHONPATH=str(PROJECT / "src"), REFINE_NODES="2")
+    result = run(tmp_path, *_stage(tmp_path, "pass"), env=env)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: some-stage: REFINE_NODES needs REFINE_MEETING, HOST:PORT of the first machine, on each of them\n"
+    )

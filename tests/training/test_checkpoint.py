@@ -25,7 +25,7 @@ from refine.core.registry import ARCHITECTURES, names
 from refine.models.device import Compute
 from refine.training import checkpoint
 from refine.training.checkpoint import Checkpoints, State, checkpoints, run_key
-from support import environment, run_stage, tiny_project
+from support import environment, run_stage, synthetic, tiny_project, write_split
 from tiny import CPU
 
 NUMERICS = {"precision": "fp32", "device": "cpu", "processes": 1}
@@ -353,3 +353,14 @@ def test_of_several_processes_the_first_alone_has_checkpoints(here: Path) -> Non
     with _held(replace(CPU, rank=1, world=2)) as run:
         assert run is None
     assert not here.exists() or list(here.iterdir()) == []
+
+
+def test_shards_count_by_their_manifest_which_has_their_sums(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    write_split(folder, *synthetic(20))
+    key = run_key({}, {}, {"data": folder})
+    (folder / "shard-000000.tar").write_bytes(b"something else")  # which reading refuses
+    assert run_key({}, {}, {"data": folder}) == key
+    manifest = folder / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes() + b" ")
+    assert run_key({}, {}, {"data": folder}) != key

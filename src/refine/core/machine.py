@@ -31,6 +31,9 @@ class Machine(Strict):
         workers: number of processes that decode shards of a streamed data set; 0 decodes in the stage's own.
         memory: MiB that the training images may take on the device; a larger data set is streamed.
         processes: number of processes that train together.
+        nodes: number of machines that train together.
+        meeting: address of the first of them, `HOST:PORT`, where they find each other.
+        restarts: how often processes that train together begin again from their last checkpoint when one is lost.
         mirror: folder or URL that holds downloaded data sets; None means their official address.
         root: the project's folder, from DVC, also if a stage runs in a temporary copy of it.
     """
@@ -42,6 +45,11 @@ class Machine(Strict):
     workers: Annotated[Whole, Field(ge=0, description="a whole number of decoding processes, 0 or more")] = 2
     memory: Annotated[Whole, Field(ge=1, description="a whole number of MiB for training images, 1 or more")] = 4096
     processes: Annotated[Whole, Field(ge=1, description="a whole number of training processes, 1 or more")] = 1
+    nodes: Annotated[Whole, Field(ge=1, description="a whole number of machines that train together, 1 or more")] = 1
+    meeting: Annotated[
+        str | None, Field(pattern=r"^[^:/ ]+:[0-9]{1,5}$", description="HOST:PORT of the first of several machines")
+    ] = None
+    restarts: Annotated[Whole, Field(ge=0, description="a whole number of restarts, 0 or more")] = 0
     mirror: Annotated[str | None, Field(description="a folder or URL that holds the data set's files")] = None
     root: Path = Path()
 

@@ -27,6 +27,8 @@ from refine.core.errors import UserError
 from refine.core.files import sha256_of, write_durably
 from refine.core.registry import ARCHITECTURES, names
 from refine.models.device import Compute
+from refine.shards.format.manifest import NAME as MANIFEST
+from refine.training.processes import Processes
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ State = dict[str, Any]
 def run_key(params: dict[str, Any], numerics: dict[str, Any], inputs: Mapping[str, Path]) -> str:
     """Hash of a run: its parameters, how the machine computes it, and the contents of its inputs.
 
+    A folder of shards counts by its manifest, which has the sums of the shards; these are checked when they are read.
+
     Args:
         params: all of its parameters.
         numerics: what else decides the bytes of the result, such as precision and device type.
@@ -48,7 +52,8 @@ def run_key(params: dict[str, Any], numerics: dict[str, Any], inputs: Mapping[st
     """
     digest = hashlib.sha256(json.dumps([params, numerics, torch.__version__], sort_keys=True).encode())
     for name, path in sorted(inputs.items()):
-        for file in [path, *sorted(path.rglob("*"))]:
+        manifest = path / MANIFEST
+        for file in [manifest] if manifest.is_file() else [path, *sorted(path.rglob("*"))]:
             if file.is_file():
                 digest.update(f"{name} {file.relative_to(path)} {sha256_of(file)}\n".encode())
     return digest.hexdigest()[:16]
@@ -224,13 +229,17 @@ def checkpoints(
         compute: of this process; of several that train together the first alone has checkpoints.
 
     Raises:
-        UserError: another process trains this very run.
+        UserError: another process trains this very run, or processes that train together have other inputs.
     """
+    numerics = {"precision": precision, "device": compute.device.type, "processes": compute.world}
+    key = run_key(params, numerics, {**_code(), **{str(place): path for place, path in enumerate(inputs)}})
+    if Processes(compute).broadcast(key) != key:
+        raise UserError(
+            "this machine has other code, parameters or data than the first one; give all the same checkout and data"
+        )
     if compute.rank:
         yield None
         return
-    numerics = {"precision": precision, "device": compute.device.type, "processes": compute.world}
-    key = run_key(params, numerics, {**_code(), **{str(place): path for place, path in enumerate(inputs)}})
     run = Checkpoints(home / f"{name}-{key}")
     with _begun(run.folder) as lock:
         lock.seek(0)
