@@ -38,18 +38,44 @@ def record(preset: str, variant: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("attacks", nargs=-1, metavar="[ATTACK]...")
 @click.option("--commit", is_flag=True, help="Commit each run when it ends.")
-def run_list(file: Path, attacks: tuple[str, ...], commit: bool) -> None:
+@click.option("--keep-going/--stop-at-first", default=True, show_default=True, help="Where a run fails.")
+@click.option("--engine", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Who computes.")
+@click.option("--home", type=click.Path(path_type=Path), help="Ray: folder for clones and caches that all nodes share.")
+@click.option("--apart", is_flag=True, help="Ray: --home is a folder of its own on each node.")
+@click.option("--cpus", type=click.IntRange(min=1), default=1, show_default=True, help="Ray: threads of a run.")
+@click.option("--gpus", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Ray: GPUs of a run.")
+def run_list(
+    file: Path,
+    attacks: tuple[str, ...],
+    commit: bool,
+    keep_going: bool,
+    engine: str,
+    home: Path | None,
+    apart: bool,
+    cpus: int,
+    gpus: float,
+) -> None:
     """Compute and record a list of runs, each one once.
 
     FILE is the list, such as experiments/attacks.yaml; without an ATTACK all of its runs are computed. They happen in
     clones of the last commit, so that this checkout stays free. A run that was interrupted goes on when the same
     command is typed again; one that fails does not stop the others.
+
+    With --engine ray, runs are computed side by side, by the cluster at RAY_ADDRESS, or by the processors of this
+    machine where that is not set; see docs/cluster.md.
     """
-    from refine_lab.lists.compute import compute
+    from refine.core.errors import UserError
+    from refine_lab.lists import cluster, compute
     from refine_lab.lists.rows import read_rows
 
     _log()
-    compute(read_rows(file), attacks, commit, Path.cwd())
+    if apart and home is None:
+        raise UserError("--apart is for a folder on each node; give it by --home")
+    rows, project = read_rows(file), Path.cwd()
+    if engine == "here":
+        compute.compute(rows, attacks, commit, project, keep_going)
+    else:
+        cluster.compute(rows, attacks, commit, project, cluster.Cluster(home, apart, cpus, gpus), keep_going)
 
 
 @click.command()

@@ -16,6 +16,7 @@ PARAMS = Path("params.yaml")
 ATTACK = Path("data/poisoned/attack/attack.json")
 PREVIEW = Path("data/poisoned/preview.png")
 CLASSIFIER = Path("models/backdoor")
+CLASSIFIER_STAGE = "train-backdoor"
 RAW = (Path("data/raw/train"), Path("data/raw/test"))
 POISONED = Path("data/poisoned/train")
 TRIGGERED = Path("data/poisoned/test")

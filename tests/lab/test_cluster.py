@@ -1,0 +1,168 @@
+"""A list of runs on a cluster of two nodes, of which some are lost on the way."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clustered
+from clustered import LISTED, NODE, WAITS, once_tried, tried
+from refine.core import starter
+from refine.core.errors import UserError
+from refine_lab.lists import clones, cluster, nodes
+from refine_lab.lists.cluster import Cluster
+from refine_lab.lists.rows import Row, Rows
+from refine_lab.runs.recorded import HOME, read_all
+from repositories import ok
+from support import PROJECT, environment
+
+NAMES = [f"folder-quick-{attack}-refine-clustered-s1" for attack in clustered.ATTACKS]
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Any]:
+    """Two nodes of a processor each, which ask for a token."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        from ray.cluster_utils import Cluster as LocalCluster  # reads these settings once
+
+        small = {"num_cpus": 1, "object_store_memory": 100 << 20}
+        made = LocalCluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+        made.add_node(**small)
+        patch.setenv("RAY_ADDRESS", made.address)
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture
+def faked(preset: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose runs on the cluster compute nothing."""
+    del ray_cluster
+    monkeypatch.setattr(cluster, "make_classifier", cluster.make_classifier)
+    monkeypatch.setattr(cluster, "compute_run", cluster.compute_run)
+    clustered.with_fakes()
+    return preset
+
+
+def _compute(project: Path, rows: Rows = LISTED, **options: Any) -> None:
+    cluster.compute(rows, [], commit=False, project=project, cluster=Cluster(), **options)
+
+
+def _recorded(project: Path) -> list[str]:
+    return sorted(path.name for path in (project / HOME).glob("*/")) if (project / HOME).is_dir() else []
+
+
+def test_real_runs_come_home_with_the_figures_of_the_checkout(preset: Path, ray_cluster: Any) -> None:
+    del ray_cluster
+    rows = Rows(preset="quick", rows=[Row(attack="badnets"), Row(attack="badnets", defense="shrinkpad")])
+    cluster.compute(rows, [], commit=True, project=preset, cluster=Cluster())
+    found = read_all(preset / HOME)
+    assert sorted(found) == [f"folder-quick-badnets-{name}-default-s1" for name in ("refine", "shrinkpad")]
+    for run in found.values():
+        assert run.before == cluster.json.loads((preset / "metrics/no_defense.json").read_text(encoding="utf-8"))
+    assert ok(preset, "git", "status", "--porcelain", "metrics", "params.yaml") == ""
+    assert ok(preset, "git", "log", "-2", "--format=%s").count("Record folder-quick-badnets") == 2
+
+
+def test_a_run_whose_worker_is_killed_is_tried_again(faked: Path) -> None:
+    (faked / WAITS).write_text("badnets", encoding="utf-8")
+    with once_tried(faked, "badnets", lambda pid: os.kill(pid, signal.SIGKILL)):
+        _compute(faked)
+    assert _recorded(faked) == NAMES
+    assert [len(tried(faked, attack)) for attack in clustered.ATTACKS] == [2, 1, 1]
+
+
+def test_a_run_whose_node_is_lost_goes_on_elsewhere(faked: Path, ray_cluster: Any) -> None:
+    node = ray_cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    (faked / NODE).write_text(node.node_id, encoding="utf-8")
+    (faked / WAITS).write_text("badnets", encoding="utf-8")
+    apart = Cluster(home=faked, apart=True)
+    with once_tried(faked, "badnets", lambda _: ray_cluster.remove_node(node, allow_graceful=False)):
+        cluster.compute(LISTED, ["badnets"], commit=False, project=faked, cluster=apart)
+    assert _recorded(faked) == NAMES[:1]
+    assert len(tried(faked, "badnets")) == 2
+
+
+def test_a_list_whose_process_is_killed_goes_on_with_what_is_left(faked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refine_lab.lists.plan.refuse_other", lambda *_: None)  # which would read what was recorded
+    (faked / WAITS).write_text("none", encoding="utf-8")
+    paths = os.pathsep.join(str(PROJECT / name) for name in ("tests", "src", "lab"))
+    command = [sys.executable, str(PROJECT / "tests/clustered.py"), str(faked)]
+    with subprocess.Popen(command, env=environment(PYTHONPATH=paths), cwd=faked) as driver:
+        while not (tried(faked, "none") and len(_recorded(faked)) == 2):
+            assert driver.poll() is None
+            time.sleep(0.05)
+        driver.kill()
+    assert _recorded(faked) == NAMES[:2]
+    _compute(faked)
+    assert _recorded(faked) == NAMES
+    assert [len(tried(faked, attack)) for attack in clustered.ATTACKS] == [1, 1, 2]
+
+
+def test_a_classifier_that_cannot_be_made_fails_its_runs_alone(faked: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (faked / "fails").touch()
+    with pytest.raises(UserError, match=f"1 of 3 rows failed, each for the reason given above: {NAMES[1]}"):
+        _compute(faked)
+    assert f"{NAMES[1]} failed: no luck with this one" in caplog.messages
+    assert _recorded(faked) == [NAMES[0], NAMES[2]]
+    assert tried(faked, "blended") == []
+
+
+def test_a_run_that_another_list_computes_is_passed_over(faked: Path) -> None:
+    with clones.lock(faked, NAMES[0]):
+        _compute(faked)
+    assert _recorded(faked) == NAMES[1:]
+
+
+def test_runs_of_one_classifier_share_its_task() -> None:
+    with_it = (
+        "download: {}\npoison_dataset: {attack: {name: badnets}, seed: 1}\nattacks: {ATTACKS}\ntrain_backdoor: {}\n"
+    )
+    plain = with_it.replace("ATTACKS", "badnets: {rate: 0.1}")
+    assert cluster._head_of(plain + "defenses: [ft]\n") == cluster._head_of(plain + "train_refine: {seed: 2}\n")
+    assert cluster._head_of(plain) == cluster._head_of(with_it.replace("ATTACKS", "badnets: {rate: 0.1}, bpp: {}"))
+    assert cluster._head_of(plain) != cluster._head_of(with_it.replace("ATTACKS", "badnets: {rate: 0.2}"))
+
+
+def test_a_cluster_without_token_or_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(UserError, match="set RAY_AUTH_MODE=token here and on all nodes"):
+        cluster.started()
+
+
+def test_a_task_waits_for_what_a_lost_one_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "_PATIENCE", 0.1)
+    (own,) = starter.mark().values()
+    number, start = own.split()
+    for mark, waits in ((own, False), (f"{number} {float(start) - 5:.2f}", True)):
+        command = ["sleep", "600"]
+        with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, starter.NAME: mark}) as left:
+            while left.poll() is None and clustered_environment(left.pid) != mark:
+                time.sleep(0.01)
+            if waits:
+                with pytest.raises(UserError, match=f"process {left.pid} of a lost run does not end"):
+                    nodes._wait_for_orphans(tmp_path)
+            else:
+                nodes._wait_for_orphans(tmp_path)
+            left.kill()
+    nodes._wait_for_orphans(tmp_path)
+
+
+def clustered_environment(pid: int) -> str | None:
+    """The mark that a process has; None until it has become the program that was asked for."""
+    import psutil
+
+    process = psutil.Process(pid)
+    return process.environ().get(starter.NAME) if process.name() == "sleep" else None
