@@ -29,7 +29,7 @@ from refine_lab.calibration.plan import CLEAN, LEAST_ACCURACY, LEAST_SUCCESS, Mo
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3
+ATTEMPTS = 6
 """Seeds that are tried before a model is given up."""
 BATCH = 256
 
