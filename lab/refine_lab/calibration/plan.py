@@ -62,6 +62,12 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("cifar10", "wanet"): {"rate": 0.2, "noise_ratio": 0.5, "strength": 1.0},
 }
 """Of attacks that few images and epochs would otherwise not be enough for."""
+FIRST = 3
+"""Seeds that are tried with these settings."""
+STRONGER: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("mnist5k", "sig"): [{"amplitude": height, "test_amplitude": height} for height in (80.0, 160.0, 240.0)],
+}
+"""What is added to them for each seed after these, where a backdoor has not been learned yet."""
 LEAST_ACCURACY = {"mnist5k": 0.9, "cifar10": 0.5}
 LEAST_SUCCESS = 0.9
 
@@ -101,7 +107,9 @@ class Model:
             params[section].update(changes)
         params["poison_dataset"]["attack"] = {"name": self.attack}
         if self.attack != CLEAN:
-            own = SETTINGS.get((self.data, self.attack), {})
+            own = dict(SETTINGS.get((self.data, self.attack), {}))
+            if attempt >= FIRST:
+                own.update(STRONGER.get((self.data, self.attack), [{}] * attempt)[attempt - FIRST])
             params["attacks"] = {self.attack: {"target": self.target, **own}}
         for section in ("poison_dataset", "train_backdoor", "train_refine"):
             params[section]["seed"] = self.seed + 10_000 * attempt
