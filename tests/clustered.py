@@ -15,7 +15,7 @@ from typing import Any
 
 from refine.core.errors import UserError
 from refine_lab.lists import cluster
-from refine_lab.lists.cluster import Cluster
+from refine_lab.lists.connection import Cluster
 from refine_lab.lists.nodes import Place
 from refine_lab.lists.rows import Row, Rows
 

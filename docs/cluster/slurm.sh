@@ -12,11 +12,11 @@ set -euo pipefail
 list="${1:?name a list, such as experiments/compare.yaml}"
 head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 export RAY_AUTH_MODE=token
-export RAY_AUTH_TOKEN_PATH="$PWD/.ray-token-$SLURM_JOB_ID"
+export RAY_AUTH_TOKEN_PATH="$HOME/.refine-ray-token-$SLURM_JOB_ID"
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 (umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' >"$RAY_AUTH_TOKEN_PATH")
 
 export RAY_ADDRESS="$head:6379"
-srun --kill-on-bad-exit=1 ray symmetric-run --address "$RAY_ADDRESS" --min-nodes "$SLURM_JOB_NUM_NODES" \
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 ray symmetric-run --address "$RAY_ADDRESS" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus "$SLURM_CPUS_PER_TASK" -- \
     refine run-list "$list" --engine ray --cpus "${CPUS:-1}" --gpus "${GPUS:-0}"

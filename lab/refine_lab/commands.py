@@ -61,21 +61,21 @@ def run_list(
     clones of the last commit, so that this checkout stays free. A run that was interrupted goes on when the same
     command is typed again; one that fails does not stop the others.
 
-    With --engine ray, runs are computed side by side, by the cluster at RAY_ADDRESS, or by the processors of this
-    machine where that is not set; see docs/cluster.md.
+    With --engine ray, the cluster at RAY_ADDRESS computes them, or this machine's processors; see docs/cluster.md.
     """
     from refine.core.errors import UserError
     from refine_lab.lists import cluster, compute
+    from refine_lab.lists.connection import Cluster
     from refine_lab.lists.rows import read_rows
 
     _log()
     if apart and home is None:
         raise UserError("--apart is for a folder on each node; give it by --home")
     rows, project = read_rows(file), Path.cwd()
-    if engine == "here":
-        compute.compute(rows, attacks, commit, project, keep_going)
-    else:
-        cluster.compute(rows, attacks, commit, project, cluster.Cluster(home, apart, cpus, gpus), keep_going)
+    if engine == "ray":
+        cluster.compute(rows, attacks, commit, project, Cluster(home, apart, cpus, gpus), keep_going)
+        return
+    compute.compute(rows, attacks, commit, project, keep_going)
 
 
 @click.command()
@@ -173,7 +173,7 @@ def stress_all(experiments: tuple[Path, ...], out: Path, images: int, file: Path
 @click.option("--clean", type=click.Path(path_type=Path), help="The same experiment without attack, as a control.")
 @click.option("--triggered", is_flag=True, help="Seek it beside the attack's trigger, to bring the backdoor back.")
 @click.option("--target", type=click.IntRange(min=0), default=0, show_default=True, help="Class to lead images to.")
-@click.option("--epsilon", type=click.FloatRange(0, 255), default=16.0, show_default=True, help="Bound, in levels.")
+@click.option("--epsilon", type=click.FloatRange(0, 255), help="Bound of each value, in levels; 16 unless --length.")
 @click.option("--length", type=click.FloatRange(0, min_open=True), help="Bound of its Euclidean length instead.")
 @click.option("--steps", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Of the search.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the search.")
@@ -185,7 +185,7 @@ def adapt(
     clean: Path | None,
     triggered: bool,
     target: int,
-    epsilon: float,
+    epsilon: float | None,
     length: float | None,
     steps: int,
     seed: int,
@@ -196,6 +196,7 @@ def adapt(
     EXPERIMENT is a folder with data/raw, models/backdoor and a defense. One pattern for all images is sought by
     following gradients through the defense, and tried on test images. --length is for pixels in [0, 1].
     """
+    from refine.core.errors import UserError
     from refine.core.files import write_json
     from refine.core.machine import machine
     from refine.models.device import compute
@@ -203,7 +204,9 @@ def adapt(
     from refine_lab.adaptive.measure import Wanted, measure
 
     _log()
-    bound = Box(epsilon, size=1.0) if length is None else Ball(length, size=length / 20)
+    if epsilon is not None and length is not None:
+        raise UserError("--epsilon and --length bound the same pattern; give one of them")
+    bound = Box(16.0 if epsilon is None else epsilon, size=1.0) if length is None else Ball(length, size=length / 20)
     wanted = Wanted(target, bound, steps, seed, compute(machine()), triggered)
     found = measure(experiment, experiment / defense, [*others], clean, wanted)
     write_json(out, found)

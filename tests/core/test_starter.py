@@ -73,7 +73,7 @@ def test_a_mark_names_a_process_and_not_a_later_one_of_its_number() -> None:
     (own,) = starter.mark().values()
     assert starter.alive(own)
     number, start = own.split()
-    assert not starter.alive(f"{number} {float(start) - 5:.2f}")
+    assert not starter.alive(f"{number} {float(start) - 500:.2f}")
     assert starter.alive("what is this")
     with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as child:
         named = f"{child.pid} {psutil.Process(child.pid).create_time():.2f}"

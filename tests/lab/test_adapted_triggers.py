@@ -69,6 +69,8 @@ def test_a_pattern_beside_the_trigger_is_tried_on_triggered_images_of_both(tmp_p
     for row in found["rows"]:
         if row["tried_on"].endswith("no_defense"):
             assert row["success"] == row["without"] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(UserError, match="leads to class 1; give --target 1"):
+        measure(one, one / "models/refine", [], clean, replace(nothing, target=2))
     longer = measure(one, one / "models/refine", [], clean, replace(nothing, bound=Ball(8.0, 1.0), steps=20))
     assert longer["rows"][0]["success"] > expected
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,8 @@ import clustered
 from clustered import LISTED, NODE, WAITS, once_tried, tried
 from refine.core import starter
 from refine.core.errors import UserError
-from refine_lab.lists import clones, cluster, nodes
-from refine_lab.lists.cluster import Cluster
+from refine_lab.lists import clones, cluster, connection, nodes
+from refine_lab.lists.connection import Cluster
 from refine_lab.lists.rows import Row, Rows
 from refine_lab.runs.recorded import HOME, read_all
 from repositories import ok
@@ -139,14 +140,63 @@ def test_a_cluster_without_token_or_answer_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(UserError, match="set RAY_AUTH_MODE=token here and on all nodes"):
-        cluster.started()
+        connection.started()
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    import ray
+
+    def away(**_settings: Any) -> None:
+        raise ConnectionError("nobody is there\nat all")
+
+    monkeypatch.setattr(ray, "init", away)
+    with pytest.raises(UserError, match=r"the cluster at RAY_ADDRESS=127.0.0.1:1 does not answer \(nobody is there\)"):
+        connection.started()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"cpus": 9}, "--cpus 9 is more than any node has, which is 8 at most"),
+        ({"gpus": 3.0}, "--gpus 3 is more than any node has, which is 2 at most"),
+        ({"gpus": 1.5}, "--gpus 1.5 is neither a share of one GPU nor a whole number"),
+        ({"home": Path("here")}, "--home here is another folder on each node"),
+    ],
+)
+def test_what_no_node_can_give_is_refused(wanted: dict[str, Any], told: str) -> None:
+    alive = [{"Alive": True, "Resources": {"CPU": 8.0}}, {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 2.0}}]
+    nodes_of = SimpleNamespace(nodes=lambda: [*alive, {"Alive": False, "Resources": {"CPU": 64.0}}])
+    with pytest.raises(UserError, match=told):
+        connection.refuse_too_much(nodes_of, Cluster(**wanted))
+    connection.refuse_too_much(nodes_of, Cluster(cpus=8, gpus=0.5, home=Path("/here")))
+
+
+def test_a_run_that_asks_for_no_gpu_sees_none(preset: Path) -> None:
+    assert cluster._place(preset, Cluster(cpus=2)).environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert cluster._place(preset, Cluster(cpus=2)).environment["REFINE_THREADS"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in cluster._place(preset, Cluster(gpus=1)).environment
+
+
+def test_a_run_that_cannot_be_written_fails_alone(
+    faked: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = cluster._home
+
+    def full(project: Path, name: Any, result: Any) -> Path:
+        if "badnets" in str(name):
+            raise OSError(28, "No space left on device")
+        return plain(project, name, result)
+
+    monkeypatch.setattr(cluster, "_home", full)
+    with pytest.raises(UserError, match=f"1 of 3 rows failed, each for the reason given above: {NAMES[0]}"):
+        _compute(faked)
+    assert _recorded(faked) == NAMES[1:]
+    assert any("No space left" in message for message in caplog.messages)
 
 
 def test_a_task_waits_for_what_a_lost_one_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "_PATIENCE", 0.1)
     (own,) = starter.mark().values()
     number, start = own.split()
-    for mark, waits in ((own, False), (f"{number} {float(start) - 5:.2f}", True)):
+    for mark, waits in ((own, False), (f"{number} {float(start) - 500:.2f}", True)):
         command = ["sleep", "600"]
         with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, starter.NAME: mark}) as left:
             while left.poll() is None and clustered_environment(left.pid) != mark:

@@ -25,6 +25,7 @@ from refine.core.registry import ARCHITECTURES, names
 from refine.models.device import Compute
 from refine.training import checkpoint
 from refine.training.checkpoint import Checkpoints, State, checkpoints, run_key
+from refine.training.processes import Processes
 from support import environment, run_stage, synthetic, tiny_project, write_split
 from tiny import CPU
 
@@ -349,10 +350,17 @@ def test_the_lock_of_a_run_that_has_just_ended_is_not_taken_for_this_ones(
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_of_several_processes_the_first_alone_has_checkpoints(here: Path) -> None:
+def test_of_several_processes_the_first_alone_has_checkpoints(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Processes, "broadcast", lambda _self, key: key)
     with _held(replace(CPU, rank=1, world=2)) as run:
         assert run is None
     assert not here.exists() or list(here.iterdir()) == []
+
+
+def test_processes_that_train_together_from_other_inputs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Processes, "broadcast", lambda _self, key: f"not {key}")
+    with pytest.raises(UserError, match="differ in code, parameters, data"), _held(replace(CPU, rank=1, world=2)):
+        pytest.fail("it began")
 
 
 def test_shards_count_by_their_manifest_which_has_their_sums(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from refine.core.errors import UserError
@@ -122,10 +123,14 @@ def _shown(split: Split, experiment: Path, wanted: Wanted) -> Split:
     if not wanted.triggered:
         return others
     folder = (experiment / ATTACK).parent
-    attack = saved.load(folder)
+    attack = saved.load(folder, wanted.compute.machine)
     if attack.setting.name == NONE:
         raise UserError(f"the attack in {folder} has no trigger; take an experiment with one")
-    return replace(others, images=attack.trigger(others.images, others.keys))
+    target = getattr(attack.params, "target", wanted.target)
+    if target != wanted.target:
+        raise UserError(f"the trigger in {folder} leads to class {target}; give --target {target}")
+    parts = zip(torch.split(others.images, _AT_ONCE), torch.split(others.keys, _AT_ONCE), strict=True)
+    return replace(others, images=torch.cat([attack.trigger(*part) for part in parts]))
 
 
 def _row(sought: str, tried: str, system: Defense, pattern: Tensor, images: Split, wanted: Wanted) -> dict[str, Any]:

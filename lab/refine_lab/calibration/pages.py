@@ -59,13 +59,12 @@ def table(rows: pd.DataFrame, thresholds: Thresholds) -> str:
         suspected = alarms(own[(own["weak"] == "") & (own["score"] != "")], sign.threshold)
         found = suspected[suspected["attack"] != CLEAN]
         each = [f"{(found['attack'] == attack).sum()} of {(own['attack'] == attack).sum()}" for attack in attacks]
+        alarmed = sign.true_alarms, sign.false_alarms
         abstained = sign.abstained_attacked.count + sign.abstained_clean.count
         cells = [
             f"`{name}`",
             "none" if sign.threshold is None else f"{sign.threshold:.2f}",
-            _rate(sign.true_alarms),
-            _rate(sign.false_alarms),
-            *each,
+            *(["-"] * (2 + len(each)) if sign.threshold is None else [*map(_rate, alarmed), *each]),
             f"{abstained} of {len(own)}",
             f"{(found['hit'].astype(str) == 'True').sum()} of {len(found)}",
         ]

@@ -109,7 +109,8 @@ class Model:
         if self.attack != CLEAN:
             own = dict(SETTINGS.get((self.data, self.attack), {}))
             if attempt >= FIRST:
-                own.update(STRONGER.get((self.data, self.attack), [{}] * attempt)[attempt - FIRST])
+                stronger = STRONGER.get((self.data, self.attack), [{}])
+                own.update(stronger[min(attempt - FIRST, len(stronger) - 1)])
             params["attacks"] = {self.attack: {"target": self.target, **own}}
         for section in ("poison_dataset", "train_backdoor", "train_refine"):
             params[section]["seed"] = self.seed + 10_000 * attempt

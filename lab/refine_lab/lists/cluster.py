@@ -17,7 +17,6 @@ import os
 import tarfile
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,12 +24,14 @@ from typing import Any
 import yaml
 from dvc.repo import Repo
 
+from refine.core import outside
 from refine.core.errors import UserError
 from refine.core.files import new_folder
 from refine.core.outside import first_line
 from refine_lab.lists import clones
 from refine_lab.lists.commit import commit_run
 from refine_lab.lists.compute import Failed, chosen
+from refine_lab.lists.connection import Cluster, refuse_too_much, started
 from refine_lab.lists.nodes import Place, compute_run, make_classifier
 from refine_lab.lists.rows import Row, Rows
 from refine_lab.projects import git
@@ -43,21 +44,6 @@ _TRIES = 3
 """How often a task is tried again whose worker or node is lost."""
 _HEAD = ("download", "sources", "poison_dataset", "attacks", "train_backdoor")
 """Sections of the parameters that decide on the attacked classifier."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Attributes:
-    home: folder on each node for clones, checkpoints and DVC's cache; None takes the project's own.
-    apart: the nodes share no file system, so that each has a folder of its own there.
-    cpus: of a run, which is how many threads it takes.
-    gpus: of a run.
-    """
-
-    home: Path | None = None
-    apart: bool = False
-    cpus: int = 1
-    gpus: float = 0.0
 
 
 def compute(
@@ -83,13 +69,14 @@ def compute(
         if free:
             ray = started()
             try:
+                refuse_too_much(ray, cluster)
                 for name, result in Submitted(ray, rows.preset, project, cluster).finished(free):
-                    if isinstance(result, bytes):
+                    try:
                         folder = _home(project, name, result)
                         if commit:
                             commit_run(project, folder)
-                    else:
-                        failed.note(name, result)
+                    except (UserError, OSError, tarfile.TarError) as error:
+                        failed.note(name, error)
                         if not keep_going:
                             break
             finally:
@@ -99,38 +86,10 @@ def compute(
 
 def _taken(project: Path, name: Name, held: ExitStack) -> bool:
     """Whether this process is to compute a run; it then holds the run's lock."""
-    if (project / HOME / str(name)).is_dir():
-        return False
     if held.enter_context(clones.lock(project, str(name))) is None:
         log.info("%s is passed over: another process is computing it", name)
         return False
-    return True
-
-
-def started() -> Any:
-    """Ray, connected.
-
-    Raises:
-        UserError: it is not installed; the cluster does not ask for a token, or does not answer.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise UserError('Ray is not installed; type `pip install -c constraints.txt -e ".[cluster]"`') from None
-    address = os.environ.get("RAY_ADDRESS", "local")
-    if address != "local" and os.environ.get("RAY_AUTH_MODE") != "token":
-        raise UserError(
-            "a cluster that asks for no token runs the code of anybody who reaches it; set RAY_AUTH_MODE=token here "
-            "and on all nodes, see docs/cluster.md"
-        )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        ray.init(
-            address=address, include_dashboard=False if address == "local" else None, logging_level=logging.WARNING
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"the cluster at RAY_ADDRESS={address} does not answer ({first_line(error)})") from None
-    return ray
+    return not (project / HOME / str(name)).is_dir()
 
 
 Free = tuple[Row, Name, str]
@@ -192,15 +151,27 @@ class Submitted:
         try:
             return self._ray.get(done)
         except exceptions.RayTaskError as error:
-            cause = error.cause
-            return cause if isinstance(cause, UserError) else UserError(first_line(error))
+            return _reason(error)
         except exceptions.RayError as error:
             return UserError(first_line(error))
+
+
+def _reason(error: Any) -> UserError:
+    """Why a task failed; what nobody expected is shown as a whole."""
+    cause = error.cause
+    if isinstance(cause, UserError):
+        return cause
+    explanation = outside.explained(cause)
+    if explanation is None:
+        log.error("%s", error)
+    return UserError(explanation or f"{type(cause).__name__}: {first_line(cause)}")
 
 
 def _place(project: Path, cluster: Cluster) -> Place:
     settings = {name: value for name, value in os.environ.items() if name.startswith("REFINE_")}
     threads = {"REFINE_THREADS": str(cluster.cpus), "OMP_NUM_THREADS": str(cluster.cpus)}
+    if not cluster.gpus:
+        threads["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs from those alone that ask for some
     if cluster.home is not None:
         home, cache = cluster.home, cluster.home / "cache"
     else:
@@ -224,9 +195,15 @@ def _bundle(project: Path) -> bytes:
         return file.read_bytes()
 
 
-def _home(project: Path, name: Name, content: bytes) -> Path:
-    """Writes a run that came as bytes into the project."""
+def _home(project: Path, name: Name, result: bytes | Exception) -> Path:
+    """Writes a run that came as bytes into the project.
+
+    Raises:
+        Exception: the reason that came instead.
+    """
+    if isinstance(result, Exception):
+        raise result
     folder = project / HOME / str(name)
-    with new_folder(folder) as part, tarfile.open(fileobj=io.BytesIO(content)) as tar:
+    with new_folder(folder) as part, tarfile.open(fileobj=io.BytesIO(result), mode="r:") as tar:
         tar.extractall(part, filter="data")
     return folder

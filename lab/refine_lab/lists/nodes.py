@@ -78,9 +78,10 @@ def _clone(bundle: bytes, place: Place) -> Iterator[Clone]:
     """A clone of the commit on this node, once nothing runs any more that a lost task has left."""
     os.environ.update(place.environment)
     file = place.home / clones.HOME / f"{place.commit}.bundle"
-    if not file.is_file():
-        with new_file(file) as part:
-            part.write_bytes(bundle)
+    with clones.lock(place.home, "bundle", wait=True):
+        if not file.is_file():
+            with new_file(file) as part:
+                part.write_bytes(bundle)
     _wait_for_orphans(place.home)
     with clones.elsewhere(place.home, file, place.cache) as clone:
         yield clone

@@ -38,7 +38,8 @@ _PARTS = ("mask.", "pattern.")
 
 
 class MaskRecipe(Recipe):
-    """The published values, but for a tenth of the learning rate, with which masks do not come to cover nothing."""
+    """The published values, but for the decay of Adam's moments, and a tenth of the learning rate: with more, masks may
+    come to cover nothing."""
 
     place: ClassVar[str] = "attacks.input_aware.mask"
 
@@ -139,5 +140,4 @@ class Attack(BaseAttack[Params]):
         drawers = Drawers(self.params.width)
         drawers.load_state_dict({name: value for name, value in self.tensors.items() if name.startswith(_PARTS)})
         drawers.double().to(device).eval()
-        shown = of.to(device).double() / 255
-        return repainted(images, lambda pixels, rows: drawers(pixels, shown[rows]), device)
+        return repainted(images, lambda pixels, rows: drawers(pixels, of[rows].to(device).double() / 255), device)

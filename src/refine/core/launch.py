@@ -26,11 +26,15 @@ from refine.core.outside import first_line
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+log = logging.getLogger(__name__)
+
 _RUN = "processes-of-a-stage"
 """Run id, by which a process knows that it was started by this module and not by torchrun."""
 _KILLED = "a process of this stage was killed; if memory ran out, take fewer (REFINE_PROCESSES)"
 
-_AGAIN = "look at what the first one says, and start the stage on all of them again"
+_AGAIN = "look at what the others say, and start the stage on all of them again"
+_PATIENCE = 86_400
+"""Seconds that a machine waits for the others, which may still be at an earlier stage."""
 
 ABANDONED = 129
 """Exit status of a stage whose starter is gone."""
@@ -98,6 +102,8 @@ def _launch(machine: Machine, folder: Path) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     count, nodes = machine.processes, machine.nodes
+    if nodes > 1:
+        log.info("wait at %s for %d machines", machine.meeting, nodes)
     logging.disable(logging.CRITICAL)  # of the launcher: rank 0 logs the progress
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     config = LaunchConfig(
@@ -108,6 +114,7 @@ def _launch(machine: Machine, folder: Path) -> None:
         run_id=_RUN,
         rdzv_backend="c10d",
         rdzv_endpoint=machine.meeting or "127.0.0.1:0",
+        rdzv_configs={"join_timeout": _PATIENCE, "read_timeout": _PATIENCE} if nodes > 1 else {},
         local_addr="127.0.0.1" if nodes == 1 else None,
         logs_specs=DefaultLogsSpecs(str(folder), redirects=dict.fromkeys(range(1, count), Std.ERR)),
     )
@@ -117,7 +124,8 @@ def _launch(machine: Machine, folder: Path) -> None:
     except ChildFailedError as failed:
         raise _failure(failed, folder) from None
     except (RendezvousError, DistError) as error:
-        raise Ended(1, f"the machines of this training lost each other ({first_line(error)}); {_AGAIN}") from None
+        told = f"the machines of this training did not find each other, or lost each other ({first_line(error)})"
+        raise Ended(1, f"{told}; {_AGAIN}") from None
     except (SignalException, KeyboardInterrupt) as stopped:
         if starter.gone():
             raise Ended(ABANDONED, starter.SENTENCE) from None
@@ -143,11 +151,11 @@ def abandoned(say: Callable[[str], int]) -> None:
 
 def _failure(failed: ChildFailedError, folder: Path) -> Ended:
     """Exit status and error message of the first process that failed."""
-    number, failure = failed.get_first_failure()
+    _, failure = failed.get_first_failure()
     if failure.exitcode < 0:
         return Ended(128 - failure.exitcode, _KILLED)
     if Path(failure.error_file).is_file():
         return Ended(failure.exitcode, failure.message)
-    for log in folder.glob(f"*/*/{number}/stderr.log"):  # the traceback of a bug
+    for log in folder.glob(f"*/*/{failure.local_rank}/stderr.log"):  # the traceback of a bug
         sys.stderr.write(log.read_text(encoding="utf-8", errors="replace"))
     return Ended(failure.exitcode)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from threading import Event, Thread
+from functools import partial
+from threading import Thread
 
 import psutil
 
@@ -19,10 +20,12 @@ SENTENCE = "the process that started this stage is gone; `dvc repro` runs it aga
 
 _SHELLS = {"ash", "bash", "dash", "fish", "ksh", "sh", "zsh"}
 _PAUSE = 0.1
-_CLOCK = 0.01
-"""Seconds by which two readings of a process's start may differ."""
+_CLOCK = 60.0
+"""Seconds by which two readings of a process's start may differ, as the clock may be set between them. A number is not
+given again so soon."""
 
-_gone = Event()
+_watched: list[Callable[[], bool]] = []
+"""Whether each of the processes still lives."""
 
 
 def mark() -> dict[str, str]:
@@ -31,13 +34,18 @@ def mark() -> dict[str, str]:
 
 
 def gone() -> bool:
-    """Whether one of the processes that are watched is gone."""
-    return _gone.is_set()
+    """Whether one of the processes that are watched is gone by now."""
+    return not all(lives() for lives in _watched)
 
 
 def watch(left: Callable[[], None]) -> None:
     """Has a function called, in a thread of its own, once one of the processes is gone."""
-    Thread(target=_watch, args=(os.getppid(), list(_above()), left), daemon=True).start()
+    parent = os.getppid()
+    _watched[:] = [lambda: os.getppid() == parent, *(partial(_lives, process) for process in _above())]
+    if NAME in os.environ:
+        named = os.environ[NAME]
+        _watched.append(lambda: alive(named))
+    Thread(target=_watch, args=(left,), daemon=True).start()
 
 
 def alive(of: str) -> bool:
@@ -45,31 +53,36 @@ def alive(of: str) -> bool:
     number, _, start = of.partition(" ")
     try:
         process = psutil.Process(int(number))
-        same = abs(process.create_time() - float(start)) < _CLOCK
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        return abs(process.create_time() - float(start)) < _CLOCK and _lives(process)
     except psutil.NoSuchProcess:
         return False
     except (ValueError, psutil.AccessDenied):
         return True
 
 
-def _above() -> Iterator[str]:
-    """Further processes than the parent, as `mark` names them."""
-    if NAME in os.environ:
-        yield os.environ[NAME]
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _above() -> Iterator[psutil.Process]:
+    """DVC, where a shell stands between it and this stage."""
     if "DVC_STAGE" not in os.environ:
         return
     try:
         parent = psutil.Process().parent()
         starter = parent.parent() if parent and parent.name() in _SHELLS else None
         if starter is not None:
-            yield f"{starter.pid} {starter.create_time():.2f}"
+            yield starter
     except psutil.Error:
         return
 
 
-def _watch(parent: int, above: list[str], left: Callable[[], None]) -> None:
-    while os.getppid() == parent and all(map(alive, above)):
+def _watch(left: Callable[[], None]) -> None:
+    while not gone():
         time.sleep(_PAUSE)
-    _gone.set()
     left()

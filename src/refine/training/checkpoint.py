@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import torch
 
+from refine.core import starter
 from refine.core.errors import UserError
 from refine.core.files import sha256_of, write_durably
 from refine.core.registry import ARCHITECTURES, names
@@ -235,7 +236,8 @@ def checkpoints(
     key = run_key(params, numerics, {**_code(), **{str(place): path for place, path in enumerate(inputs)}})
     if Processes(compute).broadcast(key) != key:
         raise UserError(
-            "this machine has other code, parameters or data than the first one; give all the same checkout and data"
+            "the processes of this training differ in code, parameters, data, precision or version of torch; give all "
+            "machines the same checkout, environment and data"
         )
     if compute.rank:
         yield None
@@ -253,7 +255,7 @@ def checkpoints(
             if run.empty:
                 run.remove()
             raise
-        if os.getppid() == parent:
+        if os.getppid() == parent and not starter.gone():
             run.remove()
 
 

@@ -50,6 +50,7 @@ def joined(settings: Machine) -> Iterator[Compute]:
     except RuntimeError as error:
         if "gloo/transport" in str(error):
             time.sleep(_LEFT_ALONE)
+            raise UserError("another process of this training is gone; look at what the others say") from None
         raise
     finally:
         distributed.destroy_process_group()

@@ -21,7 +21,7 @@ from refine.training.training_set import Resident
 _ALIKE = 1e-2
 """Added to the distance of two triggers. Published are 1e-7; a single pair of equal masks then outweighs all others."""
 _TINY = 1e-7
-_SEEN = 512
+_SEEN = 128
 """Images by which it is checked whether masks cover anything."""
 
 
@@ -119,8 +119,9 @@ class JointTask:
         alike = likeness(sources[one], sources[other], patterns[one], patterns[other])
         loss = functional.cross_entropy(logits, labels)
         right = (logits.argmax(dim=1) == labels).float()
-        figures = {"loss": loss, "likeness": alike, "poisoned": right[:poisoned].mean(), "clean": right[both:].mean()}
-        return Step(loss + self.variety * alike, figures | {"crossed": right[poisoned:both].mean()})
+        parts = {"poisoned": right[:poisoned], "crossed": right[poisoned:both], "clean": right[both:]}
+        shares = {name: part.mean() for name, part in parts.items() if len(part)}
+        return Step(loss + self.variety * alike, {"loss": loss, "likeness": alike, **shares})
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """Nothing is kept."""
