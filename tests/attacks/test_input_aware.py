@@ -12,8 +12,8 @@ from refine.attacks import input_aware
 from refine.core.errors import UserError
 from refine.models.classifier import Classifier, Normalization
 from refine.poisoning.attack import Setting
-from refine.poisoning.generated.networks import Drawer, Drawers
-from refine.poisoning.generated.training import JointTask, Shares, likeness, train_mask
+from refine.poisoning.drawing.networks import Drawer, Drawers
+from refine.poisoning.drawing.training import JointTask, Shares, likeness, train_mask
 from refine.training.batches import Batch
 from support import synthetic
 from tiny import CPU

@@ -12,6 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from refine.core.errors import UserError
+from refine_lab.lists.connection import Cluster
 from refine_lab.lists.rows import Rows
 from support import PROJECT
 
@@ -92,7 +94,23 @@ def test_run_list_takes_a_file_and_attacks(called: Callable[..., list[Any]], tmp
     assert _typed("run-list", "list.yaml", "none", "sig", "--commit").exit_code == 0
     rows, *others = noted
     assert isinstance(rows, Rows)
-    assert others == [("none", "sig"), True, tmp_path]
+    assert others == [("none", "sig"), True, tmp_path, True]
+
+
+def test_run_list_hands_a_list_to_a_cluster(called: Callable[..., list[Any]], tmp_path: Path) -> None:
+    Path("list.yaml").write_text("preset: quick\nrows: [{attack: none}]\n", encoding="utf-8")
+    noted = called("refine_lab.lists.cluster.compute")
+    options = ["--engine", "ray", "--home", "/shared", "--apart", "--cpus", "4", "--gpus", "0.5", "--stop-at-first"]
+    assert _typed("run-list", "list.yaml", *options).exit_code == 0
+    assert noted[1:] == [(), False, tmp_path, Cluster(Path("/shared"), True, 4, 0.5), False]
+
+
+def test_options_that_contradict_each_other_are_refused() -> None:
+    Path("list.yaml").write_text("preset: quick\nrows: [{attack: none}]\n", encoding="utf-8")
+    with pytest.raises(UserError, match="--apart is for a folder on each node; give it by --home"):
+        _typed("run-list", "list.yaml", "--engine", "ray", "--apart")
+    with pytest.raises(UserError, match="--epsilon and --length bound the same pattern; give one of them"):
+        _typed("adapt", ".", "--epsilon", "8", "--length", "3", "--out", "adapted.json")
 
 
 def test_fill_fills_pages_and_draws_the_runs(called: Callable[..., list[Any]], tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ class Attack(BaseAttack[Params]):
 
         from refine.models.device import compute
         from refine.poisoning.adversarial.source_model import new_classifier
-        from refine.poisoning.generated.networks import Drawers
-        from refine.poisoning.generated.training import Shares, train_mask, train_pattern
+        from refine.poisoning.drawing.networks import Drawers
+        from refine.poisoning.drawing.training import Shares, train_mask, train_pattern
 
         del chosen
         params, resolved = self.params, compute(self.setting.machine)
@@ -133,7 +133,7 @@ class Attack(BaseAttack[Params]):
 
     def _painted(self, images: Tensor, of: Tensor) -> Tensor:
         from refine.models.device import compute
-        from refine.poisoning.generated.networks import Drawers
+        from refine.poisoning.drawing.networks import Drawers
         from refine.poisoning.overlay import repainted
 
         device = compute(self.setting.machine).device

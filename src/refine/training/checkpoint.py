@@ -234,11 +234,7 @@ def checkpoints(
     """
     numerics = {"precision": precision, "device": compute.device.type, "processes": compute.world}
     key = run_key(params, numerics, {**_code(), **{str(place): path for place, path in enumerate(inputs)}})
-    if Processes(compute).broadcast(key) != key:
-        raise UserError(
-            "the processes of this training differ in code, parameters, data, precision or version of torch; give all "
-            "machines the same checkout, environment and data"
-        )
+    Processes(compute).agree(key)
     if compute.rank:
         yield None
         return

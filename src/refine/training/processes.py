@@ -117,3 +117,18 @@ class Processes:
         distributed.broadcast_object_list(box, device=self._compute.device)
         first: T = box[0]
         return first
+
+    def agree(self, key: str) -> None:
+        """Compares what a training depends on with what the first process has.
+
+        Args:
+            key: a hash of it.
+
+        Raises:
+            UserError: it differs.
+        """
+        if self.broadcast(key) != key:
+            raise UserError(
+                "the processes of this training differ in code, parameters, data, precision or version of torch; give "
+                "all machines the same checkout, environment and data"
+            )

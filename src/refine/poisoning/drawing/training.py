@@ -11,7 +11,7 @@ from torch.nn import functional
 from refine.core.errors import UserError
 from refine.models.classifier import Classifier
 from refine.models.device import Compute, to_float32
-from refine.poisoning.generated.networks import Drawers, painted
+from refine.poisoning.drawing.networks import Drawers, painted
 from refine.training.augment import augment
 from refine.training.batches import Batch
 from refine.training.loop import Epochs, Run, Step, Weights, batches_of
