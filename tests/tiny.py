@@ -239,7 +239,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "adaptive_patch": {"rate": 0.1, "cover_rate": 0.2},
     "clean_label": {"source": _SOURCE},
     "custom": {"image": f"{_OWN.name}/image.png"},
-    "input_aware": {"width": 4, "mask": _MOMENT, "network": _SOURCE["network"], "recipe": _MOMENT},
+    "input_aware": {"width": 4, "mask_recipe": _MOMENT, "network": _SOURCE["network"], "recipe": _MOMENT},
     "label_consistent": {"source": _SOURCE, "perturbation": {"steps": 3}},
     "low_frequency": {"source": _SOURCE, "perturbation": {"steps": 5}},
     "ssba": {"bits": 4, "width": 4, "recipe": _MOMENT},

@@ -86,11 +86,6 @@ def test_masks_learn_to_cover_little_and_not_the_same_of_each_image() -> None:
     assert not any(parameter.requires_grad for parameter in drawers.mask.parameters())
 
 
-def test_masks_that_cover_nothing_are_refused() -> None:
-    with pytest.raises(UserError, match=r"lower attacks\.input_aware\.mask\.optimizer\.lr"):
-        train_mask(_drawers(), _squares(), (0.0, 1e6, 0.0), _recipe(0.1, 3), 0, CPU)
-
-
 class Seen(nn.Module):
     """A classifier that keeps what it was shown."""
 

@@ -41,7 +41,7 @@ class MaskRecipe(Recipe):
     """The published values, but for the decay of Adam's moments, and a tenth of the learning rate: with more, masks may
     come to cover nothing."""
 
-    place: ClassVar[str] = "attacks.input_aware.mask"
+    place: ClassVar[str] = "attacks.input_aware.mask_recipe"
 
     epochs: Epochs = 25
     batch_size: BatchSize = 128
@@ -71,7 +71,7 @@ class Params(TargetedParams):
     sparsity: w, weight of what is covered beyond.
     variety: v, weight of the likeness of two triggers.
     width: channels of the first layers of both networks; published are 32, and 16 for digits.
-    mask: how the network of masks is trained.
+    mask_recipe: how the network of masks is trained.
     network: architecture of the classifier that is trained together with the network of patterns.
     recipe: how these two are trained.
     """
@@ -81,7 +81,7 @@ class Params(TargetedParams):
     sparsity: Weight = 100.0
     variety: Weight = 1.0
     width: Annotated[int, Field(ge=1, le=256)] = 32
-    mask: MaskRecipe = MaskRecipe()
+    mask_recipe: MaskRecipe = MaskRecipe()
     network: SerializeAsAny[Architecture] = Field(default_factory=lambda: named("resnet18"))
     recipe: PatternRecipe = PatternRecipe()
 
@@ -112,7 +112,7 @@ class Attack(BaseAttack[Params]):
         drawers = Drawers(params.width).to(resolved.device).to(memory_format=torch.channels_last)
         classifier = new_classifier(params.network, images, self.setting, resolved)
         costs = params.density, params.sparsity, params.variety
-        train_mask(drawers, images, costs, params.mask, seeds[1], resolved)
+        train_mask(drawers, images, costs, params.mask_recipe, seeds[1], resolved)
         shares = Shares(params.rate, params.rate * params.cross_ratio, params.target)
         train_pattern(drawers, classifier, (images, labels), shares, params.variety, params.recipe, seeds[2], resolved)
         return {

@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from refine.core.errors import UserError
 from refine.models.classifier import Classifier
 from refine.models.device import Compute, to_float32
 from refine.poisoning.drawing.networks import Drawers, painted
@@ -21,8 +20,6 @@ from refine.training.training_set import Resident
 _ALIKE = 1e-2
 """Added to the distance of two triggers. Published are 1e-7; a single pair of equal masks then outweighs all others."""
 _TINY = 1e-7
-_SEEN = 128
-"""Images by which it is checked whether masks cover anything."""
 
 
 @dataclass(frozen=True)
@@ -166,21 +163,11 @@ def train_mask(
         recipe: of the training.
         seed: of order and draws.
         compute: device and threads.
-
-    Raises:
-        UserError: the masks of most images cover nothing, or all.
     """
     batches = batches_of(Resident(images, (), compute.device), recipe, compute)
     task = MaskTask(drawers.mask, drawers, batches, *costs, recipe, compute, compute.precision(recipe.precision))
     Run(task, recipe, "the attack's masks", seed, compute, None).train()
     drawers.mask.eval().requires_grad_(False)
-    masks = drawers.shown(images[:_SEEN].to(compute.device) / 255)
-    useless = (masks.amax(dim=(1, 2, 3)) < 0.5) | (masks.amin(dim=(1, 2, 3)) > 0.5)
-    if useless.float().mean() > 0.5:
-        raise UserError(
-            f"the masks of most images cover nothing of them, or all; lower {recipe.place}.optimizer.lr, or train on "
-            "more images"
-        )
 
 
 def train_pattern(
