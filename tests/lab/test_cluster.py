@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import secrets
 import signal
@@ -36,6 +37,7 @@ def ray_cluster() -> Iterator[Any]:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setattr(builtins, "print", print)  # which Ray replaces for good
         from ray.cluster_utils import Cluster as LocalCluster  # reads these settings once
 
         small = {"num_cpus": 1, "object_store_memory": 100 << 20}

@@ -288,7 +288,8 @@ def test_they_are_gone_when_the_run_ends_well_and_stay_when_it_does_not(here: Pa
 def test_they_stay_when_nobody_is_left_to_record_the_outputs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with _held() as run:
         run.save(1, _state(1))
-        monkeypatch.setattr(checkpoint.os, "getppid", lambda: 1)
+        left = {"getppid": lambda: 1, "getpid": os.getpid, "fstat": os.fstat}
+        monkeypatch.setattr(checkpoint, "os", SimpleNamespace(**left))
     with _held() as run:
         assert _epoch(run.load()) == 1
 
