@@ -134,8 +134,9 @@ def test_two_machines_find_each_other_and_one_of_all_processes_records(tmp_path:
 
 
 def test_processes_begin_again_together_when_one_is_lost(tmp_path: Path) -> None:
-    lost = "rank() and not Path('lost').exists() and (Path('lost').touch(), os.kill(os.getpid(), 9))"
-    steps = COMMON_STEPS.format(guilty=-1).replace("for step", f"{lost}\n        for step")
+    steps = COMMON_STEPS.format(guilty="1 and not Path('lost').exists()").replace(
+        'raise UserError("the cat sits on this cable")', "(Path('lost').touch(), os.kill(os.getpid(), 9))"
+    )
     result = run(tmp_path, *_stage(tmp_path, steps), env={**_environment(), "REFINE_RESTARTS": "1"})
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "metrics/runtime/some-stage.json").is_file()
