@@ -24,10 +24,9 @@ from typing import Any
 import yaml
 from dvc.repo import Repo
 
-from refine.core import outside
 from refine.core.errors import UserError
 from refine.core.files import new_folder
-from refine.core.outside import first_line
+from refine.core.outside import explained, first_line
 from refine_lab.lists import clones
 from refine_lab.lists.commit import commit_run
 from refine_lab.lists.compute import Failed, chosen
@@ -161,7 +160,7 @@ def _reason(error: Any) -> UserError:
     cause = error.cause
     if isinstance(cause, UserError):
         return cause
-    explanation = outside.explained(cause)
+    explanation = explained(cause)
     if explanation is None:
         log.error("%s", error)
     return UserError(explanation or f"{type(cause).__name__}: {first_line(cause)}")
@@ -169,23 +168,23 @@ def _reason(error: Any) -> UserError:
 
 def _place(project: Path, cluster: Cluster) -> Place:
     settings = {name: value for name, value in os.environ.items() if name.startswith("REFINE_")}
-    threads = {"REFINE_THREADS": str(cluster.cpus), "OMP_NUM_THREADS": str(cluster.cpus)}
+    asked = {"REFINE_THREADS": str(cluster.cpus), "OMP_NUM_THREADS": str(cluster.cpus)}
     if not cluster.gpus:
-        threads["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs from those alone that ask for some
+        asked["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs from those alone that ask for some
     if cluster.home is not None:
         home, cache = cluster.home, cluster.home / "cache"
     else:
         with Repo(str(project)) as repo:
             home, cache = project.resolve(), Path(repo.cache.local_cache_dir)
-    return Place(home, cache, git(project, "rev-parse", "HEAD"), {**settings, **threads})
+    return Place(home, cache, git(project, "rev-parse", "HEAD"), {**settings, **asked})
 
 
 def _head_of(params: str) -> str:
     """What runs with the same attacked classifier have in common."""
     content = yaml.safe_load(params)
     attack = content["poison_dataset"]["attack"]["name"]
-    chosen_attack = {**content, "attacks": (content.get("attacks") or {}).get(attack)}
-    return json.dumps({name: chosen_attack.get(name) for name in _HEAD}, sort_keys=True, default=str)
+    own = {**content, "attacks": (content.get("attacks") or {}).get(attack)}
+    return json.dumps({name: own.get(name) for name in _HEAD}, sort_keys=True, default=str)
 
 
 def _bundle(project: Path) -> bytes:

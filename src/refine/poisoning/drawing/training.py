@@ -35,21 +35,18 @@ class Shares:
     target: int
 
 
-@dataclass
-class MaskTask:
-    """Places that cover little of an image and differ between images; see `training.loop.Task`.
+@dataclass(kw_only=True)
+class DrawingTask:
+    """What both trainings have in common; see `training.loop.Task`.
 
     Attributes:
-        density: share of an image that may be covered at no cost.
-        sparsity: weight of what is covered beyond.
-        variety: weight of the likeness of two masks.
+        module: what is trained.
+        variety: weight of the likeness of two masks, or of two patterns.
     """
 
     module: nn.Module
     drawers: Drawers
     batches: Epochs
-    density: float
-    sparsity: float
     variety: float
     recipe: Recipe
     compute: Compute
@@ -58,6 +55,22 @@ class MaskTask:
 
     def __post_init__(self) -> None:
         self.generator = Generator(self.compute.device)
+
+    def after_epoch(self, epoch: int, weights: Weights) -> None:
+        """Nothing is kept."""
+
+
+@dataclass(kw_only=True)
+class MaskTask(DrawingTask):
+    """Places that cover little of an image and differ between images.
+
+    Attributes:
+        density: share of an image that may be covered at no cost.
+        sparsity: weight of what is covered beyond.
+    """
+
+    density: float
+    sparsity: float
 
     def step(self, batch: Batch) -> Step:
         pixels = augment(batch.pixels, self.recipe.augment, self.generator)
@@ -69,32 +82,16 @@ class MaskTask:
         loss = self.sparsity * beyond + self.variety * alike
         return Step(loss, {"loss": loss, "covered": masks.mean(), "likeness": alike})
 
-    def after_epoch(self, epoch: int, weights: Weights) -> None:
-        """Nothing is kept."""
 
-
-@dataclass
-class JointTask:
+@dataclass(kw_only=True)
+class JointTask(DrawingTask):
     """Cross-entropy of a classifier on clean, poisoned and crossed images, plus the likeness of their patterns.
 
-    Attributes:
-        module: the network that draws patterns, and that of the classifier.
-        variety: weight of the likeness of two patterns.
+    Its module holds the network that draws patterns, and that of the classifier.
     """
 
-    module: nn.Module
-    drawers: Drawers
     classifier: Classifier
-    batches: Epochs
     shares: Shares
-    variety: float
-    recipe: Recipe
-    compute: Compute
-    precision: str
-    kept: dict[str, Weights] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.generator = Generator(self.compute.device)
 
     def step(self, batch: Batch) -> Step:
         pixels = augment(batch.pixels, self.recipe.augment, self.generator)
@@ -119,9 +116,6 @@ class JointTask:
         parts = {"poisoned": right[:poisoned], "crossed": right[poisoned:both], "clean": right[both:]}
         shares = {name: part.mean() for name, part in parts.items() if len(part)}
         return Step(loss + self.variety * alike, {"loss": loss, "likeness": alike, **shares})
-
-    def after_epoch(self, epoch: int, weights: Weights) -> None:
-        """Nothing is kept."""
 
 
 def likeness(images: Tensor, others: Tensor, made: Tensor, made_of_others: Tensor) -> Tensor:
@@ -164,8 +158,18 @@ def train_mask(
         seed: of order and draws.
         compute: device and threads.
     """
-    batches = batches_of(Resident(images, (), compute.device), recipe, compute)
-    task = MaskTask(drawers.mask, drawers, batches, *costs, recipe, compute, compute.precision(recipe.precision))
+    density, sparsity, variety = costs
+    task = MaskTask(
+        module=drawers.mask,
+        drawers=drawers,
+        batches=batches_of(Resident(images, (), compute.device), recipe, compute),
+        density=density,
+        sparsity=sparsity,
+        variety=variety,
+        recipe=recipe,
+        compute=compute,
+        precision=compute.precision(recipe.precision),
+    )
     Run(task, recipe, "the attack's masks", seed, compute, None).train()
     drawers.mask.eval().requires_grad_(False)
 
