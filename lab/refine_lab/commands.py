@@ -223,14 +223,17 @@ def calibrate() -> None:
 
 @calibrate.command("make")
 @click.argument("home", type=click.Path(path_type=Path))
-@click.option("--first", type=click.IntRange(min=1), help="How many models of the list; all by default.")
+@click.option(
+    "--only", multiple=True, metavar="PATTERN", help="Names of models, such as 'set-mnist5k-*'; all by default."
+)
 @click.option("--defend", is_flag=True, help="Train REFINE for each of them too, for the sign changed_answers.")
-def calibrate_make(home: Path, first: int | None, defend: bool) -> None:
+def calibrate_make(home: Path, only: tuple[str, ...], defend: bool) -> None:
     """Make the models in the folder HOME, by the stages of this checkout; what is finished there is left alone."""
     from refine.core.machine import machine
     from refine_lab.calibration.make import make
+    from refine_lab.calibration.plan import chosen
 
-    make(home, Path.cwd(), machine(), first, defend)
+    make(home, Path.cwd(), machine(), chosen(only), defend=defend)
 
 
 @calibrate.command("measure")

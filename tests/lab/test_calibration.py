@@ -19,7 +19,7 @@ from refine.proof.judging.thresholds import read_thresholds
 from refine_lab.calibration.about import DONE, About
 from refine_lab.calibration.measure import COLUMNS, finished, measure
 from refine_lab.calibration.pages import table, write
-from refine_lab.calibration.plan import ATTACKS, CLEAN, HALVES, models
+from refine_lab.calibration.plan import ATTACKS, CLEAN, HALVES, chosen, models
 from refine_lab.calibration.threshold import calibrated, threshold
 from support import PROJECT
 from tiny import attack, classifier_folder, defense_folder, poisoned, raw
@@ -33,6 +33,14 @@ def test_there_are_two_halves_of_twenty_and_twenty() -> None:
         assert Counter(model.data for model in own) == {"mnist5k": 20, "cifar10": 20}
         assert len({model.target for model in own if model.attack != CLEAN}) == 10
     assert len({model.seed for model in made}) == len({model.name for model in made}) == 80
+
+
+def test_some_of_them_are_chosen_by_name() -> None:
+    assert chosen([]) == models()
+    some = chosen(["set-mnist5k-badnets-*", "set-mnist5k-*-s1000"])
+    assert {model.attack for model in some} == {"badnets"} and len(some) == len({model.name for model in some}) > 1
+    with pytest.raises(UserError, match="no model of the calibration is called other-"):
+        chosen(["set-mnist5k-*", "other-*"])
 
 
 @pytest.mark.parametrize("model", models()[:8], ids=lambda model: model.name)

@@ -25,7 +25,7 @@ from refine.models import classifier as classifiers
 from refine.models.device import compute
 from refine.shards.reading.reader import read_split
 from refine_lab.calibration.about import DONE, About
-from refine_lab.calibration.plan import CLEAN, LEAST_ACCURACY, LEAST_SUCCESS, Model, models
+from refine_lab.calibration.plan import CLEAN, LEAST_ACCURACY, LEAST_SUCCESS, Model
 
 log = logging.getLogger(__name__)
 
@@ -34,20 +34,20 @@ ATTEMPTS = 6
 BATCH = 256
 
 
-def make(home: Path, project: Path, machine: Machine, first: int | None = None, defend: bool = False) -> None:
-    """Makes all models that are not there yet.
+def make(home: Path, project: Path, machine: Machine, wanted: list[Model], *, defend: bool = False) -> None:
+    """Makes the models that are not there yet.
 
     Args:
         home: folder of the models.
         project: the checkout, whose stages are run.
         machine: its settings.
-        first: how many of the list are wanted; None means all.
+        wanted: which of `plan.models`.
         defend: train REFINE for each of them too.
 
     Raises:
         UserError: a stage fails, or the backdoor of a model cannot be made with several seeds.
     """
-    for model in models()[:first]:
+    for model in wanted:
         folder = home / model.name
         if not (folder / DONE).is_file():
             _make(model, folder, home / "raw" / model.data, project, machine)

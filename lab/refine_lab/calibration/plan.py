@@ -7,10 +7,13 @@ thresholds, the other one measures how often they are right. No seed occurs twic
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from refine.core.errors import UserError
 from refine_lab.runs.parameters import read_params
 
 HALVES = ("set", "measured")
@@ -128,3 +131,21 @@ def models() -> list[Model]:
                 made.append(Model(half, data, attack, number % 10, seed))
                 made.append(Model(half, data, CLEAN, 0, seed + 50))
     return made
+
+
+def chosen(patterns: Iterable[str]) -> list[Model]:
+    """The models whose names match one of some patterns (`*`, `?`), all without a pattern.
+
+    Raises:
+        UserError: a pattern fits no model.
+    """
+    named = {model.name: model for model in models()}
+    wanted: dict[str, Model] = {}
+    for pattern in patterns:
+        found = {name: model for name, model in named.items() if fnmatchcase(name, pattern)}
+        if not found:
+            raise UserError(
+                f"no model of the calibration is called {pattern}; such names are {', '.join([*named][:3])}"
+            )
+        wanted |= found
+    return list((wanted or named).values())
