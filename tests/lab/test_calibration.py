@@ -38,7 +38,8 @@ def test_there_are_two_halves_of_twenty_and_twenty() -> None:
 def test_some_of_them_are_chosen_by_name() -> None:
     assert chosen([]) == models()
     some = chosen(["set-mnist5k-badnets-*", "set-mnist5k-*-s1000"])
-    assert {model.attack for model in some} == {"badnets"} and len(some) == len({model.name for model in some}) > 1
+    assert {model.attack for model in some} == {"badnets"}
+    assert len(some) == len({model.name for model in some}) > 1
     with pytest.raises(UserError, match="no model of the calibration is called other-"):
         chosen(["set-mnist5k-*", "other-*"])
 
