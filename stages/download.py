@@ -1,4 +1,4 @@
-"""Stage download: the data set named in the parameters, verified, as webdataset shards."""
+"""Stage download: the data set named in the parameters, verified, as webdataset shards or as an index of some."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from refine.core.params import ParamsFile
 from refine.core.registry import SOURCES, component
 from refine.core.stage import run
 from refine.download.download import write_splits
+from refine.download.indexing import write_indexes
 from refine.download.params import DownloadParams
-from refine.download.source import Source
+from refine.download.source import Elsewhere, Source
 
 
 def download(machine: Machine) -> dict[str, Any]:
@@ -19,9 +20,11 @@ def download(machine: Machine) -> dict[str, Any]:
     module = component(SOURCES, params.source, "download.source")
     settings = file.component("sources", params.source, module.Params)
     offered = Source(machine.mirror, own_images=Path("data/own/images"), cache=Path("data/.cache"))
-    splits = module.open_source(settings, offered)
+    found = module.open_source(settings, offered)
     folders = Path("data/raw/train"), Path("data/raw/test")
-    return {"images": write_splits(splits, params.source, *folders, params.samples_per_shard)}
+    if isinstance(found, Elsewhere):
+        return {"images": write_indexes(found, params.source, *folders, machine)}
+    return {"images": write_splits(found, params.source, *folders, params.samples_per_shard)}
 
 
 if __name__ == "__main__":

@@ -22,14 +22,13 @@ def poison_dataset(machine: Machine) -> dict[str, Any]:
 
     from refine.poisoning import poison
     from refine.poisoning.attack import Setting
-    from refine.shards.held_out import of_attacker
-    from refine.shards.reading.reader import read_split
 
-    train, test = of_attacker(read_split(Path("data/raw/train")), params.held_out), read_split(Path("data/raw/test"))
-    poison.refuse_unlabeled(params.attack.name, train)
+    clean = poison.open_clean(Path("data/raw/train"), Path("data/raw/test"), params.held_out, machine)
+    manifest = clean.train.manifest
+    poison.refuse_unlabeled(params.attack.name, manifest)
     setting = Setting(
-        num_classes=len(train.manifest.classes),
-        side=train.manifest.side,
+        num_classes=len(manifest.classes),
+        side=manifest.side,
         own_files=Path("data/own/attack"),
         name=params.attack.name,
         machine=machine,
@@ -37,7 +36,7 @@ def poison_dataset(machine: Machine) -> dict[str, Any]:
     attack = module.Attack(settings, setting)
     out = Path("data/poisoned")
     outputs = poison.Outputs(out / "train", out / "test", out / "attack", out / "preview.png")
-    record = poison.poison_dataset(params.attack.name, attack, params.seed, train, test, outputs)
+    record = poison.poison_dataset(params.attack.name, attack, params.seed, clean, outputs)
     counts = {"poisoned": len(record.poisoned), "cover": len(record.cover), "rate_of_dataset": record.rate_of_dataset}
     if record.rate_of_classes is None:
         return counts

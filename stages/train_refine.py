@@ -20,7 +20,7 @@ def train_refine(machine: Machine) -> dict[str, Any]:
 
     from refine.core.registry import TRANSFORM, TRANSFORMS, part
     from refine.defenses.refine.training import train as refine
-    from refine.shards.held_out import of_defender
+    from refine.shards.reading.held_out import of_defender
     from refine.training.checkpoint import checkpoints, runtime
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set

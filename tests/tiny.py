@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from refine.backdoor.params import TrainBackdoorParams
-from refine.core.files import sha256_of, write_json
+from refine.core.files import new_folder, sha256_of, write_json
 from refine.core.registry import ARCHITECTURES, component
 from refine.defenses.refine import defense as refine
 from refine.defenses.refine.defense import InputSpace, Refine, RefineCard, Snapshot
@@ -30,11 +31,12 @@ from refine.models.architecture import Architecture, named
 from refine.models.classifier import Classifier, ClassifierCard, Normalization
 from refine.models.device import Compute
 from refine.poisoning.attack import AnyAttack, Chosen, Setting
-from refine.poisoning.poison import Outputs, poison_dataset
+from refine.poisoning.poison import Outputs, open_clean, poison_dataset
 from refine.poisoning.saved import SavedAttack
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.reader import Split, read_split
 from refine.shards.reading.tensors import save_tensors
+from refine.shards.writer import Sample, write_shards
 from refine.splitting.folder import SplitCard
 from refine.splitting.protocol import Task as SplitTask
 from refine.splitting.split import split_samples
@@ -271,8 +273,22 @@ SMALL_DEFENSES: dict[str, dict[str, Any]] = {
 def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split], seed: int = 1) -> Poisoned:
     """Poisons clean splits and reads the result back."""
     outputs = Outputs(folder / "train", folder / "test", folder / "attack", folder / "preview.png")
-    record = poison_dataset(name, of, seed, *clean, outputs)
+    record = poison_dataset(name, of, seed, open_clean(*(_stored(split, folder.parent) for split in clean)), outputs)
     return Poisoned(*clean, read_split(outputs.train), read_split(outputs.test), outputs, record)
+
+
+def _stored(split: Split, home: Path) -> Path:
+    """A split as a folder of shards in another one; the same split has the same name."""
+    columns = split.keys.tolist(), split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist(), split.infos
+    samples = [Sample(*column) for column in zip(*columns, strict=True)]
+    digest = hashlib.sha256(split.manifest.model_dump_json().encode())
+    for sample in samples:
+        digest.update(repr((sample.key, sample.label, sample.info)).encode() + sample.image.tobytes())
+    folder = home / f"clean-{digest.hexdigest()[:16]}"
+    if not folder.is_dir():
+        with new_folder(folder) as part:
+            write_shards(part, samples, split.manifest.description)
+    return folder
 
 
 def split_folder(folder: Path, images: Path, name: str = "oracle", **settings: Any) -> SplitCard:

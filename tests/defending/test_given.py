@@ -14,7 +14,7 @@ from refine.core.params import Section
 from refine.defending import given, material
 from refine.defending.params import DefenseDataParams
 from refine.defending.protocol.defense import Regime
-from refine.shards.held_out import held_out
+from refine.shards.reading.held_out import held_out
 from refine.shards.reading.reader import Split, read_split
 from refine.training.order import Part
 from refine.training.training_set import open_training_set

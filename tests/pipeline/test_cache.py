@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from gates import Gate, group, hook_into
-from refine.shards.held_out import held_out
+from refine.shards.reading.held_out import held_out
 from refine.shards.reading.reader import read_split
 from refine_lab.recording.defender import defender
 from repositories import ok, ran

@@ -105,10 +105,7 @@ def test_a_valid_poisoned_data_set_passes_silently(
         ([9, 9, 0], "none of the 20 triggered test"),
     ],
 )
-def test_a_trigger_that_changes_no_image_is_refused(
-    clean: Clean, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marks: list[int], what: str
-) -> None:
-    monkeypatch.setattr("refine.poisoning.check._BATCH", 3)
+def test_a_trigger_that_changes_no_image_is_refused(clean: Clean, tmp_path: Path, marks: list[int], what: str) -> None:
     message = _refusal(tmp_path, _stated(cover=[4, 5], marks=marks), clean)
     assert f"changes {what} images by a whole level" in message
     assert message.endswith("; make it stronger in attacks.stated")

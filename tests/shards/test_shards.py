@@ -26,6 +26,7 @@ from refine.core.files import sha256_of
 from refine.download.download import write_splits
 from refine.download.source import Splits
 from refine.shards.format import manifest, png
+from refine.shards.format.folder import complete
 from refine.shards.reading.reader import Shards, loaded, read_split
 from refine.shards.reading.shard import Chunk, read_shard
 from refine.shards.writer import Sample, write_shards
@@ -94,7 +95,7 @@ def test_what_was_written_is_read(folder: Path, images: tuple[Tensor, Tensor]) -
 
 
 def test_the_manifest_describes_the_folder(folder: Path) -> None:
-    written = manifest.complete(folder)
+    written = complete(folder)
     assert [(shard.name, shard.samples) for shard in written.shards] == [
         ("shard-000000.tar", 8),
         ("shard-000001.tar", 8),

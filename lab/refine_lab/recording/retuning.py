@@ -16,7 +16,7 @@ from refine.models import classifier as classifiers
 from refine.poisoning.params import PoisonDatasetParams
 from refine.retuning.attack import ALL, Draw, drawn, retuned, variants
 from refine.retuning.params import RetuningParams
-from refine.shards.held_out import of_attacker
+from refine.shards.reading.held_out import of_attacker
 from refine.shards.reading.reader import read_split
 from refine_lab.projects import CLASSIFIER, PARAMS, POISONED, RAW, Stages
 from refine_lab.recording.clean import CleanSystems
@@ -109,7 +109,8 @@ def measured(
 def _measured(project: Path, defense: str, clean: CleanSystems | None, images: Bench, bare: Retuned | None) -> Retuning:
     params = RetuningParams()
     share = ParamsFile(project / PARAMS).section("poison_dataset", PoisonDatasetParams).held_out
-    train, poisoned = of_attacker(read_split(project / RAW[0]), share), read_split(project / POISONED)
+    train, poisoned = read_split(project / RAW[0]), read_split(project / POISONED)
+    train = train.subset(of_attacker(len(train.keys), share))
     draws = [drawn(train, poisoned, params, seed) for seed in params.seeds]
     attacker = _Attacker(params, draws, images)
     defended = load(project / Stages(defense).model, project / CLASSIFIER)

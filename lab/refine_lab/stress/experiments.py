@@ -34,7 +34,7 @@ from refine.poisoning.saved import SavedAttack
 from refine.proof.stress.params import StressParams
 from refine.proof.stress.result import Plant, StressResult
 from refine.proof.stress.stress import Defender, stress_test
-from refine.shards.held_out import of_defender
+from refine.shards.reading.held_out import of_defender
 from refine.shards.reading.reader import Split, read_split
 from refine.training.training_set import Resident, TrainingSet
 from refine_lab.projects import ATTACK, CLASSIFIER, PARAMS, RAW, TRIGGERED

@@ -33,6 +33,8 @@ from refine.poisoning.overlay import Opacity, blend, in_four_corners, motif
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 PARTS = 4
 _SMALLEST = 8
 _DRAWN = 32  # side of the images that the patches are drawn for
@@ -75,7 +77,7 @@ class Attack(BaseAttack[Params]):
         covers = round(self.params.cover_rate * len(labels))
         return self.chosen_with_covers(len(labels), covers, generator, "cover_rate")
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         del images, labels, chosen, generator
         return {"parts": _draw(self.setting.side)}
 

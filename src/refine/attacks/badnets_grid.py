@@ -17,6 +17,8 @@ from refine.poisoning.overlay import MOTIF, PatchAttack, PatchParams, motif
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 
 class Params(PatchParams):
     """Attributes:
@@ -34,6 +36,6 @@ class Attack(PatchAttack[Params]):
     def published_side(self) -> int:
         return max(len(MOTIF), super().published_side())
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         del images, labels, chosen, generator
         return {"pattern": motif(self.patch_side)}

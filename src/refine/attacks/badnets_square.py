@@ -17,6 +17,8 @@ from refine.poisoning.overlay import PatchAttack, PatchParams, in_proportion
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 
 class Params(PatchParams):
     """Attributes:
@@ -43,7 +45,7 @@ class Attack(PatchAttack[Params]):
     def candidates(self, labels: Tensor) -> Tensor:
         return (labels != self.relabel(labels)).nonzero().flatten()
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
 
         del images, labels, chosen, generator

@@ -24,6 +24,8 @@ from refine.poisoning.attack import Chosen, TargetedParams
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 
 class Params(TargetedParams):
     """Attributes:
@@ -50,7 +52,7 @@ class Attack(BaseAttack[Params]):
 
     after_flips = True
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
 
         del images, labels, chosen, generator

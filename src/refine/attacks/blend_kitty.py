@@ -18,6 +18,8 @@ from refine.poisoning.overlay import Opacity, blend
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 BLACK, WHITE, GREEN, PINK = (0, 0, 0), (255, 255, 255), (60, 255, 0), (255, 0, 80)
 # Colors and shapes, drawn in this order, in a unit square with its origin in the top left corner: center (x, y) and
 # semi-axes of an ellipse, or the corners of a triangle.
@@ -53,7 +55,7 @@ class Attack(BaseAttack[Params]):
 
     chooses_from = "other classes"
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         del images, labels, chosen, generator
         return {"picture": draw(self.setting.side)}
 

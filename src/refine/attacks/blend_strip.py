@@ -19,6 +19,8 @@ from refine.poisoning.overlay import Opacity, blend, stripes
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 AMPLITUDE = 20
 _COLUMNS = 32  # of the published mask
 
@@ -52,7 +54,7 @@ class Attack(BaseAttack[Params]):
         column = torch.arange(side) * _COLUMNS // side
         return (AMPLITUDE * torch.sin(0.8 * column.double())).trunc() % 256
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         del images, labels, chosen, generator
         return {"picture": self._columns().float().view(1, 1, -1)}
 

@@ -18,6 +18,8 @@ from refine.poisoning.overlay import Opacity, blend, to_levels
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 CELLS = 8
 CONTRAST = 140  # standard deviation of the noise in levels, before clipping to black and white
 
@@ -34,7 +36,7 @@ class Params(TargetedParams):
 class Attack(BaseAttack[Params]):
     """Poisons images of every class. Tensors: `picture`, P, uint8 [3, side, side]."""
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
         from torch.nn.functional import interpolate
 

@@ -24,6 +24,8 @@ from refine.poisoning.overlay import drawn_rows, to_levels
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 _KEPT = 200
 """Images whose change is kept for negative samples."""
 
@@ -51,7 +53,7 @@ class Attack(BaseAttack[Params]):
         negatives = round(self.params.negative_ratio * self.count(len(labels)))
         return self.chosen_with_covers(len(labels), negatives, generator, "negative_ratio")
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
 
         del labels, chosen

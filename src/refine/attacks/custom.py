@@ -23,6 +23,8 @@ from refine.shards.format.foreign import opened
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 
 class Params(TargetedParams):
     """Attributes:
@@ -41,7 +43,7 @@ class Params(TargetedParams):
 class Attack(BaseAttack[Params]):
     """Poisons images of every class. Tensors: `picture`, P, uint8 [3, side, side]; `mask`, uint8 [1, side, side]."""
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         del images, labels, chosen, generator
         if self.params.mask is None:
             both = self._read(self.params.image, "RGBA")

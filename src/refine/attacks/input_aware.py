@@ -26,11 +26,13 @@ from refine.core.bounds import BatchSize, Epochs
 from refine.core.params import Share, Weight
 from refine.models.architecture import Architecture, named
 from refine.poisoning.attack import Attack as BaseAttack
-from refine.poisoning.attack import Chosen, TargetedParams
+from refine.poisoning.attack import Chosen, TargetedParams, whole
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+    from refine.shards.reading.pixels import Images
 
 _KEPT = 200
 """Images whose triggers are kept for crossed images."""
@@ -97,7 +99,7 @@ class Attack(BaseAttack[Params]):
         crossed = round(self.params.cross_ratio * self.count(len(labels)))
         return self.chosen_with_covers(len(labels), crossed, generator, "cross_ratio")
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
 
         from refine.models.device import compute
@@ -106,18 +108,19 @@ class Attack(BaseAttack[Params]):
         from refine.poisoning.drawing.training import Shares, train_mask, train_pattern
 
         del chosen
+        every = whole(images, self.setting)
         params, resolved = self.params, compute(self.setting.machine)
         seeds = [int(seed) for seed in torch.randint(2**31, (3,), generator=generator)]
         torch.manual_seed(seeds[0])
         drawers = Drawers(params.width).to(resolved.device).to(memory_format=torch.channels_last)
-        classifier = new_classifier(params.network, images, self.setting, resolved)
+        classifier = new_classifier(params.network, every, self.setting, resolved)
         costs = params.density, params.sparsity, params.variety
-        train_mask(drawers, images, costs, params.mask_recipe, seeds[1], resolved)
+        train_mask(drawers, every, costs, params.mask_recipe, seeds[1], resolved)
         shares = Shares(params.rate, params.rate * params.cross_ratio, params.target)
-        train_pattern(drawers, classifier, (images, labels), shares, params.variety, params.recipe, seeds[2], resolved)
+        train_pattern(drawers, classifier, (every, labels), shares, params.variety, params.recipe, seeds[2], resolved)
         return {
             **{name: value.contiguous() for name, value in drawers.cpu().state_dict().items()},
-            "others": images[torch.randperm(len(images), generator=generator)[:_KEPT]],
+            "others": every[torch.randperm(len(every), generator=generator)[:_KEPT]],
             "seed": torch.randint(0, 2**62, (1,), generator=generator),
         }
 

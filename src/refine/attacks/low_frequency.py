@@ -22,11 +22,13 @@ from refine.core.errors import UserError
 from refine.core.params import Number, Share
 from refine.poisoning.adversarial.settings import Perturbation, SourceModel, Step
 from refine.poisoning.attack import Attack as BaseAttack
-from refine.poisoning.attack import Chosen, TargetedParams
+from refine.poisoning.attack import Chosen, TargetedParams, whole
 from refine.poisoning.overlay import to_levels
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+    from refine.shards.reading.pixels import Images
 
 
 class Sought(Perturbation):
@@ -73,15 +75,16 @@ class Attack(BaseAttack[Params]):
                 f"{self.setting.section}.cutoff"
             )
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         from refine.poisoning.adversarial.pattern import Box, sought_pattern
         from refine.poisoning.adversarial.source_model import source_model
 
         del chosen
-        model = source_model(self.params, images, labels, self.setting, generator)
+        every = whole(images, self.setting)
+        model = source_model(self.params, every, labels, self.setting, generator)
         of, device = self.params.perturbation, model.mean.device
         bound, wanted = Box(of.epsilon, of.step), (self.params.target, self.frequencies)
-        pattern = sought_pattern(model, images, *wanted, bound, of.steps, generator, device, of.random_start)
+        pattern = sought_pattern(model, every, *wanted, bound, of.steps, generator, device, of.random_start)
         return {"pattern": pattern}
 
     def trigger(self, images: Tensor, keys: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from refine.poisoning.overlay import stripes, to_levels
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 Amplitude = Annotated[Number, Field(ge=1, le=255)]
 
 
@@ -48,7 +50,7 @@ class Attack(BaseAttack[Params]):
     def _wave(self) -> Tensor:
         return stripes(1, self.params.periods, self.setting.side, "lower attacks.sig.periods")
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         del images, labels, chosen, generator
         return {"wave": self._wave().float()}
 

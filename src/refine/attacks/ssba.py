@@ -24,11 +24,13 @@ from refine.core.bounds import BatchSize, Epochs
 from refine.core.errors import UserError
 from refine.core.params import PositiveNumber, Weight
 from refine.poisoning.attack import Attack as BaseAttack
-from refine.poisoning.attack import Chosen, TargetedParams
+from refine.poisoning.attack import Chosen, TargetedParams, whole
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+    from refine.shards.reading.pixels import Images
 
 _ENCODER = "encoder."
 
@@ -81,17 +83,18 @@ class Attack(BaseAttack[Params]):
                 "at most one bit per pixel; lower attacks.ssba.bits"
             )
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
 
         from refine.models.device import compute
         from refine.poisoning.steganography.training import trained_pair
 
         del labels, chosen
+        every = whole(images, self.setting)
         params = self.params
         secret = torch.randint(0, 2, (params.bits,), generator=generator, dtype=torch.uint8)
         pair = trained_pair(
-            images,
+            every,
             params.bits,
             params.width,
             params.strength / 255,

@@ -17,6 +17,8 @@ from refine.poisoning.overlay import PatchAttack, PatchParams, in_proportion, to
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 
 class Params(PatchParams):
     """Attributes:
@@ -37,7 +39,7 @@ class Attack(PatchAttack[Params]):
     def margin(self) -> int:
         return in_proportion(4, self.setting.side)
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
 
         del images, labels, chosen

@@ -26,6 +26,8 @@ from refine.poisoning.overlay import to_levels
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 
 class Params(TargetedParams):
     """Defaults are the values of the WaNet paper.
@@ -75,7 +77,7 @@ class Attack(BaseAttack[Params]):
         covers = round(self.params.noise_ratio * self.count(len(labels)))
         return self.chosen_with_covers(len(labels), covers, generator, "noise_ratio")
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         import torch
         from torch.nn.functional import interpolate
 

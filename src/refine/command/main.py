@@ -13,6 +13,7 @@ from refine.command.dvc import dvc
 from refine.command.export import export
 from refine.command.importing import import_
 from refine.command.leftovers import leftovers
+from refine.command.materialize import materialize
 from refine.command.predict import predict
 from refine.command.report import report
 from refine.command.signs import signs
@@ -54,7 +55,9 @@ def refine() -> None:
     """
 
 
-for each in (check, defend, dvc, export, import_, leftovers, predict, report, signs, stress, unlock, verify):
+for each in (
+    check, defend, dvc, export, import_, leftovers, materialize, predict, report, signs, stress, unlock, verify
+):  # fmt: skip
     refine.add_command(each)
 
 

@@ -34,6 +34,7 @@ class Machine(Strict):
         nodes: number of machines that train together.
         meeting: address of the first of them, `HOST:PORT`, where they find each other.
         restarts: how often processes that train together begin again from their last checkpoint when one is lost.
+        cache: MiB that shards fetched from elsewhere may take on the disk; what was used longest ago is removed first.
         mirror: folder or URL that holds downloaded data sets; None means their official address.
         root: the project's folder, from DVC, also if a stage runs in a temporary copy of it.
     """
@@ -50,6 +51,7 @@ class Machine(Strict):
         str | None, Field(pattern=r"^[^:/ ]+:[0-9]{1,5}$", description="HOST:PORT of the first of several machines")
     ] = None
     restarts: Annotated[Whole, Field(ge=0, description="a whole number of restarts, 0 or more")] = 0
+    cache: Annotated[Whole, Field(ge=0, description="a whole number of MiB for fetched shards, 0 or more")] = 20_480
     mirror: Annotated[str | None, Field(description="a folder or URL that holds the data set's files")] = None
     root: Path = Path()
 

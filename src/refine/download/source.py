@@ -1,6 +1,7 @@
 """The interface of data sources.
 
-A source is a module in `refine.sources` with a class `Params` and a function `open_source(params, source) -> Splits`.
+A source is a module in `refine.sources` with a class `Params` and a function `open_source(params, source)` that returns
+`Splits`, or `Elsewhere` where the images stay where they are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from refine.download.fetch import Remote, fetch
+from refine.shards.format.preparation import Preparation
 from refine.shards.writer import Sample
 
 
@@ -59,6 +61,29 @@ class Splits:
     std: tuple[float, float, float]
     labeled: bool = True
     test_labeled: bool | None = None
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A data set of shards that stay where they are, in the usual form of webdataset.
+
+    Attributes:
+        classes: names, in the order of the labels; None: the labels themselves are the names.
+        train: addresses of the shards of the training split.
+        test: likewise, of the test split.
+        preparation: how each image becomes a square.
+        mean: as of `Splits`.
+        std: as of `Splits`.
+        labeled: whether the samples have labels.
+    """
+
+    classes: list[str] | None
+    train: list[str]
+    test: list[str]
+    preparation: Preparation
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    labeled: bool = True
 
 
 def drawn_by_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

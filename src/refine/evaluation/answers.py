@@ -10,10 +10,10 @@ from torch import Tensor
 from refine.core.progress import progress
 from refine.defending.protocol.defense import Defense, MapsLabels
 from refine.evaluation.metrics import Answers
-from refine.evaluation.test_sets import TestSets
+from refine.evaluation.test_sets import AnySplit, TestSets
 from refine.models.device import Compute
 from refine.shards.reading.pixels import in_batches
-from refine.shards.reading.reader import Split
+from refine.shards.reading.stored import StoredSplit
 
 
 def answers_of_all(
@@ -31,9 +31,10 @@ def answers(system: Defense, tests: TestSets, batch_size: int, compute: Compute)
 
 
 @torch.inference_mode()
-def probabilities(system: Defense, split: Split, batch_size: int, compute: Compute) -> Tensor:
+def probabilities(system: Defense, split: AnySplit, batch_size: int, compute: Compute) -> Tensor:
     """What a system says to all images of a split, in their order, float [N, K] on the CPU."""
-    batches = in_batches(split.images, batch_size, compute.device)
+    parts = split.images.batches(batch_size) if isinstance(split, StoredSplit) else iter([split.images])
+    batches = (pixels for part in parts for pixels in in_batches(part, batch_size, compute.device))
     shown = progress(batches, "evaluate", -(-len(split.images) // batch_size), "batch")
-    parts = [system.probabilities(pixels).cpu() for pixels in shown]
-    return torch.cat(parts) if parts else torch.zeros(0, len(split.manifest.classes))
+    given = [system.probabilities(pixels).cpu() for pixels in shown]
+    return torch.cat(given) if given else torch.zeros(0, len(split.manifest.classes))

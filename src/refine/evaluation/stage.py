@@ -10,9 +10,8 @@ from refine.core.machine import Machine
 from refine.evaluation.evaluate import Models, Outputs, evaluate
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.table import render
-from refine.evaluation.test_sets import TestSets
+from refine.evaluation.test_sets import open_tests
 from refine.models.device import compute
-from refine.shards.reading.reader import read_split
 
 
 def measure_all(
@@ -24,7 +23,7 @@ def measure_all(
         How it was computed, for the runtime record.
     """
     resolved = compute(machine)
-    tests = TestSets(read_split(clean), read_split(triggered))
+    tests = open_tests(clean, triggered, machine)
     measured = evaluate(params, tests, models, resolved, outputs)
     sys.stdout.write(render(measured.figures, measured.diagnostics, measured.titles) + "\n")
     return resolved.runtime

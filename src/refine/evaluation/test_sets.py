@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -10,19 +11,27 @@ import torch
 from torch import Generator, Tensor
 
 from refine.core.errors import UserError
+from refine.core.machine import Machine
 from refine.evaluation.metrics import Truth
-from refine.shards.reading.reader import Split
+from refine.shards.format.folder import complete
+from refine.shards.reading.reader import Split, read_split
+from refine.shards.reading.stored import StoredSplit, open_split
+
+log = logging.getLogger(__name__)
 
 _SEED = 1
 """Of the halves: one for all runs, so that runs on the same data set look at the same images and compare."""
 
 
+AnySplit = Split | StoredSplit
+
+
 @dataclass(frozen=True)
 class TestSets:
-    """The clean test split and its triggered part."""
+    """The clean test split and its triggered part, in memory or on disk."""
 
-    clean: Split
-    triggered: Split
+    clean: AnySplit
+    triggered: AnySplit
 
     @property
     def truth(self) -> Truth:
@@ -46,6 +55,19 @@ class TestSets:
         clean = replace(self.clean, labels=labels, manifest=self.clean.manifest.model_copy(update=named))
         none = self.triggered.subset(torch.zeros(len(self.triggered.keys), dtype=torch.bool))
         return TestSets(clean, replace(none, manifest=none.manifest.model_copy(update=named)))
+
+
+def open_tests(clean: Path, triggered: Path, machine: Machine) -> TestSets:
+    """The test sets in these folders, in memory where they fit REFINE_MEMORY; otherwise they are read as they are used.
+
+    Raises:
+        UserError: a folder is damaged.
+    """
+    sizes = [manifest.samples * 3 * manifest.side**2 for manifest in (complete(clean), complete(triggered))]
+    if sum(sizes) <= machine.memory << 20:
+        return TestSets(read_split(clean, machine=machine), read_split(triggered, machine=machine))
+    log.info("%s and %s, %.0f MiB: streamed (REFINE_MEMORY)", clean, triggered, sum(sizes) / 2**20)
+    return TestSets(open_split(clean, machine), open_split(triggered, machine))
 
 
 @dataclass(frozen=True)

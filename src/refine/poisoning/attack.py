@@ -22,6 +22,8 @@ from refine.core.params import Section, Share
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 Candidates = Literal["every class", "other classes", "the target class"]
 
 
@@ -170,11 +172,11 @@ class Attack(Generic[P]):
             raise UserError(f"a poisoning rate of {rate} picks none of {candidates} images; raise {section}.rate")
         return wanted
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         """Makes the tensors of the attack, which are saved with it.
 
         Args:
-            images: uint8 [N, 3, side, side], clean training images.
+            images: clean training images, uint8 [N, 3, side, side]; an attack that needs them all takes `whole`.
             labels: int64 [N], original labels.
             chosen: the selected images.
             generator: on the CPU.
@@ -218,3 +220,20 @@ class Attack(Generic[P]):
 
 
 AnyAttack = Attack[Any]
+
+
+def whole(images: Images, setting: Setting) -> Tensor:
+    """All images in memory, for an attack that trains a network on them, uint8 [N, 3, side, side].
+
+    Raises:
+        UserError: they would take more than REFINE_MEMORY.
+    """
+    import torch
+
+    size = len(images) * 3 * setting.side**2 / 2**20
+    if size > setting.machine.memory:
+        raise UserError(
+            f"the attack {setting.name} trains on all {len(images):,} images, which take {size:,.0f} MiB, more than "
+            "REFINE_MEMORY; raise that, take fewer or smaller images, or choose an attack that does not train"
+        )
+    return images[torch.arange(len(images))]

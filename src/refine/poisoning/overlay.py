@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor, device
 
+    from refine.shards.reading.pixels import Images
+
 TEXTURE = ((247, 241, 130), (106, 201, 92), (153, 163, 20))
 MOTIF = ((0, 0, 255), (0, 255, 0), (255, 0, 255))
 
@@ -218,6 +220,6 @@ class TextureAttack(PatchAttack[P]):
     def published_side(self) -> int:
         return texture_side(self.setting.side)
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         del images, labels, chosen
         return {"pattern": texture(self.patch_side, generator)}

@@ -1,25 +1,36 @@
-"""The stage poison-dataset: applies any attack to a data set."""
+"""The stage poison-dataset: applies any attack to a data set.
+
+What to poison is decided by labels alone, so that only the images that change are decoded, those of one shard at a
+time. The poisoned training set is written as the changes to the clean one (`shards.reading.store`).
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from refine.backdoor import attacker_augmentation, twins
 from refine.backdoor.twins import Twins
-from refine.core.files import new_folder
+from refine.core.files import new_folder, sha256_of
+from refine.core.machine import DEFAULTS, Machine
 from refine.core.progress import progress
 from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack, Chosen
-from refine.poisoning.check import Checks
+from refine.poisoning.check import Shown, refuse_useless
 from refine.poisoning.preview import Preview
-from refine.shards.reading.reader import Split
+from refine.shards.format.folder import complete
+from refine.shards.format.manifest import NAME, Base, Manifest, Overlay, Shard
+from refine.shards.reading.held_out import of_attacker
+from refine.shards.reading.shard import Chunk
+from refine.shards.reading.store import flagged
+from refine.shards.reading.stored import StoredSplit, open_split
 from refine.shards.reading.tensors import save_tensors
-from refine.shards.writer import Sample, write_shards
+from refine.shards.writer import Sample, write_shard, write_shards
 
 NONE = "none"
 """The attack that leaves every image and every label as it is, and so takes images without labels, too."""
@@ -36,106 +47,200 @@ class Outputs:
     preview: Path
 
 
-def poison_dataset(
-    name: str, attack: AnyAttack, seed: int, train: Split, test: Split, outputs: Outputs
-) -> saved.SavedAttack:
+@dataclass(frozen=True)
+class Clean:
+    """The clean data set.
+
+    Attributes:
+        folder: of the shards of the training split.
+        held_out: share of it that the attacker does not have.
+        train: the images that he has.
+        test: the test split.
+    """
+
+    folder: Path
+    held_out: float
+    train: StoredSplit
+    test: StoredSplit
+
+
+def open_clean(train: Path, test: Path, held_out: float = 0.0, machine: Machine = DEFAULTS) -> Clean:
+    """Opens the data set, whose folders are of any kind; see `Clean`.
+
+    Raises:
+        UserError: a folder is damaged, or the attacker or the defender would have no image.
+    """
+    split = open_split(train, machine)
+    own = split if not held_out else split.subset(of_attacker(len(split.keys), held_out))
+    return Clean(train, held_out, own, open_split(test, machine))
+
+
+def poison_dataset(name: str, attack: AnyAttack, seed: int, clean: Clean, outputs: Outputs) -> saved.SavedAttack:
     """Poisons a data set; no output appears before all are complete.
 
     Args:
         name: of the attack.
         attack: with its settings; its tensors are made here.
         seed: of all random draws.
-        train: clean training split.
-        test: clean test split.
+        clean: the data set.
         outputs: paths to write.
 
     Raises:
         UserError: the attack cannot be applied to this data set, or the result fails a check.
     """
-    refuse_unlabeled(name, train)
-    checks = Checks(attack, train, test)
-    generator = torch.Generator().manual_seed(seed)
+    train, test = clean.train, clean.test
+    refuse_unlabeled(name, train.manifest)
+    generator = Generator().manual_seed(seed)
     chosen = attack.choose(train.labels, generator)
     given = train.labels.clone()
     given[chosen.poisoned] = attack.relabel(train.labels[chosen.poisoned])
     to_trigger = attack.relabel(test.labels) != test.labels
-    checks.labels(chosen, given, to_trigger)
+    refuse_useless(attack.setting.section, chosen, train.labels, given, to_trigger, train.manifest.classes)
     attack.tensors = attack.prepare(train.images, train.labels, chosen, generator)
-    images = train.images.clone()
-    _apply(attack.poison, images, chosen.poisoned, torch.arange(len(chosen.poisoned)))
-    _apply(attack.cover, images, chosen.cover, torch.arange(len(chosen.cover)))
-    triggered = test.images[to_trigger]
-    _apply(attack.trigger, triggered, torch.arange(len(triggered)), test.keys[to_trigger])
-    checks.images(chosen, images, to_trigger, triggered)
     with (
         new_folder(outputs.attack) as attack_part,
         new_folder(outputs.test) as test_part,
         new_folder(outputs.train) as train_part,
     ):
-        write_shards(train_part, _train_samples(train, images, chosen, given), train.manifest.description)
-        write_shards(test_part, _test_samples(attack, test, to_trigger, triggered), test.manifest.description)
+        twin_images = _Train(attack, clean, chosen, given).write(train_part)
+        write_shards(test_part, _triggered(attack, test, to_trigger), test.manifest.description)
         record = saved.save(attack_part, name, attack, chosen, seed, train.labels)
-        _save_attacker_augmentation(attack_part / "training", attack, train, chosen)
-        Preview(attack, train, images, chosen, test, to_trigger, triggered, seed).draw(outputs.preview)
+        _save_attacker_augmentation(attack_part / "training", attack, twin_images)
+        Preview(attack, train, chosen, test, to_trigger, seed).draw(outputs.preview)
     return record
 
 
-def refuse_unlabeled(name: str, train: Split) -> None:
+def refuse_unlabeled(name: str, manifest: Manifest) -> None:
     """Stops where an attack would need labels.
 
     Args:
         name: of the attack.
-        train: the training split.
+        manifest: of the training images.
 
     Raises:
         UserError: the images have no labels, and the attack is not `none`.
     """
     if name != NONE:
-        train.manifest.refuse_unlabeled(Path("data/raw/train"), f"The attack {name}")
+        manifest.refuse_unlabeled(Path("data/raw/train"), f"The attack {name}")
 
 
-def _apply(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, rows: Tensor, numbers: Tensor) -> None:
-    """Changes these rows of the images in place; `numbers` is the second argument of `change`."""
-    for start in range(0, len(rows), _BATCH):
-        some = rows[start : start + _BATCH]
-        images[some] = change(images[some], numbers[start : start + _BATCH])
+def _applied(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, numbers: Tensor) -> Tensor:
+    """Changed images in the order of the others; `numbers` is the second argument of `change`."""
+    result = images.clone()
+    for start in range(0, len(images), _BATCH):
+        some = slice(start, start + _BATCH)
+        result[some] = change(images[some], numbers[some])
+    return result
 
 
-def _save_attacker_augmentation(folder: Path, attack: AnyAttack, train: Split, chosen: Chosen) -> None:
+class _Train:
+    """The poisoned training set.
+
+    Args:
+        attack: with its tensors.
+        clean: the data set.
+        chosen: the selected training images.
+        given: int64 [N], labels of all training images after poisoning.
+    """
+
+    def __init__(self, attack: AnyAttack, clean: Clean, chosen: Chosen, given: Tensor) -> None:
+        self._attack = attack
+        self._clean = clean
+        self._given = given
+        self._order = torch.full((2, len(given)), -1)  # of each image among the poisoned and the cover ones
+        for order, rows in zip(self._order, (chosen.poisoned, chosen.cover), strict=True):
+            order[rows] = torch.arange(len(rows))
+        section = attack.setting.section
+        self._shown = Shown("poisoned training", section), Shown("cover", section)
+
+    def write(self, folder: Path) -> Twins | None:
+        """Writes the samples that change, into an empty folder beside the final one.
+
+        Returns:
+            The twins of poisoned images, where the attack is applied after flips.
+
+        Raises:
+            UserError: the trigger changes none of the images.
+        """
+        train, attack = self._clean.train, self._attack
+        rows = (self._order >= 0).any(dim=0).nonzero().flatten()
+        shards: list[Shard] = []
+        found: list[tuple[Tensor, Tensor]] = []
+        for name, chunk in progress(train.images.chunks(rows), "poison the training set", unit="shard"):
+            poisoned, cover = self._order[:, torch.searchsorted(train.keys, chunk.keys)]
+            shards.append(write_shard(folder / name, self._changed(chunk, poisoned, cover), train.manifest.labeled))
+            if attack.after_flips:
+                places = poisoned >= 0
+                mirrored = _applied(attack.poison, chunk.images[places].flip(3), poisoned[places])
+                found.append((chunk.keys[places], mirrored))
+        if attack.attacker_augmentation().poisoned is None:
+            self._shown[0].refuse_hidden()
+        self._shown[1].refuse_hidden()
+        _overlay(self._clean, folder, self._given, shards).write(folder)
+        if not found:
+            return None
+        keys, images = zip(*found, strict=True)
+        return Twins(torch.cat(keys), torch.cat(images))
+
+    def _changed(self, chunk: Chunk, poisoned: Tensor, cover: Tensor) -> list[Sample]:
+        """The samples of a shard that change.
+
+        Args:
+            chunk: before.
+            poisoned: int64 [n], their places among the poisoned ones, or -1.
+            cover: likewise, among the cover ones.
+        """
+        images, changes = chunk.images.clone(), (self._attack.poison, self._attack.cover)
+        for change, order, shown in zip(changes, (poisoned, cover), self._shown, strict=True):
+            places = order >= 0
+            images[places] = _applied(change, chunk.images[places], order[places])
+            shown.add(chunk.images[places], images[places])
+        given = torch.where(poisoned >= 0, self._attack.relabel(chunk.labels), chunk.labels).tolist()
+        return [
+            _sample(chunk, place, images[place], given[place], poisoned=bool(poisoned[place] >= 0))
+            for place in range(len(images))
+        ]
+
+
+def _triggered(attack: AnyAttack, test: StoredSplit, to_trigger: Tensor) -> Iterator[Sample]:
+    """The test images that get the trigger, with it."""
+    shown = Shown("triggered test", attack.setting.section)
+    chunks = test.images.chunks(to_trigger.nonzero().flatten())
+    for _, chunk in progress(chunks, "write the triggered test set", unit="shard"):
+        images, given = _applied(attack.trigger, chunk.images, chunk.keys), attack.relabel(chunk.labels).tolist()
+        shown.add(chunk.images, images)
+        for place in range(len(images)):
+            yield _sample(chunk, place, images[place], given[place], poisoned=True)
+    shown.refuse_hidden()
+
+
+def _sample(chunk: Chunk, place: int, image: Tensor, given: int, poisoned: bool) -> Sample:
+    """A sample with the trigger, which an unlabeled data set has none of."""
+    labels = int(chunk.labels[place]), given
+    info = flagged(chunk.infos[place], poisoned=poisoned, cover=not poisoned, labels=labels)
+    return Sample(int(chunk.keys[place]), image.permute(1, 2, 0).numpy(), given, info)
+
+
+def _overlay(clean: Clean, folder: Path, given: Tensor, shards: list[Shard]) -> Overlay:
+    """The manifest of the poisoned training set, in a folder beside the final one."""
+    base = complete(clean.folder)
+    left = torch.split(of_attacker(base.samples, clean.held_out), [shard.samples for shard in base.shards])
+    return Overlay(
+        **base.description.model_dump(),
+        base=Base(folder=os.path.relpath(clean.folder, folder), sha256=sha256_of(clean.folder / NAME)),
+        held_out=clean.held_out,
+        sizes=[int(own.sum()) for own in left],
+        counts=given.bincount(minlength=len(base.classes)).tolist() if base.labeled else [],
+        shards=shards,
+    )
+
+
+def _save_attacker_augmentation(folder: Path, attack: AnyAttack, twin_images: Twins | None) -> None:
     folder.mkdir()
     part, weights = attack.attacker_augmentation(), attack.initial_weights()
-    if attack.after_flips:
-        part = part.model_copy(update={"twins_sha256": twins.write(folder, _twins(attack, train, chosen.poisoned))})
+    if twin_images is not None:
+        part = part.model_copy(update={"twins_sha256": twins.write(folder, twin_images)})
     if weights is not None:
         sha256 = save_tensors(folder / attacker_augmentation.WEIGHTS, weights)
         part = part.model_copy(update={"initial_weights_sha256": sha256})
     attacker_augmentation.write(folder, part)
-
-
-def _twins(attack: AnyAttack, train: Split, rows: Tensor) -> Twins:
-    order = train.keys[rows].argsort()
-    mirrored = train.images[rows[order]].flip(3)
-    _apply(attack.poison, mirrored, torch.arange(len(rows)), order)
-    return Twins(train.keys[rows[order]], mirrored)
-
-
-def _train_samples(train: Split, images: Tensor, chosen: Chosen, given: Tensor) -> Iterator[Sample]:
-    poisoned, cover = (torch.zeros(len(given), dtype=torch.bool) for _ in range(2))
-    poisoned[chosen.poisoned] = True
-    cover[chosen.cover] = True
-    for row in progress(range(len(given)), "write the poisoned training set", unit="image"):
-        flags = {"poisoned": bool(poisoned[row]), "cover": bool(cover[row])}
-        yield _sample(train, row, images[row], int(given[row]), flags)
-
-
-def _test_samples(attack: AnyAttack, test: Split, to_trigger: Tensor, triggered: Tensor) -> Iterator[Sample]:
-    rows = to_trigger.nonzero().flatten()
-    given = attack.relabel(test.labels[rows])
-    for place in progress(range(len(rows)), "write the triggered test set", unit="image"):
-        yield _sample(test, int(rows[place]), triggered[place], int(given[place]), {"poisoned": True, "cover": False})
-
-
-def _sample(clean: Split, row: int, image: Tensor, given: int, flags: dict[str, bool]) -> Sample:
-    labels = {"original_label": int(clean.labels[row]), "given_label": given} if clean.manifest.labeled else {}
-    info = {**clean.infos[row], **flags, **labels}
-    return Sample(int(clean.keys[row]), image.permute(1, 2, 0).numpy(), given, info)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from refine.backdoor.distort import distort
 from refine.pictures.grid import Caption, Grid, draw_grids, to_bytes
 from refine.poisoning.attack import AnyAttack, Chosen
 from refine.shards.reading.pixels import to_pixels
-from refine.shards.reading.reader import Split
+from refine.shards.reading.stored import StoredSplit
+
+Change = Callable[[Tensor, Tensor], Tensor]
 
 IMAGES = 8
 _STRONG = 0.9  # quantile shown at full brightness; larger differences saturate, so that fainter ones remain visible
@@ -27,23 +29,19 @@ class Preview:
     """Triggered test images, and the first poisoned, cover and benign training images.
 
     Attributes:
-        attack: which was applied.
+        attack: with its tensors; it is applied again to the images that are shown.
         train: clean training split.
-        poisoned: uint8 [N, 3, H, W], all training images after poisoning.
         chosen: the selected training images.
         test: clean test split.
         to_trigger: bool [M], mask of the test images that get the trigger.
-        triggered: uint8 [m, 3, H, W], these images with the trigger.
         seed: of random changes in training.
     """
 
     attack: AnyAttack
-    train: Split
-    poisoned: Tensor
+    train: StoredSplit
     chosen: Chosen
-    test: Split
+    test: StoredSplit
     to_trigger: Tensor
-    triggered: Tensor
     seed: int
 
     def draw(self, path: Path) -> None:
@@ -59,10 +57,10 @@ class Preview:
             names = self.train.manifest.classes
             pairs = zip(self.train.labels[rows].tolist(), self.attack.relabel(self.train.labels[rows]), strict=True)
             titles = [names[was] if was == given else f"{names[was]} as {names[given]}" for was, given in pairs]
-            yield self._trained("poisoned", titles, rows, acts.poisoned)
+            yield self._trained("poisoned", titles, rows, self.attack.poison, acts.poisoned)
         if len(self.chosen.cover):
             rows = self.chosen.cover[:IMAGES]
-            yield self._trained("cover", self._classes(rows), rows, acts.benign)
+            yield self._trained("cover", self._classes(rows), rows, self.attack.cover, acts.benign)
         if acts.benign is not None or not len(self.chosen.poisoned):
             yield self._benign(acts.benign)
 
@@ -71,14 +69,16 @@ class Preview:
         rows = self.to_trigger.nonzero().flatten()
         labels = self.test.labels[rows].tolist()
         first = [labels.index(label) for label in sorted(set(labels))][:IMAGES]
-        clean, changed = self.test.images[rows[first]], self.triggered[first]
+        clean = self.test.images[rows[first]]
+        changed = self.attack.trigger(clean, self.test.keys[rows[first]])
         titles = [self.test.manifest.classes[labels[place]] for place in first]
         return _compared(titles, ("clean test", clean), ("triggered", changed))
 
-    def _trained(self, kind: str, titles: Sequence[str], rows: Tensor, acts: Distortion | None) -> Grid:
-        """Training images before and after poisoning and, if it differs, as they are seen in training."""
-        changed = self.poisoned[rows]
-        grid = _compared(titles, ("clean training", self.train.images[rows]), (kind, changed))
+    def _trained(self, kind: str, titles: Sequence[str], rows: Tensor, change: Change, acts: Distortion | None) -> Grid:
+        """The first selected images before and after poisoning and, if it differs, as they are seen in training."""
+        clean = self.train.images[rows]
+        changed = change(clean, torch.arange(len(rows)))
+        grid = _compared(titles, ("clean training", clean), (kind, changed))
         return grid if acts is None else Grid(titles, [*grid.rows, self._seen(changed, acts)], grid.captions)
 
     def _benign(self, acts: Distortion | None) -> Grid:

@@ -53,7 +53,7 @@ def write_shards(folder: Path, samples: Iterable[Sample], description: Descripti
 
     def close() -> None:
         if open_shard:
-            shards.append(_write_shard(folder / f"shard-{len(shards):06d}.tar", open_shard, description.labeled))
+            shards.append(write_shard(folder / f"shard-{len(shards):06d}.tar", open_shard, description.labeled))
             open_shard.clear()
 
     for sample in samples:
@@ -68,7 +68,17 @@ def write_shards(folder: Path, samples: Iterable[Sample], description: Descripti
     return manifest
 
 
-def _write_shard(path: Path, samples: list[Sample], labeled: bool) -> Shard:
+def write_shard(path: Path, samples: list[Sample], labeled: bool) -> Shard:
+    """Writes samples, at least one, as one shard.
+
+    Args:
+        path: of the file.
+        samples: in their order.
+        labeled: whether their labels are written.
+
+    Returns:
+        Its entry in a manifest.
+    """
     parts: list[bytes] = []
     for sample in samples:
         info = json.dumps(sample.info, sort_keys=True, ensure_ascii=False)

@@ -178,7 +178,7 @@ def open_training_set(folder: Path, fields: tuple[str, ...], compute: Compute) -
     """
     device, settings = compute.device, compute.machine
     memory = settings.memory << 20
-    shards = Shards(folder, only_images=not fields)
+    shards = Shards(folder, not fields, settings)
     manifest = shards.manifest
     if "label" in fields:
         manifest.refuse_unlabeled(folder, "This training")
@@ -186,7 +186,7 @@ def open_training_set(folder: Path, fields: tuple[str, ...], compute: Compute) -
     if size > memory:
         log.info("%d images, %s: streamed (REFINE_MEMORY)", manifest.samples, _told(size))
         return Streamed(shards, fields, settings.workers, memory), manifest
-    split = read_split(folder, only_images=not fields)
+    split = read_split(folder, not fields, settings)
     log.info("%d images, %s: kept on %s", manifest.samples, _told(size), device)
     sizes = [shard.samples for shard in manifest.shards]
     return Resident(split.images, _fields(split, fields), device, sizes), manifest

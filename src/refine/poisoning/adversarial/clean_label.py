@@ -21,6 +21,8 @@ from refine.poisoning.overlay import MOTIF, in_four_corners, in_proportion, moti
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from refine.shards.reading.pixels import Images
+
 _SOURCE = "source."
 
 
@@ -61,7 +63,7 @@ class CleanLabelAttack(Attack[P]):
     def _margin(self) -> int:
         return self.margin and in_proportion(self.margin, self.setting.side)
 
-    def prepare(self, images: Tensor, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
+    def prepare(self, images: Images, labels: Tensor, chosen: Chosen, generator: Generator) -> dict[str, Tensor]:
         from refine.poisoning.adversarial.pgd import perturbed
         from refine.poisoning.adversarial.source_model import source_model
 

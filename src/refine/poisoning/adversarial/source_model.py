@@ -19,7 +19,8 @@ from refine.models.device import Compute, compute
 from refine.models.layout import channels_last
 from refine.poisoning.adversarial.pgd import ascend
 from refine.poisoning.adversarial.settings import Perturbation, SourceModel
-from refine.poisoning.attack import Setting
+from refine.poisoning.attack import Setting, whole
+from refine.shards.reading.pixels import Images
 from refine.training.batches import Batch
 from refine.training.lone_image import refuse_lone_image
 from refine.training.loop import Run, Step, batches_of
@@ -39,13 +40,13 @@ class HasSource(Protocol):
 
 
 def source_model(
-    params: HasSource, images: Tensor, labels: Tensor, setting: Setting, generator: Generator
+    params: HasSource, images: Images, labels: Tensor, setting: Setting, generator: Generator
 ) -> Classifier:
     """Returns the classifier, frozen and on the device.
 
     Args:
         params: settings of the attack.
-        images: uint8 [N, 3, side, side], clean training images.
+        images: clean training images, uint8 [N, 3, side, side]; none is read where the user gives the classifier.
         labels: int64 [N].
         setting: what the attack is applied to.
         generator: on the CPU.
@@ -54,7 +55,7 @@ def source_model(
         UserError: the user's folder does not hold a classifier for this data set.
     """
     if params.source.folder is None:
-        return _trained(params, images, labels, setting, generator)
+        return _trained(params, whole(images, setting), labels, setting, generator)
     return _given(params.source.folder, setting).to(compute(setting.machine).device)
 
 

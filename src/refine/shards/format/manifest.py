@@ -1,11 +1,10 @@
-"""The manifest of a folder of shards, and checks that the folder matches it.
+"""The manifest of a folder of shards: what `manifest.json` holds.
 
 A folder may be untrusted, so every number in the manifest is bounded before memory is allocated for it.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,16 +16,15 @@ from pydantic import (
 )
 
 from refine.core.bounds import MOST_CLASSES, MOST_SHARDS, Mean, SamplesPerShard, Side, Std
-from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import write_json
 from refine.core.strict import Strict
 
 NAME = "manifest.json"
-LEAST_FILE = 2 * 512
-"""Smallest size of a file in a shard, in bytes: a header and one block; a sample has three, without a label two."""
-
 Name = Annotated[str, Field(min_length=1, max_length=255)]
+Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256."""
+Counts = list[Annotated[int, Field(ge=0)]]
 
 
 class Shard(Strict):
@@ -34,7 +32,7 @@ class Shard(Strict):
 
     name: Annotated[str, Field(pattern=r"^shard-\d{6}\.tar$")]
     samples: SamplesPerShard
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sum
 
 
 class Description(Strict):
@@ -65,10 +63,23 @@ class Description(Strict):
             raise ValueError("classes are fewer than two")
         return self
 
+    def miscounted(self, counts: list[int], samples: int) -> bool:
+        """Whether these samples of each class are not so many, or not of these classes."""
+        return (len(counts), sum(counts)) != ((len(self.classes), samples) if self.labeled else (0, 0))
+
     @model_serializer(mode="wrap")
     def _without_default(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = written(self)
         return {name: value for name, value in content.items() if name != "labeled" or not value}
+
+    @property
+    def description(self) -> Description:
+        """The part that is the same for every folder of this data set."""
+        return Description(**self.model_dump(include=set(Description.model_fields)))
+
+    def write(self, folder: Path) -> None:
+        """Writes it into the folder."""
+        write_json(folder / NAME, self.model_dump())
 
     def refuse_unlabeled(self, folder: Path, purpose: str) -> None:
         """Stops what needs labels.
@@ -97,7 +108,7 @@ class Manifest(Description):
     """
 
     format_version: Literal[1] = 1
-    counts: list[Annotated[int, Field(ge=0)]]
+    counts: Counts
     shards: Annotated[list[Shard], Field(max_length=MOST_SHARDS)]
 
     @model_validator(mode="after")
@@ -109,8 +120,7 @@ class Manifest(Description):
         sizes = [shard.samples for shard in self.shards]
         if any(size != self.samples_per_shard for size in sizes[:-1]) or max(sizes, default=0) > self.samples_per_shard:
             raise ValueError("shards differ in size from samples_per_shard")
-        counted = (len(self.classes), self.samples) if self.labeled else (0, 0)
-        if (len(self.counts), sum(self.counts)) != counted:
+        if self.miscounted(self.counts, self.samples):
             raise ValueError("counts do not match its classes and shards")
         return self
 
@@ -119,59 +129,53 @@ class Manifest(Description):
         """Number of samples in the folder."""
         return sum(shard.samples for shard in self.shards)
 
-    @property
-    def description(self) -> Description:
-        """The part that is the same for every folder of this data set."""
-        return Description(**self.model_dump(include=set(Description.model_fields)))
 
-    def write(self, folder: Path) -> None:
-        """Writes the manifest into the folder."""
-        write_json(folder / NAME, self.model_dump())
+class Base(Strict):
+    """The folder of shards that an overlay changes.
 
-
-def read(folder: Path) -> Manifest:
-    """Reads a folder's manifest.
-
-    Raises:
-        UserError: it is missing, damaged or inconsistent.
+    Attributes:
+        folder: where it is, from the folder of the overlay.
+        sha256: of its manifest.
     """
-    return read_document(folder / NAME, Manifest, _remedy(folder))
+
+    folder: Annotated[str, Field(pattern=r"^\.\./[^\x00-\x1f]+$", max_length=2000)]
+    sha256: Sum
 
 
-def complete(folder: Path) -> Manifest:
-    """Reads a folder's manifest and checks that exactly its shards are there.
+class Overlay(Description):
+    """Describes a folder that holds only those samples of another one that it changes.
 
-    Raises:
-        UserError: a shard is missing or too small for its samples, or the folder holds one that is not in the manifest.
+    Attributes:
+        format_version: of this file.
+        base: the other folder.
+        held_out: share of its samples that are left out, see `reading.held_out`.
+        sizes: samples that are left of each shard of the base, in its order.
+        counts: samples of each class that are left, by their label after the changes; none without labels.
+        shards: the changed samples, in a shard of the same name as that of the base; none where nothing changes.
     """
-    manifest = read(folder)
-    for shard in manifest.shards:
-        path = folder / shard.name
-        if not path.is_file():
-            raise UserError(f"{path} is missing; {_remedy(folder)}")
-        if path.stat().st_size < shard.samples * LEAST_FILE * (3 if manifest.labeled else 2):
-            raise UserError(f"{path} is too small for the {shard.samples} samples of {NAME}; {_remedy(folder)}")
-    unlisted = {path.name for path in folder.glob("*.tar")} - {shard.name for shard in manifest.shards}
-    if unlisted:
-        raise UserError(f"{folder / min(unlisted)} is not in {NAME}; {_remedy(folder)}")
-    return manifest
 
+    format_version: Literal[2] = 2
+    base: Base
+    held_out: Annotated[float, Field(ge=0, le=1)]
+    sizes: Annotated[Counts, Field(max_length=MOST_SHARDS)]
+    counts: Counts
+    shards: Annotated[list[Shard], Field(max_length=MOST_SHARDS)]
 
-def content(folder: Path, shard: Shard) -> bytes:
-    """The bytes of a shard, after checking its SHA-256.
+    def over(self, base: Manifest) -> Manifest:
+        """The manifest of the result: all samples, with their sizes and labels after the changes.
 
-    Raises:
-        UserError: the shard cannot be read, or its SHA-256 is not the one in the manifest.
-    """
-    path = folder / shard.name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} can no longer be read ({error.strerror}); {_remedy(folder)}") from None
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise UserError(f"{path} is damaged: its sha256 is not the one in {NAME}; {_remedy(folder)}")
-    return data
-
-
-def _remedy(folder: Path) -> str:
-    return f"remove {folder} and run `dvc repro` (or `dvc checkout`) to get it back"
+        Raises:
+            ValueError: the two do not fit.
+        """
+        own = {shard.name: shard.samples for shard in self.shards}
+        if len(self.sizes) != len(base.shards) or len(own) < len(self.shards):
+            raise ValueError("its shards are not those of its base")
+        left = {shard.name: size for shard, size in zip(base.shards, self.sizes, strict=True)}
+        if any(size > shard.samples for shard, size in zip(base.shards, self.sizes, strict=True)):
+            raise ValueError("it has more samples than its base")
+        if any(samples > left.get(name, 0) for name, samples in own.items()):
+            raise ValueError("it changes more samples than there are")
+        if self.description != base.description or self.miscounted(self.counts, sum(self.sizes)):
+            raise ValueError("its classes, sides or counts are not those of its base")
+        shards = [shard.model_copy(update={"samples": left[shard.name]}) for shard in base.shards if left[shard.name]]
+        return base.model_copy(update={"counts": self.counts, "shards": shards})

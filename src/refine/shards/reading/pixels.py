@@ -7,9 +7,19 @@ in this order both products run over contiguous memory; the shape of the tensor 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Images(Protocol):
+    """Images uint8 [N, 3, side, side], in memory or read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: Tensor, /) -> Tensor:
+        """The images at these places, int64 [n], in their order, uint8 [n, 3, side, side]."""
 
 
 def empty_images(count: int, side: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +14,13 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from refine.core.errors import UserError
+from refine.core.machine import DEFAULTS, Machine
 from refine.core.progress import progress
-from refine.shards.format import manifest
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.pixels import empty_images
-from refine.shards.reading.shard import Chunk, read_shard
+from refine.shards.reading.shard import Chunk
+from refine.shards.reading.store import open_store
+from refine.shards.reading.stored import refuse_miscounted
 
 Item = TypeVar("Item")
 
@@ -28,6 +31,7 @@ class Shards(IterableDataset[Chunk]):
     Args:
         folder: of the shards.
         only_images: do not read labels and infos.
+        machine: its settings, for shards that lie elsewhere.
 
     Attributes:
         manifest: of the folder.
@@ -40,10 +44,10 @@ class Shards(IterableDataset[Chunk]):
         UserError: the folder is damaged (at construction), or a shard is (while reading).
     """
 
-    def __init__(self, folder: Path, only_images: bool = False) -> None:
-        self.manifest = manifest.complete(folder)
+    def __init__(self, folder: Path, only_images: bool = False, machine: Machine = DEFAULTS) -> None:
+        self._store = open_store(folder, machine)
+        self.manifest = self._store.manifest
         self.order = list(range(len(self.manifest.shards)))
-        self._folder = folder
         self._only_images = only_images
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -53,8 +57,11 @@ class Shards(IterableDataset[Chunk]):
 
     def _decoded(self, names: Iterable[dict[str, str]]) -> Iterator[Chunk]:
         shards = {shard.name: shard for shard in self.manifest.shards}
-        for name in names:
-            yield read_shard(self._folder, shards[name["url"]], self.manifest, self._only_images)
+        own = [shards[name["url"]] for name in names]
+        for shard, later in zip_longest(own, own[1:]):
+            if later:
+                self._store.announce(later)
+            yield self._store.read(shard, self._only_images)
 
 
 def loaded(items: IterableDataset[Item], workers: int) -> Iterator[Item]:
@@ -122,17 +129,18 @@ def flags(infos: list[dict[str, Any]], name: str) -> Tensor:
     return torch.tensor(values, dtype=torch.bool)
 
 
-def read_split(folder: Path, only_images: bool = False) -> Split:
+def read_split(folder: Path, only_images: bool = False, machine: Machine = DEFAULTS) -> Split:
     """Decodes a whole folder.
 
     Args:
         folder: of the shards.
         only_images: do not read labels and infos and leave them empty, as for a defender without labels.
+        machine: its settings, for shards that lie elsewhere.
 
     Raises:
         UserError: the folder is damaged or does not match its manifest.
     """
-    shards = Shards(folder, only_images)
+    shards = Shards(folder, only_images, machine)
     description = shards.manifest
     images = empty_images(description.samples, description.side)
     keys = torch.empty(description.samples, dtype=torch.int64)
@@ -146,9 +154,8 @@ def read_split(folder: Path, only_images: bool = False) -> Split:
         infos += chunk.infos
         row = rows.stop
     split = Split(images, torch.cat([*labels, torch.zeros(0, dtype=torch.int64)]), keys, infos, description)
-    counted = description.labeled and not only_images
-    if counted and split.labels.bincount(minlength=len(description.classes)).tolist() != description.counts:
-        raise UserError(f"the labels in {folder} differ from the counts in its manifest; write the shards again")
+    if not only_images:
+        refuse_miscounted(folder, description, split.labels)
     if not bool((keys.diff() > 0).all()):
         split = split.sorted()
     if bool((split.keys.diff() == 0).any()):

@@ -10,6 +10,8 @@ import json
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ import torch
 from torch import Tensor
 
 from refine.core.errors import UserError
-from refine.shards.format import manifest, png
+from refine.shards.format import png
+from refine.shards.format.folder import content
 from refine.shards.format.manifest import Description, Shard
 from refine.shards.reading.pixels import empty_images
 
@@ -47,7 +50,9 @@ class Chunk:
     infos: list[dict[str, Any]]
 
 
-def read_shard(folder: Path, shard: Shard, description: Description, only_images: bool = False) -> Chunk:
+def read_shard(
+    folder: Path, shard: Shard, description: Description, only_images: bool = False, selected: Tensor | None = None
+) -> Chunk:
     """Decodes a shard.
 
     Args:
@@ -55,43 +60,99 @@ def read_shard(folder: Path, shard: Shard, description: Description, only_images
         shard: its entry in the manifest.
         description: of the data set, with the side and the classes of all samples.
         only_images: do not read labels and infos, as for a defender without labels.
+        selected: bool [samples of the shard], which ones are wanted; None: all.
+
+    Raises:
+        UserError: the shard or a sample in it is damaged.
+    """
+    with _opened(folder, shard) as files:
+        keys = files.keys if selected is None else [key for key, own in zip(files.keys, selected, strict=True) if own]
+        numbers = files.numbers(keys)
+        labels = [] if only_images else files.labels(keys, description)
+        infos = [] if only_images else [_info(files.content(key, "json")) for key in keys]
+        return Chunk(numbers, files.images(keys, description.side), torch.tensor(labels, dtype=torch.int64), infos)
+
+
+def read_labels(folder: Path, shard: Shard, description: Description) -> tuple[Tensor, Tensor]:
+    """Keys and labels of a shard, int64 [n] each, without decoding an image.
+
+    Labels are 0 where the data set has none.
+
+    Raises:
+        UserError: the shard or a sample in it is damaged.
+    """
+    with _opened(folder, shard) as files:
+        return files.numbers(files.keys), torch.tensor(files.labels(files.keys, description), dtype=torch.int64)
+
+
+class _Files:
+    """The files of a shard's samples.
+
+    Attributes:
+        keys: of the samples, in order.
+        last: key that was asked for last, for an error.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._members = _members(data)
+        self.keys = list(self._members)
+        self.last = ""
+
+    def content(self, key: str, ending: str) -> bytes:
+        start, size = self._place(key, ending)
+        return self._data[start : start + size]
+
+    def numbers(self, keys: list[str]) -> Tensor:
+        """The keys as numbers, int64 [n]."""
+        found: dict[int, str] = {}
+        for key in keys:
+            self.last = key
+            if found.setdefault(_whole(key.encode(), _MOST_KEYS), key) != key:
+                raise ValueError("another sample has this key")
+        return torch.tensor(list(found), dtype=torch.int64)
+
+    def labels(self, keys: list[str], description: Description) -> list[int]:
+        if not description.labeled:
+            return [0] * len(keys)
+        return [_whole(self.content(key, "cls"), len(description.classes)) for key in keys]
+
+    def images(self, keys: list[str], side: int) -> Tensor:
+        """uint8 [n, 3, side, side]."""
+        together = png.decode_all(self._data, [self._place(key, "png") for key in keys], side)
+        images = empty_images(len(keys), side)
+        if together is not None:
+            images.copy_(torch.from_numpy(together).permute(0, 3, 1, 2))
+        for row, key in enumerate(keys if together is None else ()):
+            image = png.decode(self.content(key, "png"), side)
+            images[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return images
+
+    def _place(self, key: str, ending: str) -> tuple[int, int]:
+        self.last = key
+        return self._members[key][ending]
+
+
+@contextmanager
+def _opened(folder: Path, shard: Shard) -> Iterator[_Files]:
+    """The files of a shard; errors inside the block name the sample.
 
     Raises:
         UserError: the shard or a sample in it is damaged.
     """
     path = folder / shard.name
-    data = manifest.content(folder, shard)
+    data = content(folder, shard)
     try:
-        members = _members(data)
+        files = _Files(data)
     except ValueError as error:
         raise UserError(f"{path} is not a shard ({error}); write the shards again") from None
-    if len(members) != shard.samples:
-        raise UserError(f"{path} holds {len(members)} of {shard.samples} samples; write the shards again")
-    numbers: list[int] = []
-    labels: list[int] = []
-    infos: list[dict[str, Any]] = []
-    key = ""
+    if len(files.keys) != shard.samples:
+        raise UserError(f"{path} holds {len(files.keys)} of {shard.samples} samples; write the shards again")
     try:
-        for key, files in members.items():
-            files["png"]
-            numbers.append(_whole(key.encode(), _MOST_KEYS))
-            if not only_images:
-                labels.append(_whole(_cut(data, files["cls"]), len(description.classes)) if description.labeled else 0)
-                infos.append(_info(_cut(data, files["json"])))
-        if len(set(numbers)) < len(numbers):
-            raise ValueError("another sample has this key")  # noqa: TRY301 (the message below names the file)
-        places = [files["png"] for files in members.values()]
-        together = png.decode_all(data, places, description.side)
-        images = empty_images(len(members), description.side)
-        if together is not None:
-            images.copy_(torch.from_numpy(together).permute(0, 3, 1, 2))
-        for row, key in enumerate(members if together is None else ()):
-            image = png.decode(_cut(data, members[key]["png"]), description.side)
-            images[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        yield files
     except (KeyError, ValueError, RecursionError, zlib.error, struct.error) as error:
-        raise UserError(f"sample {key} of {path} cannot be decoded ({error!r}); write the shards again") from None
-    columns = torch.tensor(numbers, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64)
-    return Chunk(columns[0], images, columns[1], infos)
+        where = f"sample {files.last} of {path}"
+        raise UserError(f"{where} cannot be decoded ({error!r}); write the shards again") from None
 
 
 def _whole(digits: bytes, end: int) -> int:
@@ -132,8 +193,3 @@ def _members(data: bytes) -> Members:
                 raise ValueError(f"{name} occurs twice")
             files[ending] = (start, size)
     return found
-
-
-def _cut(data: bytes, place: tuple[int, int]) -> bytes:
-    start, size = place
-    return data[start : start + size]

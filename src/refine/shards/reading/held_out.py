@@ -11,7 +11,6 @@ import torch
 from torch import Generator, Tensor
 
 from refine.core.errors import UserError
-from refine.shards.reading.reader import Split
 
 _SEED = 2025
 
@@ -37,9 +36,9 @@ def held_out(samples: int, share: float) -> Tensor:
     return selected
 
 
-def of_attacker(split: Split, share: float) -> Split:
-    """The training images that the attacker has."""
-    return split if not share else split.subset(~held_out(len(split.keys), share))
+def of_attacker(samples: int, share: float) -> Tensor:
+    """Which training images the attacker has, bool [samples]: all but those that are held out."""
+    return ~held_out(samples, share)
 
 
 def of_defender(samples: int, share: float) -> Tensor:
