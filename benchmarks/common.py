@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from refine.core.errors import UserError
 from refine.core.files import write_json
 from refine.core.machine import machine
 from refine.core.progress import progress
@@ -24,6 +25,7 @@ from refine.models.device import Compute, compute
 
 PROJECT = Path(__file__).parents[1]
 
+_STATUS = Path("/proc/self/status")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16")
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "webdataset", "dvc", "onnxruntime")
 
@@ -124,6 +126,18 @@ def number(value: float | None, digits: int = 3) -> str:
         return "-"
     places = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
     return f"{value:,.{places}f}"
+
+
+def memory_of(name: str) -> int:
+    """Bytes of this process: `VmHWM` the peak, `VmRSS` now.
+
+    Raises:
+        UserError: the system does not tell.
+    """
+    found = re.search(rf"^{name}:\s*(\d+) kB$", _STATUS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    if found is None:
+        raise UserError(f"{_STATUS} tells no {name}; peaks can be measured on Linux alone")
+    return int(found[1]) * 1024
 
 
 def machine_entries(used: Compute) -> dict[str, Any]:

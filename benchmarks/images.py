@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -21,6 +23,7 @@ from refine.sources import cifar10
 CLASSES = 10
 SIDE = 32
 SYNTHETIC = "synthetic"
+_PHOTOS = 8
 
 
 def samples(count: int, name: str = SYNTHETIC) -> Iterator[Sample]:
@@ -63,6 +66,36 @@ def write(folder: Path, count: int, name: str = SYNTHETIC, samples_per_shard: in
     )
     write_shards(folder, progress(samples(count, name), f"write {count:,} images", count, "image"), description)
     return folder
+
+
+def write_strangers(folder: Path, shards: int, per_shard: int, distinct: int) -> Path:
+    """Writes shards as another program would, `00000.tar` and so on, with JPEG files of 320 x 240 pixels.
+
+    Only so many of them differ; the others are links to the same bytes, so that a large set fits the disk.
+    """
+    folder.mkdir(parents=True)
+    photos = [_jpeg(number) for number in range(_PHOTOS)]
+    for number in progress(range(shards), f"write {shards:,} shards", shards, "shard"):
+        place = folder / f"{number:05d}.tar"
+        if number >= distinct:
+            place.hardlink_to(folder / f"{number % distinct:05d}.tar")
+            continue
+        with tarfile.open(place, "w") as archive:
+            for row in range(per_shard):
+                label = (number + row) % CLASSES
+                for ending, content in (("cls", str(label).encode()), ("jpg", photos[(number + row) % _PHOTOS])):
+                    header = tarfile.TarInfo(f"{number:05d}{row:06d}.{ending}")
+                    header.size = len(content)
+                    archive.addfile(header, io.BytesIO(content))
+    return folder
+
+
+def _jpeg(number: int) -> bytes:
+    generator = torch.Generator().manual_seed(number)
+    coarse = torch.randint(0, 256, (12, 16, 3), generator=generator, dtype=torch.uint8).numpy()
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((320, 240), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def write_png(folder: Path, count: int, name: str = SYNTHETIC) -> Path:

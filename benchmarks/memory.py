@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import re
 import resource
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -23,37 +22,28 @@ from typing import Any
 import torch
 
 from benchmarks import images, trainings
-from benchmarks.common import Report, Timing, interleaved, number, parser
+from benchmarks.common import Report, Timing, interleaved, memory_of, number, parser
 from benchmarks.input_path import Place, opened, published, streamed
 from benchmarks.trainings import train_epoch
 from refine.backdoor.train import FIELDS
-from refine.core.errors import UserError, command
+from refine.core.errors import command
 from refine.models.device import Compute
 from refine.training.batches import Batches
 
 WAYS = ("streamed", "resident")
-_STATUS = Path("/proc/self/status")
-
-
-def _memory(name: str) -> int:
-    """Bytes of this process: `VmHWM` the peak, `VmRSS` now."""
-    found = re.search(rf"^{name}:\s*(\d+) kB$", _STATUS.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    if found is None:
-        raise UserError(f"{_STATUS} tells no {name}; peaks can be measured on Linux alone")
-    return int(found[1]) * 1024
 
 
 def one_epoch(way: str, place: Place, threads: int) -> dict[str, float]:
     """What one epoch of batches takes; called in a process of its own."""
     torch.set_num_threads(threads)
-    before = _memory("VmRSS")
+    before = memory_of("VmRSS")
     start = perf_counter()
     seen = sum(len(pixels) for pixels in opened(way, place, published()["flip"]).epoch(0))
     return {
         "images": seen,
         "seconds": perf_counter() - start,
         "before_bytes": before,
-        "peak_bytes": _memory("VmHWM"),
+        "peak_bytes": memory_of("VmHWM"),
         "largest_worker_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
     }
 

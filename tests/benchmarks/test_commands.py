@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import defenses, deployed, idle, input_path, memory, step
+from benchmarks import defenses, deployed, idle, input_path, memory, scale, step
 from benchmarks.common import Timing, interleaved, number, table
 from benchmarks.images import SYNTHETIC
 from support import TINY_PARAMS, write_params
@@ -118,6 +118,27 @@ def test_peaks_of_memory(tmp_path: Path, capsys: Printed, monkeypatch: pytest.Mo
     for way in memory.WAYS:
         assert [told[way][scale]["images"] for scale in ("1x", "2x")] == [100, 200]
         assert all(run["peak_bytes"] >= run["before_bytes"] > 0 for run in told[way]["1x"]["repetitions"])
+
+
+def test_scale(tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "measured", scale.clocked)  # without a process for each piece, as above
+    out = tmp_path / "scale.json"
+    options = (
+        "--images 100 --sizes 1 2 --shards 4 --test-shards 1 --per-shard 40 --distinct 2 --batches 3 --bucket-shards 3 "
+        f"--latency 0 --workers 0 --buffer 64 --out {out}"
+    )
+    scale.main(options.split())
+    told = _told(out, capsys, "scale", repetitions=1)["results"]
+    assert [told["sizes"][size]["images"] for size in ("1x", "2x")] == [100, 200]
+    for entry in told["sizes"].values():
+        assert entry["read"]["images"] == entry["poison"]["images"] == entry["images"] * 4 // 5
+        assert 0 < entry["poison"]["share_of_raw"] < 0.2
+        assert all(entry[name]["seconds"] > 0 for name in ("read", "poison", "evaluate"))
+    assert told["strangers"]["index"]["images"] == 200
+    assert told["strangers"]["poison"]["poisoned"] == 2
+    assert told["strangers"]["batches"]["images"] == 96
+    assert told["bucket"]["requests_when_warm"] == 0
+    assert set(told["bucket"]["images_per_second"]) == {"link", "decoding", "cold", "warm"}
 
 
 def test_a_peak_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:

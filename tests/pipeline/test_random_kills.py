@@ -1,0 +1,14 @@
+"""Whatever process of a pipeline is killed, nothing of it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kills import kill_often
+
+
+def test_nothing_is_left_behind_and_the_pipeline_goes_on(tmp_path: Path) -> None:
+    found = kill_often(tmp_path, kills=5, seed=1)
+    assert found.killed.total() == 5
+    assert found.orphans == []
+    assert found.same
