@@ -11,12 +11,12 @@ NAME = sys.argv[1]
 METRICS = Path("metrics/splits") / f"{NAME}.json"
 
 
-def evaluate_split(_: Machine) -> dict[str, Any]:
+def evaluate_split(machine: Machine) -> dict[str, Any]:
     """Writes `metrics/splits/NAME.json` and `metrics/plots/splits/NAME`."""
     from refine.splitting.evaluate import evaluate_split
 
     plots = Path("metrics/plots/splits") / NAME
-    return evaluate_split(Path("data/split") / NAME, Path("data/poisoned/train"), METRICS, plots)
+    return evaluate_split(Path("data/split") / NAME, Path("data/poisoned/train"), METRICS, plots, machine)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ NAME = sys.argv[1]
 OUT = Path("data/given") / NAME
 
 
-def give_data(_: Machine) -> dict[str, Any]:
+def give_data(machine: Machine) -> dict[str, Any]:
     """Reads `defense_data`, `poison_dataset` and the defense's settings; writes `data/given/NAME`."""
     file = ParamsFile(Path("params.yaml"))
     data = file.section("defense_data", DefenseDataParams)
@@ -26,7 +26,7 @@ def give_data(_: Machine) -> dict[str, Any]:
 
     regime = component(DEFENSES, NAME, "defenses").Defended.regime
     sources = {"raw": Path("data/raw/train"), "poisoned": Path("data/poisoned/train"), "split": Path("data/split")}
-    return {"images": give(NAME, regime, own, data, sources, OUT, share).images}
+    return {"images": give(NAME, regime, own, data, sources, OUT, share, machine).images}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Kills one process of a running pipeline at random, again and again, and looks for what goes on without it.
 
-    python tests/kills.py 50        # on this machine, in a folder that is removed again
+    PYTHONPATH=src python tests/kills.py 50        # on this machine, in a folder that is removed again
 
 Each time, DVC runs one stage of a tiny project in one of three ways, and after a moment one process of all that belong
 to it is killed: DVC, the shell behind it, the stage, or a process that trains with it. What is still there once DVC has
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -55,36 +56,30 @@ def kill_often(folder: Path, kills: int, seed: int) -> Found:
     repository(project)
     assert ran(project) == ALL
     before = files_of(project / "models")
-    chance, found, longest = random.Random(seed), Found(), 1.0
+    chance, found = random.Random(seed), Found()
+    durations: dict[tuple[str, str], float] = {}
     while found.killed.total() < kills:
         stage = chance.choice(ALL[1:])
         way = chance.choice(WAYS if stage in TRAINING else (WAYS[0], WAYS[2]))
-        began = time.monotonic()
-        name = _killed(project, stage, way, longest * chance.random(), chance, found.orphans)
-        if name is None:  # it had ended before its moment came
-            longest = time.monotonic() - began
-            continue
-        longest = max(longest, time.monotonic() - began)
-        found.killed[name] += 1
+        if (stage, way) not in durations:
+            began = time.monotonic()
+            _run(project, stage, way, None, chance, found)
+            durations[stage, way] = time.monotonic() - began
+        _run(project, stage, way, durations[stage, way] * chance.random(), chance, found)
     ran(project, "-f")
     found.same = files_of(project / "models") == before and not list(project.rglob("*.partial"))
     return found
 
 
-def _killed(
-    project: Path, stage: str, way: str, moment: float, chance: random.Random, orphans: list[str]
-) -> str | None:
-    """Starts a stage, kills one of its processes after a moment, and waits until all have ended.
-
-    Returns:
-        The name of what was killed; None if nothing was left to kill.
-    """
+def _run(project: Path, stage: str, way: str, moment: float | None, chance: random.Random, found: Found) -> None:
+    """Starts a stage, kills one of its processes after so many seconds, and waits until all have ended."""
     mark = uuid4().hex
     more = {"REFINE_PROCESSES": "2"} if way == "two processes" else {}
     command = ["dvc", "repro", "-f", "-s", stage]
     if way == "from a list":
         command = [sys.executable, "-c", _LIST, *command]
         more["PYTHONPATH"] = str(PROJECT / "src")
+    killed = "nothing"
     with subprocess.Popen(
         command,
         cwd=project,
@@ -93,21 +88,25 @@ def _killed(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as first:
-        time.sleep(moment)
-        running = [process for process in _of(mark) if first.poll() is None]
-        name = None
-        if running:
-            victim = chance.choice(running)
-            name = _name(victim)
-            victim.kill()
-        first.wait(PATIENCE)
-    late = time.monotonic() + PATIENCE
-    while (left := list(_of(mark))) and time.monotonic() < late:
-        time.sleep(_PAUSE)
-    orphans += [f"{_name(process)} of {stage}, {way}, after {name} was killed" for process in left]
-    for process in left:
-        process.kill()
-    return name
+        if moment is not None:
+            time.sleep(moment)
+            running = [*_of(mark)] if first.poll() is None else []
+            if running:
+                victim = chance.choice(running)
+                name = _name(victim)
+                with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                    victim.kill()
+                    killed = name
+                    found.killed[name] += 1
+        late = time.monotonic() + PATIENCE
+        while first.poll() is None and time.monotonic() < late:
+            time.sleep(_PAUSE)
+        late = time.monotonic() + PATIENCE
+        while (left := [*_of(mark)]) and first.poll() is not None and time.monotonic() < late:
+            time.sleep(_PAUSE)
+        found.orphans += [f"{_name(process)} of {stage}, {way}, after {killed} was killed" for process in left]
+        for process in left:
+            process.kill()
 
 
 def _of(mark: str) -> Iterator[psutil.Process]:
@@ -146,5 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(PROJECT / "src"), str(PROJECT / "tests")]
     main()

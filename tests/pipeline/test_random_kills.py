@@ -9,6 +9,6 @@ from kills import kill_often
 
 def test_nothing_is_left_behind_and_the_pipeline_goes_on(tmp_path: Path) -> None:
     found = kill_often(tmp_path, kills=5, seed=1)
-    assert found.killed.total() == 5
+    assert any(name.endswith(".py") for name in found.killed), "no stage was among them"
     assert found.orphans == []
     assert found.same

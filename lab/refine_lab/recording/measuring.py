@@ -52,5 +52,5 @@ def bench(project: Path) -> Bench:
     """
     _, test = RAW
     params = ParamsFile(project / PARAMS).section("evaluate", EvaluateParams)
-    own = machine()
+    own = machine().model_copy(update={"root": project.resolve()})
     return Bench(open_tests(project / test, project / TRIGGERED, own), params.batch_size, compute(own))

@@ -16,7 +16,8 @@ def materialize(folder: Path, out: Path) -> None:
     FOLDER holds shards, such as data/poisoned/train, which has only the images that differ from data/raw/train. OUT is
     a folder for all of them, for programs that read webdataset shards.
     """
+    from refine.core.machine import machine
     from refine.shards.materialize import materialize as write
 
-    manifest = write(folder, out)
+    manifest = write(folder, out, machine())
     click.echo(f"{out} holds {manifest.samples:,} samples in {len(manifest.shards):,} shards")

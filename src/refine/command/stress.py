@@ -86,6 +86,7 @@ def _images(images: Path, model: Path, labeled: bool) -> Split:
     """The images, as the model takes them."""
     from refine.command.images import listed
     from refine.core.errors import UserError
+    from refine.core.machine import machine
     from refine.deployment.inputs import read_files, unlabeled
     from refine.models.card import read_card
     from refine.models.classifier import ClassifierCard
@@ -93,7 +94,7 @@ def _images(images: Path, model: Path, labeled: bool) -> Split:
     from refine.shards.reading.reader import read_split
 
     if (images / NAME).is_file():
-        return read_split(images, only_images=not labeled)
+        return read_split(images, not labeled, machine())
     if labeled:
         raise UserError(f"{images} is no folder of shards, so that it has no labels; leave --labeled out")
     card = read_card(model, ClassifierCard)

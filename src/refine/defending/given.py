@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from refine.core.files import new_folder, write_json
+from refine.core.machine import DEFAULTS, Machine
 from refine.core.params import Section
 from refine.core.progress import progress
 from refine.defending.material import IMAGES, Given, GivenSplit
@@ -41,6 +42,7 @@ def give(
     sources: dict[str, Path],
     out: Path,
     held_out: float = 0.0,
+    machine: Machine = DEFAULTS,
 ) -> Given:
     """Writes what a defender is given.
 
@@ -51,7 +53,8 @@ def give(
         data: how much of the clean images that the defender has.
         sources: folders: of shards `raw` and `poisoned`, and of all splits `split`.
         out: takes `given.json` and, unless the regime is `none`, the shards.
-        held_out: share of the training images that is held out for the defender, see `shards.held_out`.
+        held_out: share of the training images that is held out for the defender, see `reading.held_out`.
+        machine: its settings.
 
     Raises:
         UserError: the shards are damaged, or the share holds no image.
@@ -62,7 +65,10 @@ def give(
         if regime != "none":
             source = sources[_SOURCES[regime]]
             rows = _given(regime, complete(source).samples, data, held_out)
-            count = _write_images(part / IMAGES, source, rows, regime != "unlabeled", flags)
+            (part / IMAGES).mkdir()
+            shards = Shards(source, machine=machine)
+            samples = _samples(shards, rows, regime != "unlabeled", flags)
+            count = write_shards(part / IMAGES, samples, shards.manifest.description).samples
         values = settings.model_dump()
         given = Given(defense=defense, regime=regime, settings=values, seed=data.seed, images=count, split=split)
         write_json(part / GIVEN, given.model_dump())
@@ -93,15 +99,10 @@ def _given(regime: Regime, samples: int, data: DefenseDataParams, share: float) 
     return given
 
 
-def _write_images(folder: Path, source: Path, given: Tensor, labels: bool, flags: Flags) -> int:
-    folder.mkdir()
-    return write_shards(folder, _samples(source, given, labels, flags), complete(source).description).samples
-
-
-def _samples(source: Path, given: Tensor, labels: bool, flags: Flags) -> Iterator[Sample]:
-    """The given images of a folder of shards with `flags` as their `infos`, and label 0 unless `labels` are kept."""
+def _samples(shards: Shards, given: Tensor, labels: bool, flags: Flags) -> Iterator[Sample]:
+    """The given images of these shards with `flags` as their `infos`, and label 0 unless `labels` are kept."""
     row = 0
-    for chunk in progress(Shards(source), "give images to the defender", unit="shard"):
+    for chunk in progress(shards, "give images to the defender", unit="shard"):
         for key, image, label in zip(
             chunk.keys.tolist(), chunk.images.permute(0, 2, 3, 1).numpy(), chunk.labels.tolist(), strict=True
         ):

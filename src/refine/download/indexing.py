@@ -9,21 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
+from refine.core.bounds import MOST_CLASSES
+from refine.core.documents import validated
 from refine.core.errors import UserError
 from refine.core.files import new_folder
 from refine.core.machine import Machine
 from refine.core.progress import progress
 from refine.download.source import Elsewhere
 from refine.shards.format import elsewhere
-from refine.shards.format.index import Index, Place, write_labels
-from refine.shards.format.strangers import strangers
+from refine.shards.format.index import Index, write_labels
+from refine.shards.format.strangers import shown, strangers
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A shard that was read, and the label of each of its samples; -1 where there are none."""
+    """A shard that was read, and the label of each of its samples; 0 for all where there are none."""
 
     address: str
+    size: int
     sha256: str
     labels: list[int]
 
@@ -44,13 +47,10 @@ def write_indexes(data: Elsewhere, source: str, train: Path, test: Path, machine
     Raises:
         UserError: a shard cannot be read, holds no samples, or a label is no class.
     """
-    found = [list(_looked(addresses, data.labeled, machine)) for addresses in (data.train, data.test)]
-    largest = max(max(shard.labels) for shards in found for shard in shards)
+    found = [list(_looked(addresses, data, machine)) for addresses in (data.train, data.test)]
     names = data.classes
     if names is None:
-        names = [str(label) for label in range(largest + 1)]
-    elif largest >= len(names):
-        raise UserError(f"a sample has the label {largest}, but sources.{source}.classes names {len(names)} classes")
+        names = [str(label) for label in range(1 + max(max(shard.labels) for shards in found for shard in shards))]
     with new_folder(test) as test_part, new_folder(train) as train_part:
         return sum(
             _write(part, shards, data, source, names)
@@ -58,50 +58,56 @@ def write_indexes(data: Elsewhere, source: str, train: Path, test: Path, machine
         )
 
 
-def _looked(addresses: list[str], labeled: bool, machine: Machine) -> Iterator[_Found]:
+def _looked(addresses: list[str], data: Elsewhere, machine: Machine) -> Iterator[_Found]:
     """Reads each shard once; what is fetched is kept where there is room."""
+    classes = MOST_CLASSES if data.classes is None else len(data.classes)
     for address in progress(addresses, "index the shards", unit="shard"):
-        data = elsewhere.fetched(address, machine)
-        sha256 = hashlib.sha256(data).hexdigest()
-        key = ""
+        content = elsewhere.fetched(address, machine)
+        key, labels = "", []
         try:
-            samples = strangers(data)
+            samples = strangers(content)
             if not samples:
                 raise ValueError("it holds no sample")  # noqa: TRY301
-            labels = []
             for sample in samples:
                 key = sample.key
-                sample.image(data)
-                labels.append(sample.label(data) if labeled else -1)
+                sample.image(content)
+                sample.about(content)
+                labels.append(sample.label(content) if data.labeled else 0)
+                if data.labeled and labels[-1] >= classes:
+                    raise ValueError(f"its label {labels[-1]} is not one of {classes:,} classes")  # noqa: TRY301
         except ValueError as error:
-            where = f"sample {key} of {address}" if key else address
+            where = f"sample {shown(key)} of {address}" if key else address
             raise UserError(f"{where} cannot be used ({error}); mend it, or leave the shard out") from None
+        sha256 = hashlib.sha256(content).hexdigest()
         if elsewhere.remote(address):
-            elsewhere.keep(data, sha256, machine)
-        yield _Found(address, sha256, labels)
+            elsewhere.keep(content, sha256, machine)
+        yield _Found(address, len(content), sha256, labels)
 
 
 def _write(folder: Path, shards: list[_Found], data: Elsewhere, source: str, names: list[str]) -> int:
-    labels = np.array([max(0, label) for shard in shards for label in shard.labels])
-    Index(
-        source=source,
-        classes=names,
-        side=data.preparation.crop,
-        mean=list(data.mean),
-        std=list(data.std),
-        samples_per_shard=max(len(shard.labels) for shard in shards),
-        labeled=data.labeled,
-        preparation=data.preparation,
-        counts=np.bincount(labels, minlength=len(names)).tolist() if data.labeled else [],
-        labels_sha256=write_labels(folder, labels),
-        shards=[
-            Place(
-                name=f"shard-{number:06d}.tar",
-                address=shard.address,
-                samples=len(shard.labels),
-                sha256=shard.sha256,
-            )
+    labels = np.array([label for shard in shards for label in shard.labels])
+    content = {
+        "source": source,
+        "classes": names,
+        "side": data.preparation.crop,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "samples_per_shard": max(len(shard.labels) for shard in shards),
+        "labeled": data.labeled,
+        "preparation": data.preparation.model_dump(),
+        "counts": np.bincount(labels, minlength=len(names)).tolist() if data.labeled else [],
+        "labels_sha256": write_labels(folder, labels),
+        "shards": [
+            {
+                "name": f"shard-{number:06d}.tar",
+                "address": shard.address,
+                "samples": len(shard.labels),
+                "size": shard.size,
+                "sha256": shard.sha256,
+            }
             for number, shard in enumerate(shards)
         ],
-    ).write(folder)
+    }
+    what = Path(f"sources.{source}")  # whose settings decide on all of it
+    validated(what, content, Index, "correct the settings, or take other shards").write(folder)
     return len(labels)

@@ -230,10 +230,24 @@ def whole(images: Images, setting: Setting) -> Tensor:
     """
     import torch
 
-    size = len(images) * 3 * setting.side**2 / 2**20
+    refuse_many(len(images), "training", setting)
+    return images[torch.arange(len(images))]
+
+
+def refuse_many(count: int, kind: str, setting: Setting) -> None:
+    """Stops an attack that would hold too many images in memory.
+
+    Args:
+        count: of images.
+        kind: of images, for the message.
+        setting: what the attack is applied to.
+
+    Raises:
+        UserError: they would take more than REFINE_MEMORY.
+    """
+    size = count * 3 * setting.side**2 / 2**20
     if size > setting.machine.memory:
         raise UserError(
-            f"the attack {setting.name} trains on all {len(images):,} images, which take {size:,.0f} MiB, more than "
-            "REFINE_MEMORY; raise that, take fewer or smaller images, or choose an attack that does not train"
+            f"the attack {setting.name} holds all {count:,} {kind} images in memory, {size:,.0f} MiB, more than "
+            "REFINE_MEMORY; raise that, take fewer or smaller images, or choose an attack that does not"
         )
-    return images[torch.arange(len(images))]

@@ -20,7 +20,7 @@ from refine.core.files import new_folder, sha256_of
 from refine.core.machine import DEFAULTS, Machine
 from refine.core.progress import progress
 from refine.poisoning import saved
-from refine.poisoning.attack import AnyAttack, Chosen
+from refine.poisoning.attack import AnyAttack, Chosen, refuse_many
 from refine.poisoning.check import Shown, refuse_useless
 from refine.poisoning.preview import Preview
 from refine.shards.format.folder import complete
@@ -96,6 +96,8 @@ def poison_dataset(name: str, attack: AnyAttack, seed: int, clean: Clean, output
     given[chosen.poisoned] = attack.relabel(train.labels[chosen.poisoned])
     to_trigger = attack.relabel(test.labels) != test.labels
     refuse_useless(attack.setting.section, chosen, train.labels, given, to_trigger, train.manifest.classes)
+    if attack.after_flips:
+        refuse_many(len(chosen.poisoned), "poisoned", attack.setting)
     attack.tensors = attack.prepare(train.images, train.labels, chosen, generator)
     with (
         new_folder(outputs.attack) as attack_part,

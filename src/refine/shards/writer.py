@@ -86,9 +86,8 @@ def write_shard(path: Path, samples: list[Sample], labeled: bool) -> Shard:
         for ending, content in (*label, ("json", info.encode()), ("png", encode(sample.image))):
             padding = bytes(-len(content) % tarfile.BLOCKSIZE)
             parts += [_header(f"{sample.key:08d}.{ending}", len(content)), content, padding]
-    whole = b"".join(parts)
-    whole += bytes(2 * tarfile.BLOCKSIZE)
-    whole += bytes(-len(whole) % tarfile.RECORDSIZE)
+    end = sum(map(len, parts)) + 2 * tarfile.BLOCKSIZE
+    whole = b"".join([*parts, bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE)])
     path.write_bytes(whole)
     return Shard(name=path.name, samples=len(samples), sha256=hashlib.sha256(whole).hexdigest())
 

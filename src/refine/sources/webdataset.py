@@ -11,22 +11,26 @@ are read.
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from typing import Annotated
 
 from braceexpand import braceexpand
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from refine.core.bounds import MOST_CLASSES, MOST_SHARDS, Mean, Std
 from refine.core.errors import UserError
 from refine.core.files import inside
+from refine.core.outside import first_line
 from refine.download.fitting import Fit, Fitted, FittedSide
 from refine.download.own_images import lines
 from refine.download.source import Elsewhere, Source
-from refine.shards.format.elsewhere import remote
-from refine.shards.format.index import SCHEMES, Address
+from refine.shards.format.index import Address
 from refine.shards.format.manifest import Name
 
+_ADDRESS: TypeAdapter[str] = TypeAdapter(Address)
+_RANGE = re.compile(r"\{(-?[0-9]{1,9})\.\.(-?[0-9]{1,9})(?:\.\.-?[0-9]+)?\}")
 Addresses = Address | Annotated[list[Address], Field(min_length=1, max_length=MOST_SHARDS)]
 
 
@@ -78,15 +82,14 @@ def open_source(params: Params, source: Source) -> Elsewhere:
 
 
 def _listed(addresses: str | list[str], split: str) -> list[str]:
+    where = f"sources.webdataset.{split}"
     found: list[str] = []
     for address in [addresses] if isinstance(addresses, str) else addresses:
+        many = math.prod(abs(int(last) - int(first)) + 1 for first, last in _RANGE.findall(address))
+        if len(found) + many > MOST_SHARDS:
+            raise UserError(f"{where} names more than {MOST_SHARDS:,} shards; make them larger")
         try:
-            found += braceexpand(address)
+            found += [_ADDRESS.validate_python(one) for one in braceexpand(address)]
         except ValueError as error:
-            raise UserError(f"sources.webdataset.{split}: {address} cannot be understood ({error})") from None
-        if len(found) > MOST_SHARDS:
-            raise UserError(f"sources.webdataset.{split} names more than {MOST_SHARDS:,} shards; make them larger")
-    strange = [address for address in found if remote(address) and address.partition("://")[0] not in SCHEMES]
-    if strange:
-        raise UserError(f"sources.webdataset.{split}: {strange[0]} has none of the schemes {', '.join(SCHEMES)}")
+            raise UserError(f"{where}: {address} cannot be understood ({first_line(error)})") from None
     return found

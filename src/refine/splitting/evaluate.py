@@ -15,7 +15,8 @@ from torch import Tensor
 
 from refine.core.errors import UserError
 from refine.core.files import new_folder, write_json
-from refine.shards.reading.reader import read_split
+from refine.core.machine import DEFAULTS, Machine
+from refine.shards.reading.stored import open_split
 from refine.splitting.folder import HISTORY, NAME, Grouped, read_card, read_epochs, read_samples
 from refine.splitting.groups import CLEAN, NAMES, POISONED
 from refine.splitting.picture import draw
@@ -25,7 +26,9 @@ EPOCHS = "epochs.csv"
 PICTURE = "fct.png"
 
 
-def evaluate_split(folder: Path, training_set: Path, metrics: Path, plots: Path) -> dict[str, Any]:
+def evaluate_split(
+    folder: Path, training_set: Path, metrics: Path, plots: Path, machine: Machine = DEFAULTS
+) -> dict[str, Any]:
     """Writes figures, curves and a picture of a split.
 
     Args:
@@ -33,6 +36,7 @@ def evaluate_split(folder: Path, training_set: Path, metrics: Path, plots: Path)
         training_set: folder of the shards that were split, whose samples say whether they are `poisoned`.
         metrics: file for the figures.
         plots: folder for the curves by epoch and for the histogram of the FCT.
+        machine: its settings.
 
     Returns:
         The figures, without those that are not defined. Cover images keep their label and do not count as poisoned.
@@ -42,10 +46,10 @@ def evaluate_split(folder: Path, training_set: Path, metrics: Path, plots: Path)
     """
     card = read_card(folder, training_set)
     rows = read_samples(folder, card)
-    truth = read_split(training_set)
+    truth = open_split(training_set, machine)
     if not torch.equal(truth.keys, rows.keys):
         raise UserError(f"{folder / NAME} is a split of other images; run `dvc repro split-samples@{folder.name}`")
-    poisoned, cover = truth.flags("poisoned"), truth.flags("cover")
+    poisoned, cover = truth.images.flags("poisoned"), truth.images.flags("cover")
     figures = {
         **_judged(rows, poisoned),
         **{f"{name}_images": card.counts[name] for name in NAMES},

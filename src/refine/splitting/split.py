@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from refine.core.files import new_folder, sha256_of, write_json
 from refine.core.registry import SPLITS, component
 from refine.shards.format import manifest
-from refine.shards.reading.reader import Shards
+from refine.shards.reading.stored import open_split
 from refine.shards.reading.tensors import save_tensors
 from refine.splitting.folder import COLUMNS, EPOCHS, HISTORY, NAME, SAMPLES, SplitCard
 from refine.splitting.groups import CLEAN, NAMES, POISONED
@@ -32,7 +31,8 @@ def split_samples(name: str, task: Task, out: Path) -> SplitCard:
         UserError: the training set is damaged or does not fit the settings.
     """
     made: Outcome = component(SPLITS, name, "splits").split(task)
-    keys, labels = _rows(task.images)
+    samples = open_split(task.images, task.compute.machine)
+    keys, labels = samples.keys, samples.labels
     rounded = torch.tensor([float(f"{value:.9g}") for value in made.fct.tolist()], dtype=torch.float64)
     with new_folder(out) as part:
         _write_samples(part / SAMPLES, keys, labels, rounded, made.groups)
@@ -60,15 +60,3 @@ def _write_samples(path: Path, keys: Tensor, labels: Tensor, fct: Tensor, groups
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(zip(keys.tolist(), labels.tolist(), fct.tolist(), names, strict=True))
-
-
-def _rows(images: Path) -> tuple[Tensor, Tensor]:
-    """Keys, ascending, and labels of all samples."""
-    keys, labels = (torch.cat(columns) for columns in zip(*_columns(images), strict=True))
-    order = keys.argsort()
-    return keys[order], labels[order]
-
-
-def _columns(images: Path) -> Iterator[tuple[Tensor, Tensor]]:
-    for chunk in Shards(images):
-        yield chunk.keys, chunk.labels

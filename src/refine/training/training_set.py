@@ -20,8 +20,8 @@ from refine.core.progress import progress
 from refine.models.device import Compute
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.pixels import at_rest
-from refine.shards.reading.reader import Shards, Split, flags, loaded, read_split
-from refine.shards.reading.shard import Chunk
+from refine.shards.reading.reader import Shards, Split, loaded, read_split
+from refine.shards.reading.shard import Chunk, flags
 from refine.training.order import Columns, Part
 
 log = logging.getLogger(__name__)

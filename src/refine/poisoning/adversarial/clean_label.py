@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from refine.core.errors import UserError
 from refine.poisoning.adversarial.settings import CleanLabelParams
-from refine.poisoning.attack import Attack, Chosen
+from refine.poisoning.attack import Attack, Chosen, refuse_many
 from refine.poisoning.overlay import MOTIF, in_four_corners, in_proportion, motif, texture, texture_side
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class CleanLabelAttack(Attack[P]):
         from refine.poisoning.adversarial.source_model import source_model
 
         tensors = self._draw(generator)
+        refuse_many(len(chosen.poisoned), "poisoned", self.setting)
         victims, own = images[chosen.poisoned], labels[chosen.poisoned]
         if self.params.perturbation.steps == 0 and not self.params.start_from_source:
             return {**tensors, "perturbed": victims}

@@ -7,7 +7,12 @@ longest ago is removed when all of it takes more than REFINE_CACHE.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +21,50 @@ from refine.core.machine import Machine
 from refine.core.outside import first_line
 
 KEPT = Path("data/.cache/shards")
+LARGEST = 2**31
+"""Of a shard, in bytes: it is read into memory as a whole."""
 _ATTEMPTS = 3
 _PACKAGES = {"az": "adlfs", "gs": "gcsfs", "s3": "s3fs"}
-_REMEDY = "if it was changed on purpose, index it again by `dvc repro -f download`"
+_PARTIAL = ".partial"
+_DAY = 86_400
+_SILENCE = 60
+"""Seconds without a byte after which a connection counts as broken; how long all of a shard takes does not matter."""
+
+log = logging.getLogger(__name__)
 
 
-def content(address: str, sha256: str, machine: Machine) -> bytes:
+@dataclass(frozen=True)
+class Expected:
+    """What a shard was when it was indexed: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+def content(address: str, expected: Expected, machine: Machine) -> bytes:
     """The bytes of a shard, after comparing their sum.
 
     Args:
         address: a URL, or a path from the folder of the project.
-        sha256: expected.
+        expected: size and sum.
         machine: says where the project is, and how much may be kept.
 
     Raises:
         UserError: it cannot be read, or is another one.
     """
-    if not remote(address):
-        data = fetched(address, machine)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise UserError(f"{address} is not what was indexed (its sha256 differs); {_REMEDY}")
+    data = _kept(machine.root / KEPT / expected.sha256) if remote(address) else b""
+    if hashlib.sha256(data).hexdigest() == expected.sha256:
         return data
-    place = machine.root / KEPT / sha256
-    data = _kept(place)
-    if hashlib.sha256(data).hexdigest() == sha256:
-        return data
-    data = fetched(address, machine)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError(f"{address} is not what was indexed (its sha256 differs); {_REMEDY}")
-    keep(data, sha256, machine)
+    data = fetched(address, machine, expected.size)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != expected.sha256:
+        raise UserError(f"{address} is not what was indexed (its sha256 differs); {_CHANGED}")
+    if remote(address):
+        keep(data, sha256, machine)
     return data
+
+
+_CHANGED = "bring the old one back, or index the new one by `dvc repro -f download`"
 
 
 def remote(address: str) -> bool:
@@ -53,21 +72,46 @@ def remote(address: str) -> bool:
     return "://" in address
 
 
-def fetched(address: str, machine: Machine) -> bytes:
-    """The bytes at an address, whatever they are.
+def fetched(address: str, machine: Machine, size: int | None = None) -> bytes:
+    """The bytes at an address.
+
+    Args:
+        address: a URL, or a path from the folder of the project.
+        machine: says where the project is.
+        size: that they must have, in bytes; None: any.
 
     Raises:
-        UserError: they cannot be read.
+        UserError: they cannot be read, are more than `LARGEST`, or of another size.
     """
-    if not remote(address):
-        try:
-            return (machine.root / address).read_bytes()
-        except OSError as error:
-            raise UserError(f"{address} cannot be read ({error.strerror}); bring it back, or {_REMEDY}") from None
+    return _over_network(address, size) if remote(address) else _on_disk(machine.root / address, address, size)
+
+
+def _on_disk(path: Path, address: str, size: int | None) -> bytes:
+    try:
+        if not path.is_file():
+            raise UserError(
+                f"{address} is {'not a file' if path.exists() else 'missing'}; bring it there, or correct the address"
+            )
+        _refuse_size(address, path.stat().st_size, size)
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{address} cannot be read ({error.strerror}); bring it there, or correct the address"
+        ) from None
+
+
+def _over_network(address: str, size: int | None) -> bytes:
     problem: Exception | None = None
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt)
         try:
-            return _fetch(address)
+            system, path = _system(address)
+            found = system.info(path).get("size")
+            if found is not None:
+                _refuse_size(address, found, size)
+            return bytes(system.cat_file(path))
+        except UserError:
+            raise
         except ImportError:
             scheme = address.partition("://")[0]
             package = _PACKAGES.get(scheme, "fsspec")
@@ -80,23 +124,36 @@ def fetched(address: str, machine: Machine) -> bytes:
     assert problem is not None  # noqa: S101 (one of the attempts failed)
     raise UserError(
         f"{address} cannot be read ({type(problem).__name__}: {first_line(problem)}); check the address, the "
-        "connection and your credentials, and run again: what was fetched before is kept"
+        "connection and your credentials, and run again"
     )
 
 
+def _refuse_size(address: str, found: int, wanted: int | None) -> None:
+    if wanted is not None and found != wanted:
+        raise UserError(f"{address} is not what was indexed ({found:,} bytes, not {wanted:,}); {_CHANGED}")
+    if found > LARGEST:
+        raise UserError(f"{address} has {found:,} bytes, more than {LARGEST:,}; cut it into smaller shards")
+
+
 def keep(data: bytes, sha256: str, machine: Machine) -> None:
-    """Keeps the bytes of a shard, and removes others where that takes too much room."""
+    """Keeps the bytes of a shard, and removes others where that takes too much room.
+
+    Nothing depends on it, so what goes wrong is logged.
+    """
     limit, folder = machine.cache << 20, machine.root / KEPT
     if len(data) > limit:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{sha256}.{os.getpid()}.partial"
+    part = folder / f"{sha256}.{os.getpid()}-{threading.get_ident()}{_PARTIAL}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         part.replace(folder / sha256)
+        _make_room(folder, limit)
+    except OSError as error:
+        log.warning("a fetched shard cannot be kept in %s (%s); lower REFINE_CACHE or free some space", folder, error)
     finally:
-        part.unlink(missing_ok=True)
-    _make_room(folder, limit)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _make_room(folder: Path, limit: int) -> None:
@@ -106,7 +163,10 @@ def _make_room(folder: Path, limit: int) -> None:
             about = path.stat()
         except FileNotFoundError:  # another process was faster
             continue
-        found.append((about.st_mtime_ns, path, about.st_size))
+        if not path.name.endswith(_PARTIAL):
+            found.append((about.st_mtime_ns, path, about.st_size))
+        elif about.st_mtime < time.time() - _DAY:  # of a process that was killed
+            path.unlink(missing_ok=True)
     total = sum(size for _, _, size in found)
     for _, path, size in sorted(found)[:-1]:
         if total <= limit:
@@ -129,13 +189,17 @@ _SYSTEMS: dict[tuple[int, str], Any] = {}
 """File systems by process and scheme: their connections do not survive a fork."""
 
 
-def _fetch(address: str) -> bytes:
+def _system(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it."""
     import fsspec
 
     scheme = address.partition("://")[0]
     known = os.getpid(), scheme
     if known not in _SYSTEMS:
-        _SYSTEMS[known] = fsspec.filesystem(scheme, skip_instance_cache=True)
-    system = _SYSTEMS[known]
-    data: bytes = system.cat_file(system._strip_protocol(address))
-    return data
+        options: dict[str, Any] = {}
+        if scheme in ("http", "https"):
+            from aiohttp import ClientTimeout
+
+            options["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)}
+        _SYSTEMS[known] = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
+    return _SYSTEMS[known], str(_SYSTEMS[known]._strip_protocol(address))

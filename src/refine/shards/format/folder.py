@@ -8,7 +8,7 @@ from pathlib import Path
 from refine.core.documents import validated
 from refine.core.errors import UserError
 from refine.core.files import read_json, sha256_of
-from refine.shards.format.index import Index
+from refine.shards.format.index import LABEL_BYTES, LABELS, Index
 from refine.shards.format.manifest import NAME, Manifest, Overlay, Shard
 
 _LEAST_FILE = 2 * 512
@@ -38,7 +38,10 @@ def base_of(folder: Path, overlay: Overlay) -> Path:
     """
     base = _beside(folder, overlay)
     path = base / NAME
-    there = path.is_file()
+    try:
+        there = path.is_file()
+    except OSError:  # such as a name that is too long
+        there = False
     if not there or sha256_of(path) != overlay.base.sha256:
         what = "is another one now" if there else "is missing"
         raise UserError(
@@ -56,11 +59,8 @@ def read(folder: Path) -> Manifest:
     said = described(folder)
     if not isinstance(said, Overlay):
         return _whole(said)
-    below = described(base_of(folder, said))
     try:
-        if isinstance(below, Overlay):
-            raise ValueError("its base is an overlay itself")  # noqa: TRY301, TRY004 (told as what else does not fit)
-        return said.over(_whole(below))
+        return said.over(_whole(_below(folder, said)))
     except ValueError as error:
         raise UserError(f"{folder / NAME} cannot be used ({error}); {_remedy(folder)}") from None
 
@@ -82,7 +82,10 @@ def complete(folder: Path) -> Manifest:
     unlisted = {path.name for path in folder.glob("*.tar")} - {shard.name for shard in here}
     if unlisted:
         raise UserError(f"{folder / min(unlisted)} is not in {NAME}; {_remedy(folder)}")
+    if isinstance(said, Index):
+        _refuse_missing_labels(folder, said)
     if isinstance(said, Overlay):
+        _below(folder, said)
         complete(base_of(folder, said))
     return read(folder)
 
@@ -101,6 +104,25 @@ def content(folder: Path, shard: Shard) -> bytes:
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise UserError(f"{path} is damaged: its sha256 is not the one in {NAME}; {_remedy(folder)}")
     return data
+
+
+def _below(folder: Path, overlay: Overlay) -> Manifest | Index:
+    """What the manifest of an overlay's base says.
+
+    Raises:
+        UserError: it is missing, damaged, another one, or an overlay itself.
+    """
+    said = described(base_of(folder, overlay))
+    if isinstance(said, Overlay):
+        raise UserError(f"{folder / NAME} cannot be used (its base is an overlay itself); {_remedy(folder)}")
+    return said
+
+
+def _refuse_missing_labels(folder: Path, index: Index) -> None:
+    """Stops before memory is allocated for samples that nothing in the folder stands for."""
+    path = folder / LABELS
+    if not path.is_file() or path.stat().st_size < LABEL_BYTES * sum(shard.samples for shard in index.shards):
+        raise UserError(f"{path} is missing, or too small for the samples of {NAME}; {_remedy(folder)}")
 
 
 def _whole(said: Manifest | Index) -> Manifest:

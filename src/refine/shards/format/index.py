@@ -16,11 +16,13 @@ from safetensors.numpy import save_file
 from refine.core.bounds import MOST_SHARDS, SamplesPerShard
 from refine.core.files import sha256_of
 from refine.core.strict import Strict
+from refine.shards.format.elsewhere import LARGEST
 from refine.shards.format.manifest import Counts, Description, Manifest, Shard, Sum
 from refine.shards.format.preparation import Preparation
 
 LABELS = "labels.safetensors"
 """The file with the labels of all samples, int32 [N], in the tensor `labels`."""
+LABEL_BYTES = 4
 SCHEMES = ("az", "gs", "http", "https", "s3")
 Address = Annotated[
     str, Field(pattern=rf"^(({'|'.join(SCHEMES)})://)?[^\x00-\x20:]([^\x00-\x1f:]|:[0-9])*$", max_length=2000)
@@ -29,11 +31,12 @@ Address = Annotated[
 
 
 class Place(Strict):
-    """A shard elsewhere: what it is called here, where it is, its number of samples and its SHA-256."""
+    """A shard elsewhere: what it is called here, where it is, its number of samples, its bytes and its SHA-256."""
 
     name: Annotated[str, Field(pattern=r"^shard-\d{6}\.tar$")]
     address: Address
     samples: SamplesPerShard
+    size: Annotated[int, Field(ge=0, le=LARGEST)]
     sha256: Sum
 
 

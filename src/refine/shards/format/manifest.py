@@ -58,9 +58,11 @@ class Description(Strict):
     labeled: bool = True
 
     @model_validator(mode="after")
-    def _refuse_too_few_classes(self) -> Self:
+    def _refuse_odd_classes(self) -> Self:
         if self.labeled and len(self.classes) < 2:
             raise ValueError("classes are fewer than two")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("two classes have the same name")
         return self
 
     def miscounted(self, counts: list[int], samples: int) -> bool:
@@ -113,8 +115,6 @@ class Manifest(Description):
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
-        if len(set(self.classes)) < len(self.classes):
-            raise ValueError("two classes have the same name")
         if len({shard.name for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is listed twice")
         sizes = [shard.samples for shard in self.shards]

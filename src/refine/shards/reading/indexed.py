@@ -12,9 +12,10 @@ from torch import Tensor
 from refine.core.errors import UserError
 from refine.core.machine import Machine
 from refine.shards.format import elsewhere, preparation
+from refine.shards.format.elsewhere import Expected
 from refine.shards.format.index import LABELS, Index, Place
 from refine.shards.format.manifest import Shard
-from refine.shards.format.strangers import Stranger, strangers
+from refine.shards.format.strangers import Stranger, shown, strangers
 from refine.shards.reading.pixels import empty_images
 from refine.shards.reading.shard import Chunk
 from refine.shards.reading.tensors import load_tensors
@@ -38,12 +39,14 @@ class Indexed:
         self.manifest = index.manifest
         self._index = index
         self._machine = machine
-        self._ahead: dict[str, Future[bytes]] = {}
+        self._ahead: dict[tuple[int, str], Future[bytes]] = {}  # by process and shard
         sizes = [shard.samples for shard in index.shards]
         expected = {"labels": (sum(sizes),)}
-        labels = load_tensors(folder / LABELS, index.labels_sha256, _REMEDY, expected)["labels"].long()
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < max(1, len(index.classes)):
+        labels = load_tensors(folder / LABELS, index.labels_sha256, _REMEDY, expected)["labels"]
+        bounds = labels.aminmax() if len(labels) else (0, 0)
+        if labels.dtype != torch.int32 or not 0 <= int(bounds[0]) <= int(bounds[1]) < max(1, len(index.classes)):
             raise UserError(f"{folder / LABELS} holds a label that is no class; {_REMEDY}")
+        labels = labels.long()
         names = [shard.name for shard in index.shards]
         self._labels = dict(zip(names, torch.split(labels, sizes), strict=True))
         self._keys = dict(zip(names, torch.split(torch.arange(len(labels)), sizes), strict=True))
@@ -69,25 +72,31 @@ class Indexed:
                 images[row] = self._image(place, sample, data)
                 if not only_images:
                     infos.append(sample.about(data))
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{f'sample {key} of ' if key else ''}{place.address} cannot be read ({error}); replace the shard, or "
-                "leave it out of sources.webdataset"
-            ) from None
+        except ValueError as error:
+            where = f"sample {shown(key)} of {place.address}" if key else place.address
+            raise UserError(f"{where} cannot be read ({error}); {_REMEDY}") from None
         labels = self._labels[shard.name][wanted] if not only_images else torch.zeros(0, dtype=torch.int64)
         return Chunk(self._keys[shard.name][wanted], images, labels, infos)
 
-    def announce(self, shard: Shard) -> None:
+    def flags(self, shard: Shard, name: str) -> Tensor:
         place = self._places[shard.name]
-        if elsewhere.remote(place.address) and place.name not in self._ahead:
-            self._ahead[place.name] = _pool().submit(elsewhere.content, place.address, place.sha256, self._machine)
+        raise UserError(f"{place.address} says of no sample whether it is {name}; run `dvc repro poison-dataset` first")
+
+    def announce(self, shard: Shard) -> None:
+        place, own = self._places[shard.name], os.getpid()
+        self._ahead = {begun: future for begun, future in self._ahead.items() if begun[0] == own}
+        if elsewhere.remote(place.address) and (own, place.name) not in self._ahead:
+            self._ahead[own, place.name] = _pool().submit(self._fetched, place)
 
     def _content(self, place: Place) -> bytes:
-        begun = self._ahead.pop(place.name, None)
-        return begun.result() if begun else elsewhere.content(place.address, place.sha256, self._machine)
+        begun = self._ahead.pop((os.getpid(), place.name), None)
+        return begun.result() if begun else self._fetched(place)
+
+    def _fetched(self, place: Place) -> bytes:
+        return elsewhere.content(place.address, Expected(place.size, place.sha256), self._machine)
 
     def _image(self, place: Place, sample: Stranger, data: bytes) -> Tensor:
-        path = Path(place.address.rpartition("/")[2]) / sample.key
+        path = Path(place.address.rpartition("/")[2]) / shown(sample.key)
         pixels = preparation.read(path, self._index.preparation, sample.image(data))
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 

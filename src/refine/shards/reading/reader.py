@@ -18,7 +18,7 @@ from refine.core.machine import DEFAULTS, Machine
 from refine.core.progress import progress
 from refine.shards.format.manifest import Manifest
 from refine.shards.reading.pixels import empty_images
-from refine.shards.reading.shard import Chunk
+from refine.shards.reading.shard import Chunk, flags
 from refine.shards.reading.store import open_store
 from refine.shards.reading.stored import refuse_miscounted
 
@@ -115,18 +115,6 @@ class Split:
             infos=[self.infos[row] for row in rows.tolist()] if self.infos else [],
             manifest=self.manifest,
         )
-
-
-def flags(infos: list[dict[str, Any]], name: str) -> Tensor:
-    """Values of a boolean in the JSON of each sample, bool [N].
-
-    Raises:
-        UserError: it is missing or not a boolean in a sample.
-    """
-    values = [info.get(name) for info in infos]
-    if not all(isinstance(value, bool) for value in values):
-        raise UserError(f"the JSON of a sample says neither true nor false for {name!r}; write the shards again")
-    return torch.tensor(values, dtype=torch.bool)
 
 
 def read_split(folder: Path, only_images: bool = False, machine: Machine = DEFAULTS) -> Split:

@@ -85,6 +85,28 @@ def read_labels(folder: Path, shard: Shard, description: Description) -> tuple[T
         return files.numbers(files.keys), torch.tensor(files.labels(files.keys, description), dtype=torch.int64)
 
 
+def read_flags(folder: Path, shard: Shard, name: str) -> Tensor:
+    """Values of a boolean in the JSON of each sample of a shard, bool [n], without decoding an image.
+
+    Raises:
+        UserError: the shard is damaged, or the boolean is missing in a sample.
+    """
+    with _opened(folder, shard) as files:
+        return flags([_info(files.content(key, "json")) for key in files.keys], name)
+
+
+def flags(infos: list[dict[str, Any]], name: str) -> Tensor:
+    """Values of a boolean in the JSON of each sample, bool [N].
+
+    Raises:
+        UserError: it is missing or not a boolean in a sample.
+    """
+    values = [info.get(name) for info in infos]
+    if not all(isinstance(value, bool) for value in values):
+        raise UserError(f"the JSON of a sample says neither true nor false for {name!r}; write the shards again")
+    return torch.tensor(values, dtype=torch.bool)
+
+
 class _Files:
     """The files of a shard's samples.
 

@@ -19,7 +19,7 @@ from refine.shards.format.index import Index
 from refine.shards.format.manifest import NAME, Manifest, Overlay, Shard
 from refine.shards.reading.held_out import of_attacker
 from refine.shards.reading.indexed import Indexed
-from refine.shards.reading.shard import Chunk, read_labels, read_shard
+from refine.shards.reading.shard import Chunk, read_flags, read_labels, read_shard
 
 
 class Store(Protocol):
@@ -34,6 +34,13 @@ class Store(Protocol):
 
     def labels(self, shard: Shard) -> tuple[Tensor, Tensor]:
         """Its keys and labels, see `shard.read_labels`."""
+
+    def flags(self, shard: Shard, name: str) -> Tensor:
+        """Values of a boolean in the JSON of its samples, bool [n], without decoding an image.
+
+        Raises:
+            UserError: it is missing or not a boolean in a sample.
+        """
 
     def announce(self, shard: Shard) -> None:
         """Says that a shard will be read next, so that it can be fetched while another one is decoded."""
@@ -71,6 +78,9 @@ class Whole:
     def labels(self, shard: Shard) -> tuple[Tensor, Tensor]:
         return read_labels(self._folder, shard, self.manifest)
 
+    def flags(self, shard: Shard, name: str) -> Tensor:
+        return read_flags(self._folder, shard, name)
+
     def announce(self, shard: Shard) -> None:
         del shard
 
@@ -106,7 +116,7 @@ class Overlaid:
     def read(self, shard: Shard, only_images: bool = False, selected: Tensor | None = None) -> Chunk:
         wanted = self._left[shard.name].clone()
         if selected is not None:
-            wanted[wanted.clone()] = selected
+            wanted[self._left[shard.name]] = selected
         chunk = self._base.read(self._below[shard.name], only_images, wanted)
         infos = [self._unchanged(*about) for about in zip(chunk.infos, chunk.labels.tolist(), strict=True)]
         if shard.name in self._changed:
@@ -127,6 +137,15 @@ class Overlaid:
             taken, rows = self._places(own, keys, shard, whole=True)
             labels[rows] = given[taken]
         return keys, labels
+
+    def flags(self, shard: Shard, name: str) -> Tensor:
+        keys, _ = self.labels(shard)
+        flags = torch.zeros(len(keys), dtype=torch.bool)  # of all that are read from the base
+        if shard.name in self._changed:
+            own = self._changed[shard.name]
+            taken, rows = self._places(read_labels(self._folder, own, self.manifest)[0], keys, shard, whole=True)
+            flags[rows] = read_flags(self._folder, own, name)[taken]
+        return flags
 
     def announce(self, shard: Shard) -> None:
         self._base.announce(self._below[shard.name])

@@ -12,7 +12,7 @@ from torch import Tensor
 from refine.core.errors import UserError
 from refine.core.machine import DEFAULTS, Machine
 from refine.core.progress import progress
-from refine.shards.format.manifest import Manifest
+from refine.shards.format.manifest import Manifest, Shard
 from refine.shards.reading.pixels import empty_images
 from refine.shards.reading.shard import Chunk
 from refine.shards.reading.store import Store, open_store
@@ -50,27 +50,42 @@ class StoredImages:
 
     def chunks(self, places: Tensor, only_images: bool = False) -> Iterator[tuple[str, Chunk]]:
         """The samples at these places, int64, ascending: those of one shard at a time, with the shard's name."""
-        rows, start = self._rows[places], 0
+        wanted = list(self._wanted(self._rows[places]))
+        for (shard, selected), later in zip(wanted, [*wanted[1:], None], strict=False):
+            if later:
+                self._store.announce(later[0])
+            yield shard.name, self._store.read(shard, only_images, selected)
+
+    def _wanted(self, rows: Tensor) -> Iterator[tuple[Shard, Tensor]]:
+        """The shards that hold these rows, int64, ascending, and which of their samples these are."""
+        start = 0
         for shard in self._store.manifest.shards:
             first, last = torch.searchsorted(rows, torch.tensor([start, start + shard.samples])).tolist()
             if first < last:
                 selected = torch.zeros(shard.samples, dtype=torch.bool)
                 selected[rows[first:last] - start] = True
-                yield shard.name, self._store.read(shard, only_images, selected)
+                yield shard, selected
             start += shard.samples
+
+    def flags(self, name: str) -> Tensor:
+        """Values of a boolean in the JSON of each sample, bool [n].
+
+        Raises:
+            UserError: it is missing or not a boolean in a sample.
+        """
+        found = [self._store.flags(shard, name)[selected] for shard, selected in self._wanted(self._rows)]
+        return torch.cat([torch.zeros(0, dtype=torch.bool), *found])
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """All of them in order, at most so many at a time."""
-        held: list[Tensor] = []
-        count = 0
+        rest = empty_images(0, self.side)
         for _, chunk in self.chunks(torch.arange(len(self)), only_images=True):
-            held, count = [*held, chunk.images], count + len(chunk.images)
-            while count >= size:
-                joined = torch.cat(held)
-                yield joined[:size]
-                held, count = [joined[size:]], count - size
-        if count:
-            yield torch.cat(held)
+            joined = torch.cat([rest, chunk.images])
+            whole = len(joined) // size * size
+            yield from torch.split(joined[:whole], size) if whole else ()
+            rest = joined[whole:].clone()
+        if len(rest):
+            yield rest
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from refine.core.errors import UserError
 from refine.core.params import Share
-from refine.shards.reading.reader import read_split
+from refine.shards.reading.stored import open_split
 from refine.splitting.groups import CLEAN, POISONED, UNCERTAIN, sizes
 from refine.splitting.params import SplitParams
 from refine.splitting.protocol import Outcome, Task
@@ -35,7 +35,7 @@ def split(task: Task) -> Outcome:
         UserError: there are not enough poisoned images, or not enough others.
     """
     params: Params = task.settings
-    poisoned = read_split(task.images).flags("poisoned")
+    poisoned = open_split(task.images, task.compute.machine).images.flags("poisoned")
     of = sizes(len(poisoned), params)
     draws = Generator().manual_seed(params.seed)
     true, false = (_shuffled(poisoned == value, draws) for value in (True, False))
