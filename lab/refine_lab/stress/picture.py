@@ -13,8 +13,10 @@ from refine.pictures.figure import DPI, same_everywhere, save
 
 _SHOWN = {"patch": "o", "blend": "s", "warp": "^"}
 _OTHER = "D"
-_LEAST = 0.1
-"""Least end of the axes."""
+_LEAST = 0.1, 0.02
+"""Least ends of the axes, across and up."""
+_NAMED = 6
+"""Experiments that are named in the picture; more names would hide each other."""
 _COLORS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#54278f")
 
 
@@ -29,20 +31,22 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     numbers = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in rates})
     shown = numbers[numbers["took"] & numbers["true_asr_after"].notna()]
     with same_everywhere():
-        figure = Figure(figsize=(7, 6.4), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(7, 4.4), dpi=DPI, layout="constrained")
         axes = figure.add_subplot()
-        most = 100 * max([_LEAST, *shown["asr_after_high"], *shown["true_asr_after"]])
-        axes.plot([0, most], [0, most], color="#bbbbbb", linewidth=0.8, zorder=0)
+        across = 100 * max([_LEAST[0], *shown["asr_after_high"]])
+        up = 100 * max([_LEAST[1], *shown["true_asr_after"]])
+        axes.plot([0, max(across, up)], [0, max(across, up)], color="#bbbbbb", linewidth=0.8, zorder=0)
         for number, (name, plants) in enumerate(shown.groupby("plant", sort=False)):
             _points(axes, plants, str(name), _COLORS[number % len(_COLORS)])
-        for row in shown[shown["worst"]].to_dict("records"):
-            _label(axes, row)
+        if shown["experiment"].nunique() <= _NAMED:
+            for row in shown[shown["worst"]].to_dict("records"):
+                _label(axes, row)
         axes.set_xlabel("ASR of the planted trigger after the defense, %")
         axes.set_ylabel("ASR of the true trigger after the defense, %")
-        for limit in (axes.set_xlim, axes.set_ylim):
-            limit(-0.03 * most, 1.06 * most)
+        axes.set_xlim(-0.03 * across, 1.06 * across)
+        axes.set_ylim(-0.03 * up, 1.06 * up)
         if len(shown):
-            axes.legend(title="plant (filled: the worst of its model)", loc="upper left", frameon=False)
+            axes.legend(title="plant (filled: the worst of its model)", loc="upper right", frameon=False)
         save(figure, path, vector=False)
 
 
