@@ -46,7 +46,7 @@ from refine.models.device import Compute
 from refine.poisoning.attack import Setting
 from refine.poisoning.poison import Outputs, open_clean, poison_dataset
 from refine.shards.format import elsewhere
-from refine.shards.format.folder import complete
+from refine.shards.reading.folder import complete
 from refine.shards.reading.reader import Shards, loaded
 from refine.shards.reading.stored import open_split
 from refine.sources import webdataset

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.common import PROJECT
+from refine.core.errors import command
 from refine.pictures.figure import DPI, same_everywhere, save
 
 _COLORS = {"read": "#30638e", "poison": "#d1495b", "evaluate": "#edae49"}
@@ -59,14 +60,14 @@ def _finish(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command."""
     options = argparse.ArgumentParser("python -m benchmarks.scale_picture", description="Draw benchmarks.scale.")
     options.add_argument("picture", type=Path)
     options.add_argument("--results", type=Path, default=PROJECT / "benchmarks/results/scale.json")
-    given = options.parse_args()
+    given = options.parse_args(arguments)
     draw(json.loads(given.results.read_text(encoding="utf-8"))["results"], given.picture)
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

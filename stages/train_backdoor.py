@@ -18,7 +18,7 @@ def train_backdoor(machine: Machine) -> dict[str, Any]:
     from refine.backdoor import imported
     from refine.backdoor import train as backdoor
     from refine.defenses.refine.adaptive import WithTransform
-    from refine.shards.format.folder import read
+    from refine.shards.reading.folder import read
     from refine.training.checkpoint import checkpoints, runtime
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set

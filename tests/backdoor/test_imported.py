@@ -10,8 +10,8 @@ import pytest
 from refine.backdoor.imported import take
 from refine.backdoor.params import TrainBackdoorParams
 from refine.core.errors import UserError
-from refine.shards.format.folder import read
 from refine.shards.format.manifest import Manifest
+from refine.shards.reading.folder import read
 from tiny import WIDTH, classifier_folder, files_of, raw
 
 

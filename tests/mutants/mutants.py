@@ -68,8 +68,8 @@ MUTANTS = (
         (
             (
                 "src/refine/poisoning/poison.py",
-                "_apply(attack.trigger, triggered,",
-                "_apply(lambda images, keys: attack.trigger(images.flip(3), keys).flip(3), triggered,",
+                "_applied(attack.trigger, chunk.images,",
+                "_applied(lambda images, keys: attack.trigger(images.flip(3), keys).flip(3), chunk.images,",
             ),
         ),
         "tests/poisoning/test_poison.py::"
@@ -98,7 +98,7 @@ MUTANTS = (
     ),
     Mutant(
         "labels read where only images are wanted",
-        (("src/refine/shards/reading/shard.py", "if not only_images:", "if True:"),),
+        (("src/refine/shards/reading/shard.py", "labels = [] if only_images else", "labels = [] if False else"),),
         "tests/shards/test_shards.py::test_where_only_images_are_wanted_nothing_else_is_opened",
     ),
     Mutant(

@@ -16,8 +16,8 @@ from commands import refine
 from refine.core.errors import UserError
 from refine.core.files import sha256_of, write_json
 from refine.poisoning.poison import Outputs, open_clean, poison_dataset
-from refine.shards.format.folder import complete, described
 from refine.shards.format.manifest import NAME, Overlay, Shard
+from refine.shards.reading.folder import complete, described
 from refine.shards.reading.held_out import of_attacker
 from refine.shards.reading.reader import Shards, Split, read_split
 from refine.shards.reading.shard import Chunk

@@ -26,7 +26,7 @@ from refine.core.files import sha256_of
 from refine.download.download import write_splits
 from refine.download.source import Splits
 from refine.shards.format import manifest, png
-from refine.shards.format.folder import complete
+from refine.shards.reading.folder import complete
 from refine.shards.reading.reader import Shards, loaded, read_split
 from refine.shards.reading.shard import Chunk, read_shard
 from refine.shards.writer import Sample, write_shards

@@ -13,7 +13,7 @@ from refine.core.errors import UserError
 from refine.download import mnist
 from refine.download.download import write_splits
 from refine.download.source import Source, Splits
-from refine.shards.format.folder import complete
+from refine.shards.reading.folder import complete
 from refine.shards.writer import Sample
 from refine.sources import mnist5k, mnist5k_dev
 

@@ -25,11 +25,11 @@ from refine.download.indexing import write_indexes
 from refine.download.source import Source
 from refine.poisoning.poison import Outputs, open_clean, poison_dataset
 from refine.shards.format import elsewhere
-from refine.shards.format.folder import complete, described
 from refine.shards.format.index import LABELS, Index
 from refine.shards.format.manifest import NAME
 from refine.shards.format.preparation import Preparation, read
 from refine.shards.materialize import materialize
+from refine.shards.reading.folder import complete, described
 from refine.shards.reading.reader import Shards, loaded, read_split
 from refine.shards.reading.stored import open_split
 from refine.sources.webdataset import Params, open_source

@@ -10,7 +10,7 @@ from refine.defending import material
 from refine.defending.params import STAGE_OF_ITS_OWN
 from refine.defenses.refine.training.params import TrainRefineParams
 from refine.poisoning.params import PoisonDatasetParams
-from refine.shards.format.folder import complete
+from refine.shards.reading.folder import complete
 from refine.shards.reading.held_out import of_defender
 from refine_lab.projects import PARAMS, RAW, Stages
 from refine_lab.runs.record import Defender

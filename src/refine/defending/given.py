@@ -22,7 +22,7 @@ from refine.defending.material import NAME as GIVEN
 from refine.defending.params import DefenseDataParams, split_of
 from refine.defending.protocol.defense import Regime
 from refine.defending.share import chosen
-from refine.shards.format.folder import complete
+from refine.shards.reading.folder import complete
 from refine.shards.reading.held_out import of_defender
 from refine.shards.reading.reader import Shards
 from refine.shards.writer import Sample, write_shards

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from refine.core.errors import UserError
 from refine.core.machine import Machine
 from refine.evaluation.metrics import Truth
-from refine.shards.format.folder import complete
+from refine.shards.reading.folder import complete
 from refine.shards.reading.reader import Split, read_split
 from refine.shards.reading.stored import StoredSplit, open_split
 

@@ -23,8 +23,8 @@ from refine.poisoning import saved
 from refine.poisoning.attack import AnyAttack, Chosen, refuse_many
 from refine.poisoning.check import Shown, refuse_useless
 from refine.poisoning.preview import Preview
-from refine.shards.format.folder import complete
 from refine.shards.format.manifest import NAME, Base, Manifest, Overlay, Shard
+from refine.shards.reading.folder import complete
 from refine.shards.reading.held_out import of_attacker
 from refine.shards.reading.shard import Chunk
 from refine.shards.reading.store import flagged

@@ -99,7 +99,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
         folder / "poisoned", "badnets", attack("badnets", clean[0], rate=0.3, patch_side=8, target=0), clean
     )
     params = backdoor_params(
-        epochs=12, batch_size=16, optimizer={"lr": 0.05, "nesterov": True}, schedule={"name": "one_cycle"}
+        epochs=24, batch_size=16, optimizer={"lr": 0.02, "nesterov": True}, schedule={"name": "one_cycle"}
     )
     train_backdoor(
         params, training_set(data.poisoned_train), data.outputs.attack / "training", CPU, folder / "classifier"

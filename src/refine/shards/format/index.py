@@ -11,7 +11,6 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
-from safetensors.numpy import save_file
 
 from refine.core.bounds import MOST_SHARDS, SamplesPerShard
 from refine.core.files import sha256_of
@@ -80,5 +79,7 @@ class Index(Description):
 
 def write_labels(folder: Path, labels: np.ndarray) -> str:
     """Writes the labels of all samples, int [N], and returns the SHA-256 of the file."""
+    from safetensors.numpy import save_file  # loads slowly, and most data sets do not need it
+
     save_file({"labels": labels.astype(np.int32)}, folder / LABELS)
     return sha256_of(folder / LABELS)

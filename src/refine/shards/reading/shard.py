@@ -22,8 +22,8 @@ from torch import Tensor
 
 from refine.core.errors import UserError
 from refine.shards.format import png
-from refine.shards.format.folder import content
 from refine.shards.format.manifest import Description, Shard
+from refine.shards.reading.folder import content
 from refine.shards.reading.pixels import empty_images
 
 _BLOCK = 512

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from refine.core.errors import UserError
 from refine.core.machine import DEFAULTS, Machine
-from refine.shards.format import folder as folders
 from refine.shards.format.index import Index
 from refine.shards.format.manifest import NAME, Manifest, Overlay, Shard
+from refine.shards.reading import folder as folders
 from refine.shards.reading.held_out import of_attacker
 from refine.shards.reading.indexed import Indexed
 from refine.shards.reading.shard import Chunk, read_flags, read_labels, read_shard
