@@ -1,6 +1,6 @@
 """Draws what `benchmarks.scale` measured: time over the number of images, and a straight line on to a billion.
 
-python -m benchmarks.scale_picture docs/scale.png
+python -m benchmarks.scale_picture docs/scale.svg
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from benchmarks.common import PROJECT
 from refine.core.errors import command
-from refine.pictures.figure import DPI, same_everywhere, save
+from refine.core.files import new_file
+from refine.pictures.figure import same_everywhere
 
 _COLORS = {"read": "#30638e", "poison": "#d1495b", "evaluate": "#edae49"}
 _STRANGERS = {"index": "^", "poison": "s"}
@@ -23,17 +26,19 @@ _BILLION = 1e9
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Writes a PNG.
+    """Writes an SVG.
 
     Args:
         results: of the benchmark, with the parts `sizes` and `strangers`.
         path: of the picture.
     """
+    sizes = sorted(results["sizes"].values(), key=lambda entry: int(entry["images"]))
     with same_everywhere():
-        figure = Figure(figsize=(8, 3.6), dpi=DPI, layout="constrained")
+        mpl.rcParams.update({"svg.hashsalt": "scale", "svg.fonttype": "none"})
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
         time, memory = figure.subplots(1, 2)
         for name, color in _COLORS.items():
-            entries = [entry[name] for entry in results["sizes"].values()]
+            entries = [entry[name] for entry in sizes]
             counts = [entry["images"] for entry in entries]
             seconds = [entry["seconds"] for entry in entries]
             time.plot(counts, seconds, "o-", color=color, label=f"{name}, 32 pixels", markersize=4)
@@ -50,13 +55,16 @@ def draw(results: dict[str, Any], path: Path) -> None:
         _finish(memory, "MiB above the start of the process")
         memory.axhline(1024, color="#bbbbbb", linewidth=0.8)
         time.legend(frameon=False, fontsize=7)
-        save(figure, path, vector=False)
+        with new_file(path) as part:
+            figure.savefig(part, format="svg", metadata=dict.fromkeys(("Creator", "Date")))
 
 
 def _finish(axes: Axes, label: str) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale("log")
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_xlabel("images")
+    axes.tick_params(axis="x", labelrotation=30)
     axes.set_ylabel(label)
 
 
