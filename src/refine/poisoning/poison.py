@@ -169,8 +169,10 @@ class _Train:
         shards: list[Shard] = []
         found: list[tuple[Tensor, Tensor]] = []
         for name, chunk in progress(train.images.chunks(rows), "poison the training set", unit="shard"):
-            poisoned, cover = self._order[:, torch.searchsorted(train.keys, chunk.keys)]
-            shards.append(write_shard(folder / name, self._changed(chunk, poisoned, cover), train.manifest.labeled))
+            here = torch.searchsorted(train.keys, chunk.keys)
+            poisoned, cover = self._order[:, here]
+            samples = self._changed(chunk, self._given[here].tolist(), poisoned, cover)
+            shards.append(write_shard(folder / name, samples, train.manifest.labeled))
             if attack.after_flips:
                 places = poisoned >= 0
                 mirrored = _applied(attack.poison, chunk.images[places].flip(3), poisoned[places])
@@ -184,11 +186,12 @@ class _Train:
         keys, images = zip(*found, strict=True)
         return Twins(torch.cat(keys), torch.cat(images))
 
-    def _changed(self, chunk: Chunk, poisoned: Tensor, cover: Tensor) -> list[Sample]:
+    def _changed(self, chunk: Chunk, given: list[int], poisoned: Tensor, cover: Tensor) -> list[Sample]:
         """The samples of a shard that change.
 
         Args:
             chunk: before.
+            given: their labels after poisoning.
             poisoned: int64 [n], their places among the poisoned ones, or -1.
             cover: likewise, among the cover ones.
         """
@@ -197,7 +200,6 @@ class _Train:
             places = order >= 0
             images[places] = _applied(change, chunk.images[places], order[places])
             shown.add(chunk.images[places], images[places])
-        given = torch.where(poisoned >= 0, self._attack.relabel(chunk.labels), chunk.labels).tolist()
         return [
             _sample(chunk, place, images[place], given[place], poisoned=bool(poisoned[place] >= 0))
             for place in range(len(images))

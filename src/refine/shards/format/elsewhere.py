@@ -23,6 +23,8 @@ from refine.core.outside import first_line
 KEPT = Path("data/.cache/shards")
 LARGEST = 2**31
 """Of a shard, in bytes: it is read into memory as a whole."""
+_CORRECT = "bring it there, or correct the address"
+_CHANGED = "bring the old one back, or index the new one by `dvc repro -f download`"
 _ATTEMPTS = 3
 _PACKAGES = {"az": "adlfs", "gs": "gcsfs", "s3": "s3fs"}
 _PARTIAL = ".partial"
@@ -64,9 +66,6 @@ def content(address: str, expected: Expected, machine: Machine) -> bytes:
     return data
 
 
-_CHANGED = "bring the old one back, or index the new one by `dvc repro -f download`"
-
-
 def remote(address: str) -> bool:
     """Whether an address is a URL."""
     return "://" in address
@@ -89,15 +88,11 @@ def fetched(address: str, machine: Machine, size: int | None = None) -> bytes:
 def _on_disk(path: Path, address: str, size: int | None) -> bytes:
     try:
         if not path.is_file():
-            raise UserError(
-                f"{address} is {'not a file' if path.exists() else 'missing'}; bring it there, or correct the address"
-            )
+            raise UserError(f"{address} is {'not a file' if path.exists() else 'missing'}; {_CORRECT}")
         _refuse_size(address, path.stat().st_size, size)
         return path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{address} cannot be read ({error.strerror}); bring it there, or correct the address"
-        ) from None
+        raise UserError(f"{address} cannot be read ({error.strerror}); {_CORRECT}") from None
 
 
 def _over_network(address: str, size: int | None) -> bytes:

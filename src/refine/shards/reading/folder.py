@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from refine.core.documents import validated
@@ -56,13 +57,7 @@ def read(folder: Path) -> Manifest:
     Raises:
         UserError: it is missing, damaged or inconsistent.
     """
-    said = described(folder)
-    if not isinstance(said, Overlay):
-        return _whole(said)
-    try:
-        return said.over(_whole(_below(folder, said)))
-    except ValueError as error:
-        raise UserError(f"{folder / NAME} cannot be used ({error}); {_remedy(folder)}") from None
+    return _merged(folder, described)
 
 
 def complete(folder: Path) -> Manifest:
@@ -71,6 +66,11 @@ def complete(folder: Path) -> Manifest:
     Raises:
         UserError: a shard is missing or too small for its samples, or the folder holds one that is not in the manifest.
     """
+    return _merged(folder, _checked)
+
+
+def _checked(folder: Path) -> Manifest | Overlay | Index:
+    """What the manifest of a folder says, once exactly its own files are there."""
     said = described(folder)
     here = [] if isinstance(said, Index) else said.shards
     for shard in here:
@@ -84,10 +84,26 @@ def complete(folder: Path) -> Manifest:
         raise UserError(f"{folder / min(unlisted)} is not in {NAME}; {_remedy(folder)}")
     if isinstance(said, Index):
         _refuse_missing_labels(folder, said)
-    if isinstance(said, Overlay):
-        _below(folder, said)
-        complete(base_of(folder, said))
-    return read(folder)
+    return said
+
+
+def _merged(folder: Path, look: Callable[[Path], Manifest | Overlay | Index]) -> Manifest:
+    """The manifest of what a folder stands for.
+
+    Args:
+        folder: of any kind.
+        look: gives what the manifest of a folder says.
+    """
+    said = look(folder)
+    if not isinstance(said, Overlay):
+        return _whole(said)
+    below = look(base_of(folder, said))
+    try:
+        if isinstance(below, Overlay):
+            raise ValueError("its base is an overlay itself")  # noqa: TRY301, TRY004 (told as what else does not fit)
+        return said.over(_whole(below))
+    except ValueError as error:
+        raise UserError(f"{folder / NAME} cannot be used ({error}); {_remedy(folder)}") from None
 
 
 def content(folder: Path, shard: Shard) -> bytes:
@@ -104,18 +120,6 @@ def content(folder: Path, shard: Shard) -> bytes:
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise UserError(f"{path} is damaged: its sha256 is not the one in {NAME}; {_remedy(folder)}")
     return data
-
-
-def _below(folder: Path, overlay: Overlay) -> Manifest | Index:
-    """What the manifest of an overlay's base says.
-
-    Raises:
-        UserError: it is missing, damaged, another one, or an overlay itself.
-    """
-    said = described(base_of(folder, overlay))
-    if isinstance(said, Overlay):
-        raise UserError(f"{folder / NAME} cannot be used (its base is an overlay itself); {_remedy(folder)}")
-    return said
 
 
 def _refuse_missing_labels(folder: Path, index: Index) -> None:

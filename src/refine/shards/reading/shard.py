@@ -66,7 +66,9 @@ def read_shard(
         UserError: the shard or a sample in it is damaged.
     """
     with _opened(folder, shard) as files:
-        keys = files.keys if selected is None else [key for key, own in zip(files.keys, selected, strict=True) if own]
+        keys = files.keys
+        if selected is not None:
+            keys = [key for key, own in zip(keys, selected.tolist(), strict=True) if own]
         numbers = files.numbers(keys)
         labels = [] if only_images else files.labels(keys, description)
         infos = [] if only_images else [_info(files.content(key, "json")) for key in keys]

@@ -117,7 +117,7 @@ class Overlaid:
         wanted = self._left[shard.name].clone()
         if selected is not None:
             wanted[self._left[shard.name]] = selected
-        chunk = self._base.read(self._below[shard.name], only_images, wanted)
+        chunk = self._base.read(self._below[shard.name], only_images, None if wanted.all() else wanted)
         infos = [self._unchanged(*about) for about in zip(chunk.infos, chunk.labels.tolist(), strict=True)]
         if shard.name in self._changed:
             own = read_shard(self._folder, self._changed[shard.name], self.manifest, only_images)
@@ -130,8 +130,7 @@ class Overlaid:
         return Chunk(chunk.keys, chunk.images, chunk.labels, infos)
 
     def labels(self, shard: Shard) -> tuple[Tensor, Tensor]:
-        below = self._base.labels(self._below[shard.name])
-        keys, labels = (column[self._left[shard.name]] for column in below)
+        keys, labels = self._labels_below(shard)
         if shard.name in self._changed:
             own, given = read_labels(self._folder, self._changed[shard.name], self.manifest)
             taken, rows = self._places(own, keys, shard, whole=True)
@@ -139,7 +138,7 @@ class Overlaid:
         return keys, labels
 
     def flags(self, shard: Shard, name: str) -> Tensor:
-        keys, _ = self.labels(shard)
+        keys, _ = self._labels_below(shard)
         flags = torch.zeros(len(keys), dtype=torch.bool)  # of all that are read from the base
         if shard.name in self._changed:
             own = self._changed[shard.name]
@@ -149,6 +148,12 @@ class Overlaid:
 
     def announce(self, shard: Shard) -> None:
         self._base.announce(self._below[shard.name])
+
+    def _labels_below(self, shard: Shard) -> tuple[Tensor, Tensor]:
+        """Keys and labels in the base, of the samples that are left."""
+        keys, labels = self._base.labels(self._below[shard.name])
+        left = self._left[shard.name]
+        return keys[left], labels[left]
 
     def _places(self, changed: Tensor, keys: Tensor, shard: Shard, whole: bool) -> tuple[Tensor, Tensor]:
         """Which of the changed samples are among these, and where."""
