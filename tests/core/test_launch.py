@@ -137,7 +137,8 @@ def test_processes_begin_again_together_when_one_is_lost(tmp_path: Path) -> None
     steps = COMMON_STEPS.format(guilty="1 and not Path('lost').exists()").replace(
         'raise UserError("the cat sits on this cable")', "(Path('lost').touch(), os.kill(os.getpid(), 9))"
     )
-    result = run(tmp_path, *_stage(tmp_path, steps), env={**_environment(), "REFINE_RESTARTS": "1"})
+    late = "\n    if rank() and Path('lost').exists():\n        __import__('time').sleep(3)"  # the other one waits
+    result = run(tmp_path, *_stage(tmp_path, late + steps), env={**_environment(), "REFINE_RESTARTS": "1"})
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "metrics/runtime/some-stage.json").is_file()
 

@@ -106,6 +106,9 @@ def _launch(machine: Machine, folder: Path) -> None:
         log.info("wait at %s for %d machines", machine.meeting, nodes)
     logging.disable(logging.CRITICAL)  # of the launcher: rank 0 logs the progress
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    if machine.restarts or nodes > 1:
+        # One store for all attempts still holds the addresses of the last one, and who comes first would call those.
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
