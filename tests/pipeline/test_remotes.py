@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+import servers
 from buckets import BUCKET, Bucket, bucket, shard
 from repositories import ok, ran
 from support import run, write_params
@@ -21,27 +23,83 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         yield made
 
 
-def test_a_clone_takes_everything_from_the_bucket_and_runs_nothing(repo: Path, tmp_path: Path, store: Bucket) -> None:
-    ok(repo, "dvc", "remote", "add", "-d", "team", f"s3://{BUCKET}/refine")
-    ok(repo, "dvc", "push", "-q")
+def _remote(repo: Path, url: str, **settings: str) -> None:
+    ok(repo, "dvc", "remote", "add", "-d", "team", url)
+    for name, value in settings.items():
+        ok(repo, "dvc", "remote", "modify", "team", name, value)
     ok(repo, "git", "commit", "-qam", "a remote")
-    ok(tmp_path, "git", "clone", "-q", str(repo), "clone")
-    clone = tmp_path / "clone"
+
+
+def _pulled(repo: Path) -> None:
+    """A clone has everything, and runs nothing."""
+    ok(repo.parent, "git", "clone", "-q", str(repo), "clone")
+    clone = repo.parent / "clone"
     ok(clone, "dvc", "pull", "-q")
     assert ran(clone) == []
     for folder in ("data/raw", "data/poisoned", "models"):
         assert files_of(clone / folder) == files_of(repo / folder)
+
+
+def _refused(repo: Path, *command: str) -> str:
+    """What is printed of an error, which has no traceback."""
+    ended = run(repo, "dvc", *command)
+    assert ended.returncode != 0
+    assert "Traceback" not in ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def test_a_clone_takes_everything_from_the_bucket_and_runs_nothing(repo: Path, store: Bucket) -> None:
+    _remote(repo, f"s3://{BUCKET}/refine")
+    ok(repo, "dvc", "push", "-q")
+    _pulled(repo)
     del store.asked[:]
     ok(repo, "dvc", "push", "-q")
     assert not [method for method, _ in store.asked if method == "PUT"]
 
 
+def test_a_clone_takes_everything_by_ssh_though_the_first_push_broke_off(repo: Path, tmp_path: Path) -> None:
+    with servers.ssh(tmp_path / "server") as server:
+        server.cut_after = 3
+        _remote(repo, server.url, keyfile=str(server.key), verify="true")
+        assert "failed to transfer" in _refused(repo, "push")
+        assert server.cut_after is None
+        for path in (tmp_path / "server/remote").glob("files/md5/??/*"):
+            name = path.parent.name + path.name.removesuffix(".dir")
+            assert path.suffix == ".tmp" or hashlib.md5(path.read_bytes()).hexdigest() == name
+        ok(repo, "dvc", "push", "-q")
+        _pulled(repo)
+
+
+def test_a_key_that_the_server_does_not_know_is_told_without_a_traceback(repo: Path, tmp_path: Path) -> None:
+    with servers.ssh(tmp_path / "server") as server, servers.ssh(tmp_path / "other") as other:
+        _remote(repo, server.url, keyfile=str(other.key))
+        assert "ermission denied" in _refused(repo, "push")
+        assert not list((tmp_path / "server/remote").iterdir())
+
+
+def test_what_was_changed_on_the_server_is_not_taken(repo: Path, tmp_path: Path) -> None:
+    with servers.ssh(tmp_path / "server") as server:
+        _remote(repo, server.url, keyfile=str(server.key), verify="true")
+        ok(repo, "dvc", "push", "-q")
+        for path in (tmp_path / "server/remote").rglob("*"):
+            if path.is_file() and path.stat().st_size > 10_000:
+                path.write_bytes(path.read_bytes()[:-1] + b"?")
+        ok(repo.parent, "git", "clone", "-q", str(repo), "clone")
+        _refused(repo.parent / "clone", "pull")
+
+
+def test_a_clone_takes_everything_by_webdav(repo: Path, tmp_path: Path) -> None:
+    with servers.webdav(tmp_path / "server") as url:
+        _remote(repo, f"{url}team")
+        assert "could not be found" in _refused(repo, "push")
+        (tmp_path / "server/remote/team").mkdir()
+        ok(repo, "dvc", "push", "-q")
+        _pulled(repo)
+
+
 def test_a_bucket_that_is_missing_is_told_without_a_traceback(repo: Path, store: Bucket) -> None:
     ok(repo, "dvc", "remote", "add", "-d", "team", "s3://nowhere/refine")
-    ended = run(repo, "dvc", "push")
-    assert ended.returncode != 0
-    assert "Traceback" not in ended.stderr
-    assert "bucket" in ended.stderr
+    assert "bucket" in _refused(repo, "push")
 
 
 def test_the_pipeline_runs_on_shards_in_a_bucket(repo: Path, store: Bucket) -> None:
