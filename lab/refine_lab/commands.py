@@ -239,13 +239,14 @@ def calibrate_make(home: Path, only: tuple[str, ...], defend: bool) -> None:
 @calibrate.command("measure")
 @click.argument("home", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="CSV file; goes on where it has rows.")
-def calibrate_measure(home: Path, out: Path) -> None:
-    """Write the scores of all signs for the models in the folder HOME."""
+@click.option("--sign", "signs", multiple=True, metavar="NAME", help="Name of a sign; all by default.")
+def calibrate_measure(home: Path, out: Path, signs: tuple[str, ...]) -> None:
+    """Write the scores of the signs for the models in the folder HOME."""
     from refine.core.machine import machine
     from refine.proof.judging.params import SignsParams
     from refine_lab.calibration.measure import finished, measure
 
-    measure(finished(home), out, SignsParams(), machine())
+    measure(finished(home), out, SignsParams(), machine(), signs)
 
 
 @calibrate.command("set")

@@ -135,6 +135,10 @@ def test_finished_models_are_measured_once(tmp_path: Path) -> None:
     params = SignsParams(settings={"target_vote": brief})
     out = tmp_path / "scores.csv"
     folders = finished(tmp_path / "home")
+    measure(folders[:1], out, params, DEFAULTS, ["changed_answers"])
+    assert [*pd.read_csv(out)["sign"]] == ["changed_answers"]
+    with pytest.raises(UserError, match="there is no sign luck; there are changed_answers, "):
+        measure(folders, out, params, DEFAULTS, ["luck"])
     measure(folders[:1], out, params, DEFAULTS)
     first = out.read_text()
     measure(folders, out, params, DEFAULTS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +41,28 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def measure(folders: list[Path], out: Path, params: SignsParams, machine: Machine) -> None:
+def measure(folders: list[Path], out: Path, params: SignsParams, machine: Machine, signs: Sequence[str] = ()) -> None:
     """Writes a row for each model and sign that the file does not have yet, after each model.
 
     Args:
         folders: of finished models, with a `model.json`.
-        out: the CSV file.
+        out: the CSV file; its rows are sorted by model and sign.
         params: of the signs.
         machine: its settings.
+        signs: which; all of them if empty.
 
     Raises:
-        UserError: a folder is not finished or damaged.
+        UserError: a folder is not finished or damaged, or a sign is unknown.
     """
+    for sign in signs:
+        if sign not in names(SIGNS):
+            raise UserError(f"there is no sign {sign}; there are {', '.join(names(SIGNS))}")
     rows: list[Any] = pd.read_csv(out, keep_default_na=False).to_dict("records") if out.is_file() else []
     resolved = compute(machine)
     for folder in folders:
-        if folder.name not in {row["model"] for row in rows}:
-            rows += _rows(folder, params, resolved)
+        there = {row["sign"] for row in rows if row["model"] == folder.name}
+        if wanted := [sign for sign in signs or names(SIGNS) if sign not in there]:
+            rows = sorted(rows + _rows(folder, wanted, params, resolved), key=lambda row: (row["model"], row["sign"]))
             with new_file(out) as partial:
                 pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(partial, index=False)
 
@@ -73,11 +79,11 @@ def finished(home: Path) -> list[Path]:
     return folders
 
 
-def _rows(folder: Path, params: SignsParams, compute: Compute) -> list[dict[str, Any]]:
+def _rows(folder: Path, signs: list[str], params: SignsParams, compute: Compute) -> list[dict[str, Any]]:
     about = read_document(folder / DONE, About, f"remove {folder} and make it again")
     subjects: dict[float, Subject] = {}
     rows = []
-    for sign in names(SIGNS):
+    for sign in signs:
         triggered = TRIGGERED.get(sign, 0.0)
         if triggered not in subjects:
             subjects[triggered] = _subject(folder, triggered, params, compute)

@@ -10,10 +10,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from refine.core.errors import UserError
 from refine.core.params import Section, sentence
-from refine.core.yaml12 import load, shown
+from refine.core.yaml12 import load
 from refine.defending.params import STAGE_OF_ITS_OWN
 from refine_lab.lists.machine import check_machine
-from refine_lab.runs.parameters import split_of
+from refine_lab.runs.parameters import put, split_of
 
 
 class Row(Section):
@@ -57,7 +57,7 @@ class Row(Section):
             if isinstance(section, dict) and "seed" in section:
                 section["seed"] = self.seed
         for name, value in self.changes.items():
-            _set(params, name, value)
+            put(params, name, value)
         split = split_of(params, self.defense)
         params["splits"] = [split] if split else []
         return params
@@ -108,14 +108,3 @@ def _merged(row: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{twice[0]} is set by a row and by each; keep one")
     changes = {**(row.get("changes") or {}), **(entry.get("changes") or {})}
     return {**row, **entry, "changes": changes}
-
-
-def _set(params: dict[str, Any], name: str, value: Any) -> None:
-    """Sets a parameter by its dotted name."""
-    *parents, last = name.split(".")
-    inner = params
-    for parent in parents:
-        inner = inner.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise UserError(f"{name} cannot be changed, because {parent} is {shown(inner)}; give {parent} as a whole")
-    inner[last] = value

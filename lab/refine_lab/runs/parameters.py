@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from refine.core.errors import UserError
 from refine.core.params import ParamsFile
 from refine.core.registry import DEFENSES, component, names
+from refine.core.yaml12 import shown
 from refine.defending.params import STAGE_OF_ITS_OWN
 from refine.defending.params import split_of as split_named
 
@@ -85,6 +87,21 @@ def changes(preset: dict[str, Any], params: dict[str, Any], above: str = "") -> 
         else:
             found[name] = None if after is _ABSENT else after
     return found
+
+
+def put(params: dict[str, Any], name: str, value: Any) -> None:
+    """Sets a parameter by its dotted name.
+
+    Raises:
+        UserError: it goes below what is no mapping.
+    """
+    *parents, last = name.split(".")
+    inner = params
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{name} cannot be changed, because {parent} is {shown(inner)}; give {parent} as a whole")
+    inner[last] = value
 
 
 def _entry(room: dict[str, Any] | None, name: str) -> dict[str, Any]:
