@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18 as reference
 
-from refine.architectures.resnet18.network import build
+from refine.architectures.resnet18.network import ResNet18, build
 from refine.architectures.resnet18.params import Params
 
 
@@ -49,3 +50,17 @@ def test_it_begins_with_the_weights_that_torch_gives_its_layers() -> None:
         elif isinstance(module, nn.BatchNorm2d):
             assert torch.equal(module.weight, torch.ones_like(module.weight)), name
             assert torch.equal(module.bias, torch.zeros_like(module.bias)), name
+
+
+@pytest.mark.parametrize("side", [16, 65])
+def test_the_shortcut_of_a_narrow_network_computes_what_a_convolution_does(side: int) -> None:
+    shortcut = ResNet18(num_classes=3, width=8).stages[1][0].downsample[0]
+    plain = nn.Conv2d(8, 16, 1, 2, bias=False)
+    plain.load_state_dict(shortcut.state_dict())
+    images = torch.rand(4, 8, side, side, generator=torch.Generator().manual_seed(1))
+    expected = plain.double()(images.double())
+    expected.square().sum().backward()
+    computed = shortcut(images.contiguous(memory_format=torch.channels_last))  # ends a process without the detour
+    computed.square().sum().backward()
+    torch.testing.assert_close(computed, expected.float())
+    torch.testing.assert_close(shortcut.weight.grad, plain.weight.grad.float())

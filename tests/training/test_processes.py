@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ Task = BackdoorTask | EncoderTask | RefineTask
 
 def _task(name: str, world: int = 1, rank: int = 0) -> Task:
     compute = replace(CPU, rank=rank, world=world)
-    if name in ("refine", "encoder"):
+    if name in ("refine", "encoder", "frozen"):
         params = refine_params({"augment": {}, "optimizer": {"lr": 0.01}}, encoder={"augment": {}})
         whole = defense(classifier()).train().to(torch.get_default_dtype())
         answers = PseudoLabels(whole.classifier, params.recipe, False, CPU, "fp32")
@@ -53,9 +54,12 @@ def _task(name: str, world: int = 1, rank: int = 0) -> Task:
             assert params.encoder is not None
             head = whole.transform.begin(whole.classifier, 3, lambda: torch.zeros(1, 3, 16, 16))
             return EncoderTask(whole, head, [], answers, params.encoder, compute, "fp32")
+        if name == "frozen":
+            whole.transform.freeze_encoder()
         return RefineTask(whole, [], answers, params, compute, "fp32", keep=[])
     trained = classifier(seed=1).train().requires_grad_(True).to(torch.get_default_dtype())
-    return BackdoorTask(trained, [], backdoor_params(augment={}).recipe, AttackerAugmentation(), compute, "fp32")
+    recipe = backdoor_params(augment={}, compile=name == "compiled").recipe
+    return BackdoorTask(trained, [], recipe, AttackerAugmentation(), compute, "fp32")
 
 
 def _batch(step: int, part: slice = slice(None), share: float = 1.0, count: int = 12) -> Batch:
@@ -88,7 +92,8 @@ class _InParts(nn.Module):
 def _gradients(task: Task, batch: Batch) -> dict[str, Tensor]:
     task.module.train()
     task.step(batch).loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in task.module.named_parameters()}
+    learning = {name: parameter for name, parameter in task.module.named_parameters() if parameter.requires_grad}
+    return {name: parameter.grad.clone() for name, parameter in learning.items()}
 
 
 def _losses(task: Task, batches: list[Batch]) -> list[float]:
@@ -110,6 +115,7 @@ def _losses(task: Task, batches: list[Batch]) -> list[float]:
 
 def _gradients_of(name: str, rank: int, count: int) -> dict[str, Tensor]:
     torch.set_default_dtype(torch.float64)
+    torch.compile = partial(torch.compile, backend="aot_eager")  # what a C++ compiler adds concerns one process alone
     return _gradients(_task(name, WORLD, rank), _batch(0, *_part(rank, WORLD, count), count=count))
 
 
@@ -169,7 +175,7 @@ def _together(work: Callable[[str, int, int], Any], name: str, count: int, folde
 
 
 @pytest.mark.parametrize("count", [12, 11])
-@pytest.mark.parametrize("name", ["backdoor", "encoder", "refine"])
+@pytest.mark.parametrize("name", ["backdoor", "encoder", "refine", "frozen"])
 def test_gradients_are_those_of_one_process_with_the_whole_batch(name: str, count: int, tmp_path: Path) -> None:
     parallel = _together(_gradients_of, name, count, tmp_path)
     torch.set_default_dtype(torch.float64)
@@ -184,6 +190,17 @@ def test_gradients_are_those_of_one_process_with_the_whole_batch(name: str, coun
         assert gradients.keys() == expected.keys()
         worst = max((gradients[key] - expected[key]).abs().max() for key in expected)
         assert worst / largest <= 1e-9
+
+
+def test_compiled_networks_have_the_gradients_of_one_process(tmp_path: Path) -> None:
+    plain, compiled = (_together(_gradients_of, name, 12, _new(tmp_path / name)) for name in ("backdoor", "compiled"))
+    for one, other in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -281,6 +298,23 @@ class TestStage:
             "make batch_size a multiple of them"
         ]
         assert "Traceback" not in result.stderr
+
+
+def test_streamed_images_are_shared_as_those_in_memory_are(tmp_path: Path) -> None:
+    folder = tiny_project(tmp_path / "project")
+    trained = TINY_PARAMS["train_backdoor"]
+    trained = {**trained, "recipe": {**trained["recipe"], "shuffle_buffer": 16}}
+    write_params(folder, {**TINY_PARAMS, "sources": {"folder": {"side": 128}}, "train_backdoor": trained})
+    for stage in ("download", "poison_dataset"):
+        assert run_stage(folder, stage).returncode == 0
+    found = []
+    for memory, told in (("4096", "kept on cpu"), ("1", "streamed")):
+        result = run_stage(folder, "train_backdoor", REFINE_PROCESSES="2", REFINE_MEMORY=memory)
+        assert result.returncode == 0, result.stderr
+        assert told in result.stderr
+        found.append(files_of(folder / "models/backdoor"))
+        shutil.rmtree(folder / "models/backdoor")
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,27 @@ class ResNet18(nn.Module):
         return logits
 
 
+class _Shortcut(nn.Conv2d):
+    """A 1x1 convolution with a stride, which takes the pixels that it needs first.
+
+    On CPUs the gradient of its weights, computed at once, writes past its buffer where the inputs are fewer than a
+    vector register holds (oneDNN issue 6035): training then crashes, or goes on with wrong numbers.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        down, across = self.stride
+        return nn.functional.conv2d(input[:, :, ::down, ::across], self.weight)
+
+
+_REGISTER = 16
+"""Numbers of 32 bits in a vector register of AVX-512."""
+
+
 def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     shortcut = None
     if stride != 1 or inputs != outputs:
-        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        convolution = _Shortcut if inputs < _REGISTER else nn.Conv2d
+        shortcut = nn.Sequential(convolution(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
     return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut), BasicBlock(outputs, outputs))
 
 
