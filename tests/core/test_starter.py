@@ -53,6 +53,12 @@ def test_a_stage_ends_with_the_shell_that_started_it(tmp_path: Path, stage: str)
         assert _ends(waiting).startswith(GONE)
 
 
+def test_a_stage_ends_though_nobody_can_read_what_it_says(tmp_path: Path, stage: str) -> None:
+    code = f"import subprocess; subprocess.run({shlex.split(stage)!r}, stderr=subprocess.PIPE)"
+    with group(tmp_path, sys.executable, "-c", code, env=_environment()) as waiting:
+        assert _ends(waiting) == ""
+
+
 def test_a_stage_ends_with_dvc_though_the_shell_between_them_lives(tmp_path: Path, stage: str) -> None:
     between = f"import subprocess; subprocess.run(['sh', '-c', {f'{stage}; true'!r}])"
     with group(tmp_path, sys.executable, "-c", between, env=_environment(DVC_STAGE="some-stage")) as waiting:

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -148,7 +149,8 @@ def abandoned(say: Callable[[str], int]) -> None:
     if _launching.is_set():
         os.kill(os.getpid(), signal.SIGTERM)  # the launcher ends its processes, and says why
         return
-    say(starter.SENTENCE)
+    with suppress(OSError):  # who is gone may have been the reader of what is said
+        say(starter.SENTENCE)
     os._exit(ABANDONED)
 
 
