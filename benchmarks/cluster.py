@@ -33,8 +33,8 @@ ATTACKS = ("badnets", "blended", "none", "wanet")
 DEFENSES = ("refine", "shrinkpad", "ft")
 NODES = 2
 _LIST = "experiments/twelve.yaml"
-_SIDE = 32
-_IMAGES = {"train": 2000, "test": 500}
+_SIDE = 16
+_IMAGES = {"train": 800, "test": 200}
 _RECIPE = {"epochs": 1, "batch_size": 50}
 
 
@@ -46,13 +46,14 @@ def project(folder: Path, images: dict[str, int]) -> None:
         for key in range(count):
             label = key % 4
             pixels = generator.integers(0, 100, (_SIDE, _SIDE, 3), dtype=np.uint8)
-            pixels[:, 8 * label : 8 * label + 8] += 150
+            pixels[:, 4 * label : 4 * label + 4] += 150
             target = folder / f"data/own/images/{split}/class-{label}/{key:05d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(target)
     preset = folder / "presets/quick.yaml"
     params = yaml.safe_load(preset.read_text(encoding="utf-8"))
     params["download"]["source"] = "folder"
+    params["sources"] = {"folder": {"side": _SIDE}}
     params["train_backdoor"]["network"] = {"name": "resnet18", "width": 16}
     params["train_backdoor"]["recipe"] |= {**_RECIPE, "augment": {}}
     params["train_refine"]["encoder"] |= _RECIPE
