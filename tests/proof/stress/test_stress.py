@@ -86,6 +86,19 @@ def test_a_plant_that_did_not_take_counts_neither_way(tmp_path: Path) -> None:
     assert "says nothing about the defense" in render(found)
 
 
+def test_a_trigger_that_the_model_itself_answers_counts_neither_way(tmp_path: Path) -> None:
+    model(tmp_path / "model")
+    whole = {"attack": "badnets", "settings": {"rate": 0.5, "patch_side": 16}}  # after which all images are the same
+    plants = {"one": whole, "two": whole, "three": whole}
+    brief = {"epochs": 1, "min_steps": 0, "batch_size": 40, "optimizer": {"lr": 1e-6}}
+    easy = params(plants=plants, recipe=brief, least_asr=0.0, most_disagreement=1.0)
+    found = stress_test(tmp_path / "model", images(tmp_path / "images"), easy, defender(), tiny.CPU, tmp_path / "work")
+    floors = {plant.name: plant.model.attack_success_rate.share for plant in found.plants}
+    assert [plant.name for plant in found.plants if not plant.took] == [name for name in floors if floors[name] > 0.5]
+    assert 0 < len(found.took) < len(plants)
+    assert "(of the model itself 100.0 %)" in render(found)
+
+
 def _never() -> StressParams:
     """A plant of one step, which is too little."""
     return params(recipe={"epochs": 1, "min_steps": 0, "batch_size": 40, "optimizer": {"lr": 1e-6}}, least_asr=1.0)

@@ -105,6 +105,8 @@ class StressParams(Section):
     least_asr: success rate from which on a plant counts.
     most_disagreement: share of clean images to which a copy may answer otherwise than the model; its plant does not
         count where it is more.
+    most_floor: success rate that the trigger may have with the model itself; where it is more, nothing had to be
+        planted, and the plant does not count.
     batch_size: images that are classified at a time.
     """
 
@@ -115,4 +117,5 @@ class StressParams(Section):
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     least_asr: Share = 0.9
     most_disagreement: Share = 0.02
+    most_floor: Share = 0.5
     batch_size: BatchSize = 256

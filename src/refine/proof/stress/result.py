@@ -75,7 +75,8 @@ class Plant(Strict):
         target: name of the class that the trigger leads to.
         poisoned: images with the trigger and the attacker's label that the copy was fine-tuned on.
         learning_rates: that planting was tried at; the last one is that of the copy.
-        took: whether the backdoor works and nothing else has changed much; one that did not take counts neither way.
+        took: whether the backdoor works, not with the model itself, and nothing else has changed much; one that did
+            not take counts neither way.
         model: the model itself, the floor.
         before: the copy.
         after: the copy after it was defended; None where the plant did not take.

@@ -99,7 +99,7 @@ class _Test:
             before = self._measured(NoDefense(classifiers.load(copy)[0]), with_trigger)
             measuring = clock.lap()
             after, defending = None, 0.0
-            if took(before, params):
+            if took(before, params) and floor.attack_success_rate.share <= params.most_floor:
                 self.defender.train(Resident(self.parts.defending.images, ()), copy, defense)
                 defending = clock.lap()
                 after = self._measured(load(defense, copy), with_trigger)

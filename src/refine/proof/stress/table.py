@@ -30,8 +30,10 @@ def told(plant: Plant) -> str:
     before = plant.before.attack_success_rate
     if not plant.after:
         agreement = _percent(plant.before.agreement)
+        floor = _percent(plant.model.attack_success_rate)
         return (
-            f"{begin}did not take: ASR {_percent(before)} %, agreement with the model {agreement} %; it does not count"
+            f"{begin}did not take: ASR {_percent(before)} % (of the model itself {floor} %), "
+            f"agreement with the model {agreement} %; it does not count"
         )
     return f"{begin}ASR {_percent(before)} % before the defense, {_bracketed(plant.after.attack_success_rate)} after it"
 
