@@ -264,6 +264,10 @@ SMALL_DEFENSES: dict[str, dict[str, Any]] = {
     "anp": {"validation": 0.2, "recipe": {**_FEW, "min_steps": 0}},
     **dict.fromkeys(("bti_dbf", "bti_dbf_u"), _BTI),
     "ibau": _SLOW,
+    "local_mae": {
+        **{"patch_side": 4, "width": 16, "depth": 1, "heads": 2},
+        **{"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2, "recipe": _ADAM},
+    },
     "nad": {"weights": [10.0], "teacher": _SLOW["recipe"], **_SLOW},
     "nc": {"search": {"steps": 10}, **_SLOW},
 }

@@ -29,8 +29,7 @@ AttackSteps = Annotated[int, Field(ge=0, le=10_000)]
 """Steps of a gradient ascent on an image."""
 Width = Annotated[int, Field(ge=8, le=1024)]
 """Channels of a network's first stage. Fewer than 8 crash oneDNN's channels-last convolutions on some processors (torch
-2.15, AVX2), and fewer than 16 crash those of ResNet-18 in batches of odd size by two threads (torch 2.15, AVX512; tests
-use 8 with one thread). More than 1024 do not fit into the memory of any device."""
+2.15, AVX2). More than 1024 do not fit into the memory of any device."""
 UNetWidth = Annotated[Width, Field(multiple_of=2)]
 Mean = Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=3, max_length=3)]
 """Mean of each channel, for pixels in [0, 1]."""

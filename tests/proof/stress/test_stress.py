@@ -17,7 +17,7 @@ from refine.proof.stress import stress
 from refine.proof.stress.params import StressParams
 from refine.proof.stress.result import NOTE, StressResult
 from refine.proof.stress.stress import stress_test
-from refine.proof.stress.table import render
+from refine.proof.stress.table import render, told
 from stressed import PATCH, defender, images, model, params
 
 
@@ -96,7 +96,7 @@ def test_a_trigger_that_the_model_itself_answers_counts_neither_way(tmp_path: Pa
     floors = {plant.name: plant.model.attack_success_rate.share for plant in found.plants}
     assert [plant.name for plant in found.plants if not plant.took] == [name for name in floors if floors[name] > 0.5]
     assert 0 < len(found.took) < len(plants)
-    assert "(of the model itself 100.0 %)" in render(found)
+    assert all("(of the model itself 100.0 %)" in told(plant) for plant in found.plants if not plant.took)
 
 
 def _never() -> StressParams:
