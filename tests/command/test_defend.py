@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -178,6 +179,23 @@ def _refused(capsys: pytest.CaptureFixture[str], *mentions: str, out: str = "out
 
 def test_what_is_there_already_stays(capsys: pytest.CaptureFixture[str]) -> None:
     _refused(capsys, "photos already exists; give another folder", out="photos")
+
+
+def test_the_same_command_leaves_what_it_has_made_and_goes_on_with_the_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = refine(capsys, "defend", "classifier", "photos", "defended", *_params())
+    before = {path: path.stat().st_mtime_ns for path in Path("defended").rglob("*")}
+    monkeypatch.setattr("refine.command.report.write", lambda out, *_: click.echo(f"a report of {out}"))
+    few = refine(capsys, "defend", "classifier", "photos", "another", *_params(), "--report")
+    assert few.is_one_sentence("the stress test needs 400 images or more, and there are 12")
+    monkeypatch.setattr("refine.proof.stress.parts.sizes_of", lambda *_: [])
+    again = refine(capsys, "defend", "classifier", "photos", "defended", *_params(), "--report")
+    assert (again.status, again.out) == (0, f"{first.out}a report of defended\n")
+    assert {path: path.stat().st_mtime_ns for path in Path("defended").rglob("*")} == before
+    Path("photos/00.png").unlink()
+    ended = refine(capsys, "defend", "classifier", "photos", "defended")
+    assert ended.is_one_sentence("defended already exists, made of other images and other settings; give another")
 
 
 def test_a_damaged_photo_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,10 @@ def test_every_sign_tells_its_score_and_abstains_until_it_is_calibrated(
     again = refine(capsys, "signs", place / "model", place / "photos", *given[:-1], tmp_path / "again.json")
     assert again.out == ended.out
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "signs.json").read_bytes()
+    shutil.copytree(place / "defended", tmp_path / "whole/defense")  # as `refine defend` leaves it
+    (tmp_path / "whole/classifier").mkdir()
+    given = ("--defended", tmp_path / "whole", *given[2:-1], tmp_path / "whole.json")
+    assert refine(capsys, "signs", place / "model", place / "photos", *given).out == ended.out
 
 
 def test_without_a_defended_model_there_is_nothing_to_compare_with(

@@ -160,7 +160,8 @@ def test_without_the_packages_it_is_one_sentence(
 ) -> None:
     monkeypatch.setattr("refine.deployment.export.find_spec", lambda name: None if name == "onnx" else name)
     ended = refine(capsys, "export", place / "classifier", tmp_path / "model.onnx")
-    assert ended.is_one_sentence("onnx is missing; type pip install 'refine[onnx]', or take --format pt2")
+    remedy = "pip install -c constraints.txt -e '.[onnx]', or take --format pt2"
+    assert ended.is_one_sentence(f"onnx is missing; type {remedy}")
     assert list(tmp_path.iterdir()) == []
 
 

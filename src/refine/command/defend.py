@@ -52,6 +52,11 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, check: Path 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     resolved = compute(machine())
     files = listed([images])
+    if report:  # which comes after hours of training
+        from refine.proof.stress.params import StressParams
+        from refine.proof.stress.parts import sizes_of
+
+        sizes_of(len(files), StressParams().parts)
     card = read_card(model, ClassifierCard)
     checked = labeled(check, card) if check else None
     if checked:

@@ -35,7 +35,7 @@ def export(model: Path, out: Path, defense: Path | None, form: str | None, image
     MODEL is what `refine defend` wrote, or the folder of a classifier. The file holds everything from pixels to
     probabilities, and what a program has to know about it. Its answers are compared with those of the model, for the
     images of --check and else for noise, and no file is left where they differ. ONNX needs the packages that
-    `pip install 'refine[onnx]'` installs.
+    `pip install -c constraints.txt -e '.[onnx]'` installs.
     """
     from typing import cast
 

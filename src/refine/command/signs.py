@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path))
-@click.option("--defended", type=click.Path(path_type=Path), help="Folder of a defense for the model.")
+@click.option("--defended", type=click.Path(path_type=Path), help="Folder of `refine defend`, or of a defense alone.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file for the whole result.")
 @click.option("--settings", "file", type=click.Path(path_type=Path), help="YAML file with other settings of the signs.")
 def signs(model: Path, images: Path, defended: Path | None, out: Path | None, file: Path | None) -> None:
@@ -32,6 +32,7 @@ def signs(model: Path, images: Path, defended: Path | None, out: Path | None, fi
     from refine.core.files import write_json
     from refine.core.machine import machine
     from refine.defending.loading import load
+    from refine.deployment.folder import DEFENSE, is_defended
     from refine.deployment.inputs import read_files
     from refine.models import classifier as classifiers
     from refine.models.device import compute
@@ -44,6 +45,8 @@ def signs(model: Path, images: Path, defended: Path | None, out: Path | None, fi
         raise UserError(f"{out} is a folder; give the name of a file")
     thresholds, files = read_thresholds(), listed([images])
     classifier = classifiers.load(model)
+    if defended and is_defended(defended):
+        defended = defended / DEFENSE
     system = load(defended, model) if defended else None
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     resolved = compute(machine())

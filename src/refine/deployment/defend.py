@@ -72,7 +72,7 @@ def defend(
         classifier_folder: of anybody's classifier; it is copied.
         files: clean images of the kind that the classifier is made for; they need no labels. A tenth of them, at most a
             thousand, is held out, and answers to them are compared in the end.
-        out: the new folder, see `deployment.folder`.
+        out: the new folder, see `deployment.folder`; one that was made of the same is left as it is.
         params: how it is trained; None takes `deployment.settings.built_in`.
         compute: device and threads.
 
@@ -80,20 +80,19 @@ def defend(
         The content of its `defended.json`.
 
     Raises:
-        UserError: the folder is there already, the classifier is damaged, an image cannot be read, there are too few
-            of them, or an unfinished run of other arguments is in the way.
+        UserError: the folder is there already and something else, the classifier is damaged, an image cannot be read,
+            there are too few of them, or an unfinished run of other arguments is in the way.
         KeyboardInterrupt: with a sentence that tells how to go on.
     """
+    values = params.model_dump() if params else None
     if os.path.lexists(out):
-        raise UserError(f"{out} already exists; give another folder, or remove it")
+        return _made_before(out, classifier_folder, files, values)
     if len(files) < 2:
         raise UserError("a single image is too little to train a defense with; give a thousand or more")
     _, card = classifiers.load(classifier_folder)
     work = out.with_name(f"{out.name}.part")
     try:
-        sums = [sha256_of(file) for file in progress(files, "look at images", len(files), "image")]
-        images = sum_of(sums)
-        values = params.model_dump() if params else None
+        images = _sum(files)
         _begin(work, _Begun(classifier_sha256=card.weights_sha256, images_sha256=images, settings=values))
         with _held(work):
             if not (work / _TRAIN).is_dir():
@@ -103,6 +102,31 @@ def defend(
         raise KeyboardInterrupt(
             f"interrupted, and {out} was not written; type the same command again to go on"
         ) from None
+
+
+def _sum(files: Sequence[Path]) -> str:
+    return sum_of([sha256_of(file) for file in progress(files, "look at images", len(files), "image")])
+
+
+def _made_before(out: Path, classifier: Path, files: Sequence[Path], values: dict[str, Any] | None) -> Defended:
+    """What is there already, if the same command made it: a report, which comes after it, may have been interrupted.
+
+    Raises:
+        UserError: it is something else.
+    """
+    remedy = "give another folder, or remove it"
+    if not defended.is_defended(out):
+        raise UserError(f"{out} already exists; {remedy}")
+    content = defended.read(out)
+    same = {
+        "another classifier": content.classifier == sums_of(classifier),
+        "other images": content.images.sha256 == _sum(files),
+        "other settings": content.built_in if values is None else values == content.settings and not content.built_in,
+    }
+    if other := [kind for kind, is_same in same.items() if not is_same]:
+        raise UserError(f"{out} already exists, made of {' and '.join(other)}; {remedy}")
+    log.info("%s is there already", out)
+    return content
 
 
 def _begin(work: Path, begun: _Begun) -> None:

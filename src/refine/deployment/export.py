@@ -78,7 +78,8 @@ def refuse_without_onnx() -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise UserError(
-            f"{' and '.join(missing)} {verb} missing; type pip install 'refine[onnx]', or take --format pt2"
+            f"{' and '.join(missing)} {verb} missing; type pip install -c constraints.txt -e '.[onnx]', or "
+            "take --format pt2"
         )
 
 

@@ -80,7 +80,8 @@ def read(path: Path) -> OnnxFile:
         import onnxruntime  # noqa: F401 (needed later)
         import onnxscript.optimizer
     except ModuleNotFoundError:
-        raise UserError(f"{path} is an ONNX file, for which packages are missing; pip install 'refine[onnx]'") from None
+        told = f"{path} is an ONNX file, for which packages are missing; pip install -c constraints.txt -e '.[onnx]'"
+        raise UserError(told) from None
     try:
         model = onnx.load(path, load_external_data=False)
         apart = any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(model))

@@ -35,9 +35,25 @@ def divided(images: Split, parts: Parts, seed: int, least_to_defend: int = 0) ->
     Raises:
         UserError: a part would have too few images.
     """
+    count = len(images.images)
+    sizes = sizes_of(count, parts, least_to_defend)
+    order = torch.randperm(count, generator=Generator().manual_seed(seed))
+    made = []
+    for rows in torch.split(order[: sum(sizes)], sizes):
+        selected = torch.zeros(count, dtype=torch.bool)
+        selected[rows] = True
+        made.append(images.subset(selected))
+    return Divided(*made)
+
+
+def sizes_of(count: int, parts: Parts, least_to_defend: int = 0) -> list[int]:
+    """How many of so many images each part gets, see `divided`.
+
+    Raises:
+        UserError: a part would have too few.
+    """
     shares = {name: getattr(parts, name) for name in Divided.__dataclass_fields__}
     least = {name: max(parts.least, least_to_defend if name == "defending" else 0) for name in shares}
-    count = len(images.images)
     needed = max(math.ceil(least[name] / share) for name, share in shares.items())
     sizes = [math.floor(share * count) for share in shares.values()]
     if any(size < least[name] for name, size in zip(shares, sizes, strict=True)):
@@ -46,13 +62,7 @@ def divided(images: Split, parts: Parts, seed: int, least_to_defend: int = 0) ->
             f"the stress test needs {needed} images or more, and there are {count}: it divides them into parts, and "
             f"needs {told}; add images, or change the shares in stress.parts"
         )
-    order = torch.randperm(count, generator=Generator().manual_seed(seed))
-    made = []
-    for rows in torch.split(order[: sum(sizes)], sizes):
-        selected = torch.zeros(count, dtype=torch.bool)
-        selected[rows] = True
-        made.append(images.subset(selected))
-    return Divided(*made)
+    return sizes
 
 
 def sum_of(images: Split) -> str:
