@@ -3,8 +3,9 @@
     python -m benchmarks.cluster
 
 The list is made of four attacks on small images that this program draws, and three defenses of each; a run takes about
-half a minute, most of it to start programs. The ideal is half the time of the one process. Everything is computed in
-clones of the last commit in a temporary folder. Both ways have to come to the same figures. Linux only.
+half a minute, most of it to start programs. The ideal is half the time of the one process, which is kept on one
+processor; a node is told that it has one, and computes in one thread. Everything happens in clones of the last commit
+in a temporary folder. Both ways have to come to the same figures. Linux only, and alone on a machine of two processors.
 """
 
 from __future__ import annotations
@@ -95,22 +96,36 @@ def figures(folder: Path) -> dict[str, Any]:
     }
 
 
+_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
 @contextmanager
 def _nodes() -> Iterator[str]:
-    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
-    os.environ.update(settings)
-    from ray.cluster_utils import Cluster  # reads the settings when it is imported
+    with _environment(_TOKEN):  # which Ray reads once, when it is imported
+        from ray.cluster_utils import Cluster
 
-    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+        small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20}
+        made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+        try:
+            for _ in range(NODES - 1):
+                made.add_node(**small)
+            yield str(made.address)
+        finally:
+            made.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Some variables for a while, and none of this project's."""
+    before = dict(os.environ)
+    for name in [name for name in before if name.startswith("REFINE_")]:
+        del os.environ[name]
+    os.environ.update(settings)
     try:
-        for _ in range(NODES - 1):
-            made.add_node(**small)
-        yield str(made.address)
+        yield
     finally:
-        made.shutdown()  # type: ignore[no-untyped-call]
-        for name in settings:
-            del os.environ[name]
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _listed(folder: Path, *options: str, **more: str) -> float:

@@ -20,7 +20,7 @@ class Ssh:
     """A server of files by SSH.
 
     Attributes:
-        url: of the folder that it serves, with the user.
+        url: of the folder that is meant, with the user.
         key: file of the private key that it accepts.
         cut_after: writes until it cuts the connection, once; None to keep it.
     """
@@ -33,7 +33,7 @@ class Ssh:
 
 @contextmanager
 def ssh(folder: Path) -> Iterator[Ssh]:
-    """Serves `folder/remote`; keys lie beside it."""
+    """Serves files, of which `folder/remote` is meant; keys lie beside it."""
     host, own = asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519")
     (folder / "remote").mkdir(parents=True)
     key = folder / "key"
@@ -60,16 +60,22 @@ def ssh(folder: Path) -> Iterator[Ssh]:
             "127.0.0.1", 0, server_host_keys=[host], authorized_client_keys=accepted, sftp_factory=Files
         )
 
+    async def close() -> None:
+        for connection in made.connections:
+            connection.abort()
+        listening.close()
+        await listening.wait_closed()
+
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)
     thread.start()
+    listening = asyncio.run_coroutine_threadsafe(listen(), loop).result()
     try:
-        listening = asyncio.run_coroutine_threadsafe(listen(), loop).result()
         port = listening.sockets[0].getsockname()[1]
         made.url = f"ssh://tester@127.0.0.1:{port}{folder / 'remote'}"
         yield made
-        loop.call_soon_threadsafe(listening.close)
     finally:
+        asyncio.run_coroutine_threadsafe(close(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

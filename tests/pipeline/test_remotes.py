@@ -63,7 +63,9 @@ def test_a_clone_takes_everything_by_ssh_though_the_first_push_broke_off(repo: P
         _remote(repo, server.url, keyfile=str(server.key), verify="true")
         assert "failed to transfer" in _refused(repo, "push")
         assert server.cut_after is None
-        for path in (tmp_path / "server/remote").glob("files/md5/??/*"):
+        there = list((tmp_path / "server/remote").glob("files/md5/??/*"))
+        assert there
+        for path in there:
             name = path.parent.name + path.name.removesuffix(".dir")
             assert path.suffix == ".tmp" or hashlib.md5(path.read_bytes()).hexdigest() == name
         ok(repo, "dvc", "push", "-q")
@@ -85,7 +87,14 @@ def test_what_was_changed_on_the_server_is_not_taken(repo: Path, tmp_path: Path)
             if path.is_file() and path.stat().st_size > 10_000:
                 path.write_bytes(path.read_bytes()[:-1] + b"?")
         ok(repo.parent, "git", "clone", "-q", str(repo), "clone")
-        _refused(repo.parent / "clone", "pull")
+        clone = repo.parent / "clone"
+        _refused(clone, "pull")
+        whole = files_of(repo / "data/raw")
+        got = files_of(clone / "data/raw") if (clone / "data/raw").is_dir() else {}
+        assert all(whole[name] == content for name, content in got.items())
+        ok(clone, "dvc", "remote", "modify", "team", "verify", "false")
+        ok(clone, "dvc", "pull", "-q")
+        assert files_of(clone / "data/raw") != whole
 
 
 def test_a_clone_takes_everything_by_webdav(repo: Path, tmp_path: Path) -> None:

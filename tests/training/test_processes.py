@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, distributed, nn
+from torch._dynamo.utils import counters
 
 from gates import HOOK, Gate, group, released
 from refine.backdoor.attacker_augmentation import AttackerAugmentation
@@ -116,7 +117,9 @@ def _losses(task: Task, batches: list[Batch]) -> list[float]:
 def _gradients_of(name: str, rank: int, count: int) -> dict[str, Tensor]:
     torch.set_default_dtype(torch.float64)
     torch.compile = partial(torch.compile, backend="aot_eager")  # what a C++ compiler adds concerns one process alone
-    return _gradients(_task(name, WORLD, rank), _batch(0, *_part(rank, WORLD, count), count=count))
+    found = _gradients(_task(name, WORLD, rank), _batch(0, *_part(rank, WORLD, count), count=count))
+    assert bool(counters["stats"]["unique_graphs"]) == (name == "compiled")
+    return found
 
 
 def _losses_of(name: str, rank: int, count: int) -> list[float]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import new_folder, remove, write_json
 from refine.core.machine import Machine
@@ -26,6 +27,7 @@ from refine.models.device import compute
 from refine.shards.reading.reader import read_split
 from refine_lab.calibration.about import DONE, About
 from refine_lab.calibration.plan import CLEAN, LEAST_ACCURACY, LEAST_SUCCESS, Model
+from refine_lab.runs.parameters import read_params
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +47,23 @@ def make(home: Path, project: Path, machine: Machine, wanted: list[Model], *, de
         defend: train REFINE for each of them too.
 
     Raises:
-        UserError: a stage fails, or the backdoor of a model cannot be made with several seeds.
+        UserError: a stage fails, the backdoor of a model cannot be made with several seeds, or what is there was made
+            with other parameters.
     """
     for model in wanted:
         folder = home / model.name
-        if not (folder / DONE).is_file():
+        if (folder / DONE).is_file():
+            _refuse_other(model, folder, project)
+        else:
             _make(model, folder, home / "raw" / model.data, project, machine)
         if defend and not (folder / "models/refine/card.json").is_file():
             _stage(project, folder, "train_refine")
+
+
+def _refuse_other(model: Model, folder: Path, project: Path) -> None:
+    about = read_document(folder / DONE, About, f"remove {folder}")
+    if read_params(folder / "params.yaml") != model.params(project, about.attempt):
+        raise UserError(f"{folder} was made with other parameters; remove it, and type the same command again")
 
 
 def _make(model: Model, folder: Path, raw: Path, project: Path, machine: Machine) -> None:

@@ -54,6 +54,7 @@ def measure(folders: list[Path], out: Path, params: SignsParams, machine: Machin
     Raises:
         UserError: a folder is not finished or damaged, or a sign is unknown.
     """
+    signs = list(dict.fromkeys(signs))
     for sign in signs:
         if sign not in names(SIGNS):
             raise UserError(f"there is no sign {sign}; there are {', '.join(names(SIGNS))}")

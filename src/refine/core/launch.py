@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -149,8 +148,7 @@ def abandoned(say: Callable[[str], int]) -> None:
     if _launching.is_set():
         os.kill(os.getpid(), signal.SIGTERM)  # the launcher ends its processes, and says why
         return
-    with suppress(OSError):  # who is gone may have been the reader of what is said
-        say(starter.SENTENCE)
+    say(starter.SENTENCE)
     os._exit(ABANDONED)
 
 

@@ -6,6 +6,7 @@ import logging
 import platform
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -71,8 +72,9 @@ def _fail(name: str, sentence: str) -> int:
 
 
 def _say(name: str, sentence: str, status: int = 1) -> int:
-    sys.stdout.flush()
-    print(one_line(f"{name}: {sentence}"), file=sys.stderr, flush=True)  # noqa: T201
+    with suppress(OSError):  # whoever would read it may be gone
+        sys.stdout.flush()
+        print(one_line(f"{name}: {sentence}"), file=sys.stderr, flush=True)  # noqa: T201
     return status
 
 

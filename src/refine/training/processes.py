@@ -23,6 +23,7 @@ from refine.models.device import Compute, compute
 
 T = TypeVar("T")
 
+_LOST = (distributed.DistNetworkError, distributed.DistStoreError)
 _LEFT_ALONE = 20.0
 """Seconds that a process waits to be ended once another one is gone, so that the sentence of that one is heard."""
 
@@ -48,7 +49,7 @@ def joined(settings: Machine) -> Iterator[Compute]:
         yield replace(alone, device=device, rank=distributed.get_rank(), world=world)
         distributed.barrier()
     except RuntimeError as error:
-        if "gloo/transport" in str(error):
+        if "gloo/transport" in str(error) or isinstance(error, _LOST):
             time.sleep(_LEFT_ALONE)
             raise UserError("another process of this training is gone; look at what the others say") from None
         raise

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Generator, Tensor, optim
+from torch import Generator, Tensor, nn, optim
+from torch.nn import functional
 
 from refine.core.errors import UserError
+from refine.defending.protocol.card import DefenseCard
 from refine.defenses.local_mae import search
 from refine.defenses.local_mae.autoencoder import MaskedAutoencoder
-from refine.defenses.local_mae.defense import Defended, Params, autoencoder
+from refine.defenses.local_mae.defense import AutoencoderRecipe, Defended, Params, autoencoder, load
 from refine.defenses.local_mae.search import Search, similarity
-from refine.defenses.local_mae.training import hidden
+from refine.defenses.local_mae.training import DrawingHidden, hidden
+from refine.models.card import WEIGHTS, read_card, write_card
+from refine.models.classifier import Classifier, ClassifierCard, Normalization
+from refine.shards.reading.tensors import save_tensors
+from refine.training.batches import Batch
+from refine.training.recipe import Augment
 from support import synthetic
-from tiny import classifier
+from tiny import CPU, classifier, classifier_folder
 
 ACROSS, PATCH = 8, 2
 TOKENS = ACROSS**2
-CORNER = 0
+SPOT = 43
+"""The token that holds a trigger; neither the first nor the last, and not at the edge."""
+WHERE = slice(5 * PATCH, 6 * PATCH), slice(3 * PATCH, 4 * PATCH)
 
 
 def _network() -> MaskedAutoencoder:
@@ -28,10 +39,10 @@ def _network() -> MaskedAutoencoder:
 
 
 def _pixels(count: int = 5) -> Tensor:
-    """Gray images with a little noise and a white token in the corner."""
+    """Gray images with a little noise and a white token."""
     noise = torch.rand(count, 3, ACROSS * PATCH, ACROSS * PATCH, generator=Generator().manual_seed(1))
     pixels = 0.4 + 0.02 * noise
-    pixels[:, :, :PATCH, :PATCH] = 1.0
+    pixels[:, :, *WHERE] = 1.0
     return pixels
 
 
@@ -43,8 +54,8 @@ def _by_mean(pixels: Tensor, mask: Tensor) -> Tensor:
 
 
 def _backdoored(pixels: Tensor) -> Tensor:
-    """Class 1 where the corner is white, else 0."""
-    return (pixels[:, :, :PATCH, :PATCH].mean(dim=(1, 2, 3)) > 0.9).long()
+    """Class 1 where that token is white, else 0."""
+    return (pixels[:, :, *WHERE].mean(dim=(1, 2, 3)) > 0.9).long()
 
 
 def _search() -> Search:
@@ -77,19 +88,36 @@ def test_the_autoencoder_sees_nothing_that_is_hidden_and_no_other_image() -> Non
 
 def test_it_learns_to_draw_what_is_hidden() -> None:
     torch.manual_seed(0)
-    network = MaskedAutoencoder(16, 4, 32, 1, 2, (32, 1, 2))
+    network, of = MaskedAutoencoder(16, 4, 32, 1, 2, (32, 1, 2)), classifier()
+    recipe = AutoencoderRecipe(epochs=1, augment=Augment())
+    drawing = DrawingHidden(network, of, Nothing(), recipe, CPU)
     optimizer, generator = optim.AdamW(network.parameters(), lr=3e-3), Generator().manual_seed(0)
     losses = []
     for _ in range(200):
-        images = torch.randn(16, 3, 1, 1, generator=generator).expand(-1, -1, 16, 16)  # of one color each
-        masks = hidden(16, 16, generator)
-        loss = (network(images, masks) - images)[network.spread(masks).expand_as(images)].square().mean()
+        pixels = torch.rand(16, 3, 1, 1, generator=generator).expand(-1, -1, 16, 16)  # of one color each
+        step = drawing.step(Batch(pixels, ()))
         optimizer.zero_grad()
-        loss.backward()
+        step.loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 0.8
-    assert sum(losses[-20:]) / 20 < 0.2
+        losses.append(step.terms["loss"].item())
+    assert sum(losses[-20:]) < 0.2 * sum(losses[:20])
+    pixels = torch.rand(4, 3, 1, 1, generator=generator).expand(-1, -1, 16, 16)
+    masks = hidden(4, 16, generator)
+    with torch.no_grad():
+        drawn = network(of.normalize(pixels), masks)
+    error = ((drawn - of.normalize(pixels)) * network.spread(masks)).square().mean()
+    assert error < 0.2 * of.normalize(pixels).var()
+
+
+class Nothing:
+    """No batches."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        del seed
+        return iter(())
 
 
 def test_three_quarters_of_each_image_are_hidden_in_training() -> None:
@@ -103,11 +131,13 @@ def test_the_token_that_the_answer_depends_on_has_the_highest_score_and_is_redra
     unlike, changed = _search().scores(pixels)
     for scores in (unlike, changed):
         assert 0 <= scores.min() <= scores.max() <= 1
-        assert scores.argmax(dim=1).tolist() == [CORNER] * 5
+        assert (scores.topk(9, dim=1).indices == SPOT).any(dim=1).all()  # the window of SSIM reaches its neighbors
+    others = (changed >= changed[:, [SPOT]]).sum(dim=1) - 1  # hidden each time when that one was, by chance
+    assert others.max() <= 3
     masks = _search().masks(pixels)
     assert masks.dtype == torch.bool
     assert masks.shape == (5, len(search.THRESHOLDS), TOKENS)
-    assert masks[:, -1, CORNER].all()
+    assert masks[:, -1, SPOT].all()
     assert _backdoored(pixels).all()
     assert not _backdoored(_by_mean(pixels, masks[:, -1])).any()
 
@@ -136,7 +166,7 @@ def test_it_asks_for_nothing_but_answers_as_often_as_it_says() -> None:
 
 def test_an_image_is_searched_in_the_same_way_in_any_company() -> None:
     pixels = torch.rand(6, 3, 16, 16, generator=Generator().manual_seed(5))
-    pixels[:3, :, :2, :2] = 1.0
+    pixels[:3, :, *WHERE] = 1.0
     together = Search(_by_mean, _backdoored, ACROSS, list(range(6))).masks(pixels)
     alone = [Search(_by_mean, _backdoored, ACROSS, [row]).masks(pixels[row : row + 1]) for row in range(6)]
     assert torch.equal(together, torch.cat(alone))
@@ -160,6 +190,18 @@ def test_drawn_tokens_are_so_many_of_the_best_and_neighbors_are_likelier() -> No
     assert beside.float().mean() > 2 * pairs / (20 * 19 / 2)
 
 
+@pytest.mark.parametrize(("count", "moves"), [(0, False), (1, True), (2, True), (3, True)])
+def test_a_token_that_alone_is_suspicious_is_looked_at(count: int, moves: bool) -> None:
+    pixels = _pixels(1)
+    scores = torch.zeros(1, TOKENS)
+    scores[0, SPOT] = 0.35
+    refined = Search(_by_mean, _backdoored, ACROSS, [1]).refined(pixels, scores, torch.tensor([count]), 0)
+    assert (refined[0, SPOT] > scores[0, SPOT]) == moves  # the answer changes without it
+    scores = scores.roll(1)
+    refined = Search(_by_mean, _backdoored, ACROSS, [1]).refined(pixels, scores, torch.tensor([min(count, 1)]), 0)
+    assert (refined[0, SPOT + 1] < scores[0, SPOT + 1]) == moves
+
+
 def test_similarity_is_that_of_its_formula() -> None:
     images = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(similarity(images, images), torch.ones(2, 1, 16, 16), rtol=1e-4, atol=1e-4)
@@ -175,6 +217,11 @@ def test_similarity_is_that_of_its_formula() -> None:
     over = (2 * means[0] * means[1] + 1e-4) * (2 * (moments[2] - means[0] * means[1]) + 9e-4)
     under = (means[0] ** 2 + means[1] ** 2 + 1e-4) * (moments[0] + moments[1] - means[0] ** 2 - means[1] ** 2 + 9e-4)
     assert similarity(one, other)[0, 0, 7, 8].item() == pytest.approx((over / under).mean().item(), abs=1e-4)
+    bright = 0.9 + 0.01 * images
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(similarity(bright[:1], bright[1:]), similarity(bright[1:], bright[:1]))
+        rounded = similarity(bright[:1], bright[1:])
+    assert torch.equal(rounded, similarity(bright[:1], bright[1:]))
 
 
 @torch.no_grad()
@@ -193,11 +240,54 @@ def test_an_image_with_nothing_to_redraw_stays_as_it_is() -> None:
     assert not changed[:, 8:].any()
 
 
-def test_images_that_cannot_be_cut_into_tokens_are_refused() -> None:
-    assert autoencoder(Params(width=16, depth=1, heads=1, decoder_width=16, decoder_depth=1), 32).across == 16
-    with pytest.raises(
-        UserError, match=r"images of 28 pixels cannot be cut into tokens of 3; set defense_settings\.local_mae"
-    ):
-        autoencoder(Params(patch_side=3), 28)
+@torch.no_grad()
+def test_a_trigger_is_redrawn_and_networks_stay_as_they_are() -> None:
+    class Backdoored(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return functional.one_hot(_backdoored(pixels), 3).float()
+
+    of = Classifier(Backdoored(), Normalization(mean=[0.0] * 3, std=[1.0] * 3))
+    defended = Defended(of, _network(), seed=1).train()
+    statistics = {name: module.training for name, module in defended.named_modules()}
+    pixels = _pixels()
+    assert of(pixels).argmax(dim=1).tolist() == [1] * 5
+    assert defended(pixels).argmax(dim=1).tolist() == [0] * 5
+    assert {name: module.training for name, module in defended.named_modules()} == statistics
+    assert defended(pixels[:0]).shape == (0, 3)
+
+
+def test_weights_that_draw_no_numbers_are_refused(tmp_path: Path) -> None:
+    classifier_folder(tmp_path / "classifier")
+    of = read_card(tmp_path / "classifier", ClassifierCard).weights_sha256
+    params = Params(patch_side=4, width=16, depth=1, heads=1, decoder_width=16, decoder_depth=1)
+    network = autoencoder(params, 16)
+    for name in ("draw", "embed"):
+        state = network.state_dict()
+        state[f"{name}.weight"] = torch.full_like(state[f"{name}.weight"], 1e38)
+        folder = tmp_path / name
+        folder.mkdir()
+        sha256 = save_tensors(folder / WEIGHTS, state)
+        card = DefenseCard(
+            kind="local_mae", classifier_sha256=of, settings=params.model_dump(), weights_sha256=sha256, training={}
+        )
+        write_card(folder, card)
+        with pytest.raises(UserError, match="computes values that are not finite"):
+            load(folder, tmp_path / "classifier")
+
+
+@pytest.mark.parametrize(("side", "patch"), [(16, 2), (28, 2), (32, 2), (64, 4), (96, 6), (224, 14)])
+def test_tokens_are_a_sixteenth_of_the_image_where_they_can_be(side: int, patch: int) -> None:
+    small = Params(width=16, depth=1, heads=1, decoder_width=16, decoder_depth=1)
+    assert autoencoder(small, side).patch == patch
+
+
+@pytest.mark.parametrize(("side", "patch"), [(28, 3), (16, 8), (224, 1), (17, None)])
+def test_images_that_cannot_be_cut_into_tokens_are_refused(side: int, patch: int | None) -> None:
+    told = rf"images of {side} pixels cannot be cut into tokens of .*; set defense_settings\.local_mae\.patch_side to"
+    with pytest.raises(UserError, match=told):
+        autoencoder(Params(patch_side=patch), side)
+
+
+def test_a_width_that_heads_cannot_share_is_refused() -> None:
     with pytest.raises(ValueError, match="width has to be a multiple of heads"):
         Params(width=32, heads=3)

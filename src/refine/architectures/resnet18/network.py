@@ -46,16 +46,22 @@ class ResNet18(nn.Module):
         return logits
 
 
-class _Shortcut(nn.Conv2d):
-    """A 1x1 convolution with a stride, which takes the pixels that it needs first.
+class _Narrow(nn.Sequential):
+    """A 1x1 convolution of every other row and column, and batch normalization.
 
-    On CPUs the gradient of its weights, computed at once, writes past its buffer where the inputs are fewer than a
-    vector register holds (oneDNN issue 6035): training then crashes, or goes on with wrong numbers.
+    The pixels are taken first. On CPUs the gradient of the weights of a convolution with a stride writes past its
+    buffer where the inputs are fewer than a vector register holds (oneDNN issue 6035): training then crashes, or goes
+    on with wrong numbers.
     """
 
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.stride = stride
+
     def forward(self, input: Tensor) -> Tensor:
-        down, across = self.stride
-        return nn.functional.conv2d(input[:, :, ::down, ::across], self.weight)
+        convolution, normalization = self
+        found: Tensor = normalization(convolution(input[:, :, :: self.stride, :: self.stride]))
+        return found
 
 
 _REGISTER = 16
@@ -63,10 +69,11 @@ _REGISTER = 16
 
 
 def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    shortcut = None
-    if stride != 1 or inputs != outputs:
-        convolution = _Shortcut if inputs < _REGISTER else nn.Conv2d
-        shortcut = nn.Sequential(convolution(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    shortcut: nn.Module | None = None
+    if stride != 1 and inputs < _REGISTER:
+        shortcut = _Narrow(inputs, outputs, stride)
+    elif stride != 1 or inputs != outputs:
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
     return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut), BasicBlock(outputs, outputs))
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from refine.core.bounds import BatchSize, Epochs
 from refine.core.errors import UserError
@@ -27,15 +27,16 @@ from refine.defending.randomness import keys
 from refine.defenses.local_mae.autoencoder import MaskedAutoencoder
 from refine.defenses.local_mae.search import Search
 from refine.models.card import NAME as CARD
-from refine.models.card import REMEDY, WEIGHTS, load_exact
+from refine.models.card import REMEDY, WEIGHTS, restored
 from refine.models.classifier import Classifier
 from refine.models.device import to_float32
-from refine.models.probe import probe
-from refine.shards.reading.tensors import load_tensors, shapes
+from refine.models.probe import probe, refuse_unusable
 from refine.training.recipe import Augment, DefenderRecipe, Optimizer, Schedule, paper_by_name
 
 NAME = "local_mae"
 _TOKENS = 16
+_FEWEST, _MOST = 4, 32
+"""Tokens along a side. With fewer, a single one is too large a part of the image; more take too long."""
 _LEVELS = 255
 
 Size = Annotated[int, Field(ge=8, le=4096, multiple_of=4)]
@@ -57,8 +58,8 @@ class AutoencoderRecipe(DefenderRecipe):
 
 class Params(Section):
     """Attributes:
-    patch_side: pixels along a side of a token; null takes a sixteenth of the image (2 at 32 pixels). A divisor of the
-        side of the images; 4 instead of 2 takes a quarter of the time.
+    patch_side: pixels along a side of a token, a divisor of the side of the images; null takes the one, from 2 on, that
+        is nearest to a sixteenth of it (2 at 32 pixels, 14 at 224). 4 instead of 2 takes a quarter of the time.
     width: of the encoder; a multiple of 4 and of `heads`.
     depth: its layers.
     heads: of its attention.
@@ -93,11 +94,14 @@ def autoencoder(params: Params, side: int) -> MaskedAutoencoder:
     Raises:
         UserError: the images cannot be cut into such tokens.
     """
-    patch = params.patch_side or max(1, side // _TOKENS)
-    if side % patch or side // patch < 2:
+    divisors = [patch for patch in range(1, side) if not side % patch and _FEWEST <= side // patch <= _MOST]
+    patch = params.patch_side or min(
+        (patch for patch in divisors if patch > 1), key=lambda patch: abs(patch - side / _TOKENS), default=0
+    )
+    if patch not in divisors:
         raise UserError(
-            f"images of {side} pixels cannot be cut into tokens of {patch}; set "
-            f"defense_settings.{NAME}.patch_side to a smaller divisor"
+            f"images of {side} pixels cannot be cut into tokens of {patch or 'any size'}, {_FEWEST} to {_MOST} along a "
+            f"side; set defense_settings.{NAME}.patch_side to one of {divisors or 'no size: take other images'}"
         )
     decoder = params.decoder_width, params.decoder_depth, params.decoder_heads
     return MaskedAutoencoder(side, patch, params.width, params.depth, params.heads, decoder)
@@ -132,9 +136,15 @@ class Defended(Defense):
 
     @torch.no_grad()
     def masks(self, pixels: Tensor) -> Tensor:
-        """See `search.Search.masks`; nothing of it has a gradient."""
-        answer = partial(_answers, self.classifier)
-        return Search(self.restored, answer, self.autoencoder.across, keys(pixels, self.seed)).masks(pixels)
+        """See `search.Search.masks`; nothing of it has a gradient, or moves statistics of a network in training."""
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            answer = partial(_answers, self.classifier)
+            return Search(self.restored, answer, self.autoencoder.across, keys(pixels, self.seed)).masks(pixels)
+        finally:
+            for module in training:
+                module.training = True
 
     def drawn(self, pixels: Tensor, masks: Tensor) -> Tensor:
         """The mean of what is drawn for each of the masks, bool [N, M, T], where there is any."""
@@ -147,7 +157,7 @@ class Defended(Defense):
 
     def restored(self, pixels: Tensor, mask: Tensor) -> Tensor:
         """See `search.Restore`."""
-        # Whole levels, so that what a batch changes in the last digits changes no answer.
+        # Whole levels, so that what a batch changes in the last digits hardly ever changes an answer.
         levels = (self._redrawn(pixels, mask) * _LEVELS).round() / _LEVELS
         return torch.where(self.autoencoder.spread(mask), levels, pixels)
 
@@ -175,9 +185,20 @@ def load(folder: Path, classifier_folder: Path) -> Defended:
     classifier, of = protected_classifier(folder, card.classifier_sha256, classifier_folder)
     if card.weights_sha256 is None:
         raise UserError(f"{folder / CARD} names no weights; {REMEDY}")
-    made, path = autoencoder(params, of.input_side), folder / WEIGHTS
-    load_exact(made, load_tensors(path, card.weights_sha256, REMEDY, shapes(made.state_dict())), path)
-    defended = Defended(classifier, made.requires_grad_(False), params.seed).eval()
-    if not defended(probe(of.input_side)).isfinite().all():
-        raise UserError(f"{path} computes values that are not finite; train the defense again")
-    return defended
+    path = folder / WEIGHTS
+    made = restored(partial(autoencoder, params, of.input_side), path, card.weights_sha256)
+    refuse_unusable(_HalfHidden(made).eval(), classifier.normalize(probe(of.input_side)), path)
+    return Defended(classifier, made.requires_grad_(False), params.seed).eval()
+
+
+class _HalfHidden(nn.Module):
+    """An autoencoder that draws every other token, as a network of images alone."""
+
+    def __init__(self, autoencoder: MaskedAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        mask = torch.arange(self.autoencoder.tokens, device=images.device) % 2 == 0
+        drawn: Tensor = self.autoencoder(images, mask.expand(len(images), -1))
+        return drawn

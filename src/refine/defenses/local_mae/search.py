@@ -1,7 +1,8 @@
 """Where in an image a trigger may be: places that are hard to redraw, or without which the answer changes.
 
 The search of BDMAE (Sun et al., arXiv 2303.15564, section 3.2), for each image by itself. The official code takes
-numbers of tokens and the last scale from the mean of a batch, so that an answer depends on its companions.
+numbers of tokens and the last thresholds from the mean of a batch, so that an answer depends on its companions. It also
+takes the unlikeness of a token from one of its pixels, here it is their mean.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ ROUNDS, DRAWS = 5, 5
 STEPS = 10
 STEP = 0.05
 THRESHOLDS = (0.6, 0.55, 0.5, 0.45, 0.4)
+"""They approach 1 together where an image has too many tokens above the last one."""
 MOST = 0.25
 """No larger share of an image is replaced in the end."""
 _UNLIKE = 0.2
 _NEIGHBOR = 0.5
-_SHRINK, _SHRINKS = 0.99, 200
+_APPROACH, _APPROACHES = 0.99, 200
+_GRID = 1e-4
+"""Scores are rounded to it, so that what a batch changes in the last digits decides less."""
 _WINDOW, _SIGMA = 11, 1.5
 _DARK, _FLAT = 0.01**2, 0.03**2
 
@@ -75,7 +79,8 @@ class Search:
                 total, shown = total + where * drawn, shown + where
             mean = torch.where(shown > 0, total / shown.clamp(min=1), pixels)
             unlike.append(self._tokens(1 - similarity(pixels, mean)))
-        return torch.stack(unlike).mean(dim=0).clamp(0, 1), changed / (ROUNDS * DRAWS)
+        mean = torch.stack(unlike).mean(dim=0).clamp(0, 1)
+        return (mean / _GRID).round() * _GRID, changed / (ROUNDS * DRAWS)
 
     def refined(self, pixels: Tensor, scores: Tensor, count: Tensor, turn: int) -> Tensor:
         """Scores after some of the best tokens were hidden, again and again: up where the answer changes, else down.
@@ -90,7 +95,7 @@ class Search:
         luck = self._luck(turn).to(pixels.device)
         for step in range(STEPS):
             best = _best(scores, count)
-            mask = self._drawn(scores, best, count // 2, luck[:, step])
+            mask = self._drawn(scores, best, (count // 2).clamp(min=1).minimum(count), luck[:, step])
             kept = self.answer(self.restore(pixels, mask)) == said
             moved = torch.where(kept, STEP, -STEP).unsqueeze(1)
             scores = scores - moved * mask + moved * (best & ~mask)
@@ -98,16 +103,20 @@ class Search:
 
     def masks(self, pixels: Tensor) -> Tensor:
         """What is to be drawn anew: bool [N, 5, T], the first within the second, and so on; none may be set."""
+        if not len(pixels):
+            return torch.zeros(0, len(THRESHOLDS), self.tokens, dtype=torch.bool, device=pixels.device)
         unlike, changed = self.scores(pixels)
         unlike = self.refined(pixels, unlike, (unlike >= _UNLIKE).sum(dim=1), 0)
-        changed = self.refined(pixels, changed, (changed.mean(dim=1) * self.tokens).long(), 1)
+        seen = (changed * ROUNDS * DRAWS).round().long().sum(dim=1)
+        changed = self.refined(pixels, changed, seen // (ROUNDS * DRAWS), 1)
         scores = (unlike + changed) / 2
-        for _ in range(_SHRINKS):
-            large = (scores >= THRESHOLDS[-1]).float().mean(dim=1, keepdim=True) >= MOST
+        below = 1 - torch.tensor(THRESHOLDS, device=pixels.device).expand(len(pixels), -1)
+        for _ in range(_APPROACHES):
+            large = (scores >= 1 - below[:, -1:]).float().mean(dim=1, keepdim=True) >= MOST
             if not large.any():
                 break
-            scores = torch.where(large, scores * _SHRINK, scores)
-        return torch.stack([scores >= threshold for threshold in THRESHOLDS], dim=1)
+            below = torch.where(large, below * _APPROACH, below)
+        return scores.unsqueeze(1) >= (1 - below).unsqueeze(2)
 
     def _orders(self) -> Tensor:
         """For each image and round some permutations of the tokens, one after the other: [N, rounds, draws * T]."""
@@ -128,16 +137,16 @@ class Search:
 
         The next one is that whose score times its uniform number is largest.
         """
-        mask, more = torch.zeros_like(best), torch.zeros_like(scores)
-        for number in range(int(count.max()) if len(count) else 0):
-            chance = ((scores + more).clamp(min=1e-6) * luck).masked_fill(~best | mask, -1)
-            chosen = functional.one_hot(chance.argmax(dim=1), self.tokens).bool() & (number < count).unsqueeze(1)
-            mask |= chosen
-            more += _NEIGHBOR * self._beside(chosen)
+        mask = torch.zeros_like(best)
+        for number in range(int(count.max())):
+            weights = scores + _NEIGHBOR * (self._beside(mask) > 0)
+            chance = (weights.clamp(min=1e-6) * luck).masked_fill(~best | mask, -1)
+            chosen = functional.one_hot(chance.argmax(dim=1), self.tokens).bool()
+            mask |= chosen & (number < count).unsqueeze(1)
         return mask
 
     def _beside(self, mask: Tensor) -> Tensor:
-        """1 for the tokens above, below, left and right of those of a mask; float [N, T]."""
+        """How many of the tokens above, below, left and right are in a mask; float [N, T]."""
         grid = functional.pad(mask.float().reshape(-1, self.across, self.across), (1, 1, 1, 1))
         around = grid[:, :-2, 1:-1] + grid[:, 2:, 1:-1] + grid[:, 1:-1, :-2] + grid[:, 1:-1, 2:]
         return around.flatten(1)
@@ -158,17 +167,22 @@ def _best(scores: Tensor, count: Tensor) -> Tensor:
 
 
 def similarity(one: Tensor, other: Tensor) -> Tensor:
-    """SSIM (Wang et al. 2004) at each pixel, the mean of the channels, float [N, 1, H, W]; of pixels [N, 3, H, W]."""
-    places = torch.arange(_WINDOW, device=one.device) - _WINDOW // 2
-    bell = torch.exp(-places.float().square() / (2 * _SIGMA**2))
-    window = torch.outer(bell, bell) / bell.sum() ** 2
+    """SSIM (Wang et al. 2004) at each pixel, the mean of the channels, float32 [N, 1, H, W]; of pixels [N, 3, H, W].
+
+    Computed in float64, as it subtracts squares that are nearly equal.
+    """
+    places = torch.arange(_WINDOW, device=one.device, dtype=torch.float64) - _WINDOW // 2
+    bell = torch.exp(-places.square() / (2 * _SIGMA**2))
+    window = torch.outer(bell, bell)[None, None] / bell.sum() ** 2
+    one, other = one.double(), other.double()
 
     def mean(images: Tensor) -> Tensor:
         flat = functional.pad(images, (_WINDOW // 2,) * 4, mode="replicate").flatten(0, 1).unsqueeze(1)
-        return functional.conv2d(flat, window.to(images)[None, None]).reshape(images.shape)
+        return functional.conv2d(flat, window).reshape(images.shape)
 
-    means = mean(one), mean(other)
-    spreads = mean(one * one) - means[0] ** 2, mean(other * other) - means[1] ** 2
-    together = mean(one * other) - means[0] * means[1]
+    with torch.autocast(one.device.type, enabled=False):
+        means = mean(one), mean(other)
+        spreads = mean(one * one) - means[0] ** 2, mean(other * other) - means[1] ** 2
+        together = mean(one * other) - means[0] * means[1]
     light = (2 * means[0] * means[1] + _DARK) / (means[0] ** 2 + means[1] ** 2 + _DARK)
-    return (light * (2 * together + _FLAT) / (spreads[0] + spreads[1] + _FLAT)).mean(dim=1, keepdim=True)
+    return (light * (2 * together + _FLAT) / (spreads[0] + spreads[1] + _FLAT)).mean(dim=1, keepdim=True).float()

@@ -95,7 +95,8 @@ def of_stress(stress: StressResult) -> Block:
             "were planted into copies of it, by training them a little further, and the copies were defended in the "
             f"same way. {images.planting:,} photos were used to plant, {images.defending:,} others to defend, and "
             f"{images.measuring:,} others to measure.",
-            "A backdoor counts if its trigger works on nearly all photos and the copy answers other photos as before.",
+            "A backdoor counts if its trigger works on nearly all photos with the copy, on at most half of them with "
+            "the delivered model, and the copy answers other photos as before.",
         ],
         table=Table(
             columns=[

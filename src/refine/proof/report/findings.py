@@ -67,8 +67,8 @@ def of_stress(stress: StressResult | None) -> Finding:
     if not took:
         return Finding(
             tone="open",
-            text=f"None of the {len(stress.plants)} known backdoors could be planted into copies of the model, so that "
-            "nothing shows here that this defense removes one.",
+            text=f"None of the {len(stress.plants)} known backdoors could be planted into copies of the model, or the "
+            "model itself answers their triggers, so that nothing shows here that this defense removes one.",
         )
     worst = max(took, key=_after)
     floor = worst.model.attack_success_rate.share

@@ -59,7 +59,7 @@ def _row(plant: Plant) -> dict[str, str]:
 def _verdict(result: StressResult) -> str:
     took = result.took
     if not took:
-        return "no plant took, so that this test says nothing about the defense; give more images"
+        return "no plant took, so that this test says nothing about the defense; the figures of each say why"
     worst = next(plant for plant in took if plant.name == result.worst)
     assert worst.after  # noqa: S101 (it took)
     left = worst.after.attack_success_rate
