@@ -175,6 +175,7 @@ def _columns(plant: Plant) -> dict[str, Any]:
         "asr_after_high": high,
         "floor_after": plant.after.target_without_trigger.share if plant.after else "",
         "agreement_after": plant.after.agreement.share if plant.after else "",
+        "robust_agreement_after": plant.after.robust_agreement.share if plant.after else "",
         "planting_seconds": plant.seconds.planting,
         "defending_seconds": plant.seconds.defending,
     }
