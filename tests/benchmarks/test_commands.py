@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from benchmarks import defenses, deployed, idle, input_path, memory, scale, step
+from benchmarks import cluster, defenses, deployed, idle, input_path, memory, scale, step
 from benchmarks.common import Timing, interleaved, number, table
 from benchmarks.images import SYNTHETIC
+from refine.core.errors import UserError
 from support import TINY_PARAMS, write_params
 from tiny import CPU
 
@@ -201,3 +204,27 @@ def test_rounds_take_turns_and_every_second_one_goes_backwards() -> None:
 def test_tables_are_lined_up_and_figures_have_three_digits() -> None:
     assert table(["a", "bc"], [["long", "1"]]) == "a     bc\nlong   1"
     assert [number(value) for value in (12345.6, 1.2345, 0.00123, 0.0, None)] == ["12,346", "1.23", "0.00123", "0", "-"]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_list_on_a_cluster(tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    def listed(folder: Path, *options: str, **_: str) -> float:
+        rows = yaml.safe_load((folder / "experiments/twelve.yaml").read_text(encoding="utf-8"))["rows"]
+        params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+        assert params["download"]["source"] == "folder"
+        assert len([*folder.glob("data/own/images/train/*/*.png")]) == 8
+        for place, row in enumerate(rows[lost if options else 0 :]):
+            (folder / f"metrics/runs/{place}").mkdir(parents=True)
+            (folder / f"metrics/runs/{place}/{row['defense']}.json").write_text("{}")
+        return 6.0 if options else 10.0
+
+    monkeypatch.setattr(cluster, "_listed", listed)
+    monkeypatch.setattr(cluster, "_nodes", lambda: nullcontext("here"))
+    out = tmp_path / "cluster.json"
+    if lost:
+        with pytest.raises(UserError, match="11 of 12 runs came home"):
+            cluster.main(["--out", str(out), "--images", "8"])
+        return
+    cluster.main(["--out", str(out), "--images", "8", "--repetitions", "2"])
+    told = _told(out, capsys, "cluster")
+    assert told["results"]["of_the_ideal"] == [pytest.approx(1.2)] * 2
