@@ -4,8 +4,8 @@
 
 The list is made of four attacks on small images that this program draws, and three defenses of each; with 800 images, a
 run takes about twenty seconds, most of it to start programs. The ideal is half the time of the one process, which is
-kept on one processor; a node is told that it has one, and computes in one thread. Everything happens in clones of the last
-commit in a temporary folder. Both ways have to come to the same figures. Linux only, and alone on a machine of two
+kept on one processor; a node is told that it has one, and computes in one thread. Everything happens in clones of the
+last commit in a temporary folder. Both ways have to come to the same figures. Linux only, and alone on a machine of two
 processors.
 """
 

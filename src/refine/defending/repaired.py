@@ -7,12 +7,11 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from refine.core.errors import UserError
 from refine.core.params import Section
-from refine.defending.protocol.card import protected_classifier, read_defense_card, settings_of
+from refine.defending.protocol.card import protected_classifier, read_defense_card, settings_of, weights_of
 from refine.defending.protocol.defense import Defense
 from refine.models.apart import side_of
-from refine.models.card import NAME, REMEDY, WEIGHTS, load_exact
+from refine.models.card import REMEDY, load_exact
 from refine.models.classifier import Classifier
 from refine.models.probe import probe, refuse_unusable
 from refine.shards.reading.tensors import load_tensors, shapes
@@ -53,9 +52,7 @@ def load(
     card = read_defense_card(folder, name)
     settings_of(folder, card, params)
     classifier, _ = protected_classifier(folder, card.classifier_sha256, classifier_folder)
-    if card.weights_sha256 is None:
-        raise UserError(f"{folder / NAME} names no weights; {REMEDY}")
-    path, network = folder / WEIGHTS, classifier.network
-    load_exact(network, load_tensors(path, card.weights_sha256, REMEDY, shapes(network.state_dict())), path)
+    (path, sha256), network = weights_of(folder, card), classifier.network
+    load_exact(network, load_tensors(path, sha256, REMEDY, shapes(network.state_dict())), path)
     refuse_unusable(network, classifier.normalize(probe(side_of(network))), path)
     return kind(classifier).eval()

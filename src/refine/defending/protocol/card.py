@@ -9,7 +9,7 @@ from refine.core.documents import validated
 from refine.core.errors import UserError
 from refine.core.params import Section
 from refine.models import classifier as classifiers
-from refine.models.card import NAME, REMEDY, Card, Sha256, read_card
+from refine.models.card import NAME, REMEDY, WEIGHTS, Card, Sha256, read_card
 from refine.models.classifier import Classifier, ClassifierCard
 
 
@@ -47,6 +47,17 @@ def read_defense_card(folder: Path, name: str) -> DefenseCard:
     if card.kind != name:
         raise UserError(f"{folder} holds {card.kind[:100]!r} and not {name!r}; give another folder")
     return card
+
+
+def weights_of(folder: Path, card: DefenseCard) -> tuple[Path, str]:
+    """The file of a defense's weights, and its sum.
+
+    Raises:
+        UserError: the card names none.
+    """
+    if card.weights_sha256 is None:
+        raise UserError(f"{folder / NAME} names no weights; {REMEDY}")
+    return folder / WEIGHTS, card.weights_sha256
 
 
 def protected_classifier(folder: Path, sha256: str, classifier_folder: Path) -> tuple[Classifier, ClassifierCard]:

@@ -14,6 +14,7 @@ official code throws P away at the end.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -21,17 +22,14 @@ from pydantic import BeforeValidator
 from torch import Tensor
 
 from refine.core.bounds import Epochs
-from refine.core.errors import UserError
 from refine.defending.decoupling.params import DecouplingParams, DecouplingRecipe
 from refine.defending.decoupling.unet import UNet
-from refine.defending.protocol.card import protected_classifier, read_defense_card, settings_of
+from refine.defending.protocol.card import protected_classifier, read_defense_card, settings_of, weights_of
 from refine.defending.protocol.defense import Defense
-from refine.models.card import NAME as CARD
-from refine.models.card import REMEDY, WEIGHTS, load_exact
+from refine.models.card import restored
 from refine.models.classifier import Classifier
 from refine.models.device import to_float32
 from refine.models.probe import probe, refuse_unusable
-from refine.shards.reading.tensors import load_tensors, shapes
 from refine.training.recipe import paper_by_name
 
 NAME = "bti_dbf"
@@ -93,9 +91,7 @@ def load(folder: Path, classifier_folder: Path) -> Defended:
     card = read_defense_card(folder, NAME)
     params: Params = settings_of(folder, card, Params)
     classifier, of = protected_classifier(folder, card.classifier_sha256, classifier_folder)
-    if card.weights_sha256 is None:
-        raise UserError(f"{folder / CARD} names no weights; {REMEDY}")
-    purifier, path = UNet(params.first_channels, of.input_side), folder / WEIGHTS
-    load_exact(purifier, load_tensors(path, card.weights_sha256, REMEDY, shapes(purifier.state_dict())), path)
+    path, sha256 = weights_of(folder, card)
+    purifier = restored(partial(UNet, params.first_channels, of.input_side), path, sha256)
     refuse_unusable(purifier, classifier.normalize(probe(of.input_side)), path)
     return Defended(classifier, purifier.requires_grad_(False)).eval()

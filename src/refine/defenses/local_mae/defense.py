@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from refine.core.bounds import BatchSize, Epochs
 from refine.core.errors import UserError
 from refine.core.params import Section, Seed
-from refine.defending.protocol.card import protected_classifier, read_defense_card, settings_of
+from refine.defending.protocol.card import protected_classifier, read_defense_card, settings_of, weights_of
 from refine.defending.protocol.defense import Defense
 from refine.defending.randomness import keys
 from refine.defenses.local_mae.autoencoder import MaskedAutoencoder
 from refine.defenses.local_mae.search import Search
-from refine.models.card import NAME as CARD
-from refine.models.card import REMEDY, WEIGHTS, restored
+from refine.models.card import restored
 from refine.models.classifier import Classifier
 from refine.models.device import to_float32
 from refine.models.probe import probe, refuse_unusable
@@ -183,10 +182,8 @@ def load(folder: Path, classifier_folder: Path) -> Defended:
     card = read_defense_card(folder, NAME)
     params: Params = settings_of(folder, card, Params)
     classifier, of = protected_classifier(folder, card.classifier_sha256, classifier_folder)
-    if card.weights_sha256 is None:
-        raise UserError(f"{folder / CARD} names no weights; {REMEDY}")
-    path = folder / WEIGHTS
-    made = restored(partial(autoencoder, params, of.input_side), path, card.weights_sha256)
+    path, sha256 = weights_of(folder, card)
+    made = restored(partial(autoencoder, params, of.input_side), path, sha256)
     refuse_unusable(_HalfHidden(made).eval(), classifier.normalize(probe(of.input_side)), path)
     return Defended(classifier, made.requires_grad_(False), params.seed).eval()
 
