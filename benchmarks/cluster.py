@@ -2,8 +2,8 @@
 
     python -m benchmarks.cluster
 
-The list is made of four attacks on small images that this program draws, and three defenses of each; with 800 images, a
-run takes about twenty seconds, most of it to start programs. The ideal is half the time of the one process, which is
+The list is made of four attacks on small images that this program draws, and three defenses of each; a run takes
+about half a minute, most of it to start programs. The ideal is half the time of the one process, which is
 kept on one processor; a node is told that it has one, and computes in one thread. Everything happens in clones of the
 last commit in a temporary folder. Both ways have to come to the same figures. Linux only, and alone on a machine of two
 processors.
@@ -146,7 +146,7 @@ def _ran(folder: Path, *words: str, env: dict[str, str] | None = None) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark."""
     made = parser("cluster", "A list of twelve runs on two nodes, beside one process.", 1)
-    made.add_argument("--images", type=int, default=800, help="to train on, which decides how long a run takes")
+    made.add_argument("--images", type=int, default=2400, help="to train on, which decides how long a run takes")
     options = made.parse_args(arguments)
     report = Report("cluster", options, needs_torch=False)
     alone, together = [], []
