@@ -72,8 +72,8 @@ def defend(model: Path, images: Path, out: Path, file: Path | None, check: Path 
     known = len(card.classes)
     if made.images.classes < known:
         click.echo(
-            f"The classifier sees only {made.images.classes:,} of its {known:,} classes in these images, and the "
-            "defended model cannot know the others: give images of all kinds."
+            f"The classifier sees only {made.images.classes:,} of its {known:,} classes in these images (others hardly "
+            "ever), and the defended model cannot know the others: give images of all kinds."
         )
     if report:
         from refine.command.report import write

@@ -48,8 +48,8 @@ class Images(Strict):
         count: all of them.
         sha256: see `sum_of`.
         held_out: how many of them were not trained on.
-        classes: that the classifier answers for at least one of those that were trained on. The defended model cannot
-            have learned any other, and the images that are held out do not tell.
+        classes: that the classifier answers for enough of those that were trained on (`settings.Look`). The defended
+            model cannot have learned any other, and the images that are held out do not tell.
     """
 
     count: Count

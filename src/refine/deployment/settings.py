@@ -34,6 +34,8 @@ _BATCHES = 8
 """An epoch has at least so many, where there are images enough for the smallest ones."""
 _MIRRORED = 0.9
 """Share of equal answers from which mirrored images are images of the same thing."""
+_RARE = 0.1
+"""Share of the even share of a class, below which images of it are likely to be mistakes of the classifier."""
 _LOOKED_AT = 1000
 _AT_ONCE = 64
 
@@ -97,7 +99,7 @@ class Look:
     """What a classifier says of the images to train on.
 
     Attributes:
-        classes: that it answers at least once.
+        classes: that it answers often enough not to be mistakes: a tenth of an even share, and once at least.
         mirrors: whether it answers mirrored images as it does the images themselves.
     """
 
@@ -115,12 +117,15 @@ def look(classifier: Classifier, images: TrainingSet, compute: Compute) -> Look:
         compute: of the device.
     """
     same = mirrored = 0
-    classes: set[int] = set()
+    counts = torch.zeros(0, dtype=torch.int64)
     for columns in in_order(images, _AT_ONCE, compute.device, "ask the classifier"):
         pixels = to_pixels(columns[0])
-        labels = classifier(pixels).argmax(dim=1)
-        classes |= set(labels.tolist())
+        logits = classifier(pixels)
+        labels = logits.argmax(dim=1)
+        found = labels.cpu().bincount(minlength=logits.shape[1])
+        counts = counts + found if len(counts) else found
         if mirrored < _LOOKED_AT:
             same += int((classifier(pixels.flip(-1)).argmax(dim=1) == labels).sum())
             mirrored += len(pixels)
-    return Look(len(classes), same >= _MIRRORED * mirrored)
+    least = max(1.0, _RARE * counts.sum().item() / len(counts))
+    return Look(int((counts >= least).sum()), same >= _MIRRORED * mirrored)
