@@ -81,7 +81,7 @@ def serial(folder: Path) -> float:
 
 
 def on_nodes(folder: Path) -> float:
-    """Seconds of the list on two nodes that are there already."""
+    """Seconds of the list on two nodes, without those that the nodes take to start."""
     with _nodes() as address:
         return _listed(folder, "--engine", "ray", RAY_ADDRESS=address)
 
@@ -129,16 +129,16 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 
 def _listed(folder: Path, *options: str, **more: str) -> float:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("REFINE_")}
     paths = os.pathsep.join(str(folder / name) for name in ("src", "lab"))
-    env = {**own, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "REFINE_THREADS": "1", "DVC_NO_ANALYTICS": "1", **more}
-    started = time.monotonic()
-    _ran(folder, str(Path(sys.executable).with_name("refine")), "run-list", _LIST, *options, env=env)
-    return time.monotonic() - started
+    alone = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "REFINE_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+    with _environment({**alone, **more}):
+        started = time.monotonic()
+        _ran(folder, str(Path(sys.executable).with_name("refine")), "run-list", _LIST, *options)
+        return time.monotonic() - started
 
 
-def _ran(folder: Path, *words: str, env: dict[str, str] | None = None) -> None:
-    ended = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+def _ran(folder: Path, *words: str) -> None:
+    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
     if ended.returncode:
         raise UserError(f"{' '.join(words)} failed: {ended.stderr.strip()[-2000:]}")
 

@@ -118,15 +118,21 @@ def _made_before(out: Path, classifier: Path, files: Sequence[Path], values: dic
     if not defended.is_defended(out):
         raise UserError(f"{out} already exists; {remedy}")
     content = defended.read(out)
-    same = {
-        "another classifier": content.classifier == sums_of(classifier),
-        "other images": content.images.sha256 == _sum(files),
-        "other settings": content.built_in if values is None else values == content.settings and not content.built_in,
-    }
-    if other := [kind for kind, is_same in same.items() if not is_same]:
-        raise UserError(f"{out} already exists, made of {' and '.join(other)}; {remedy}")
+    other = _other(
+        content.classifier == sums_of(classifier),
+        content.images.sha256 == _sum(files),
+        content.built_in if values is None else values == content.settings and not content.built_in,
+    )
+    if other:
+        raise UserError(f"{out} already exists, made of {other}; {remedy}")
     log.info("%s is there already", out)
     return content
+
+
+def _other(same_classifier: bool, same_images: bool, same_settings: bool) -> str:
+    """What differs, in words; empty if nothing does."""
+    same = {"another classifier": same_classifier, "other images": same_images, "other settings": same_settings}
+    return " and ".join(kind for kind, is_same in same.items() if not is_same)
 
 
 def _begin(work: Path, begun: _Begun) -> None:
@@ -143,10 +149,8 @@ def _begin(work: Path, begun: _Begun) -> None:
         write_json(work / _BEGUN, begun.model_dump())
         return
     before = read_document(work / _BEGUN, _Begun, remedy)
-    kinds = {"classifier_sha256": "another classifier", "images_sha256": "other images", "settings": "other settings"}
-    differ = [kind for name, kind in kinds.items() if getattr(before, name) != getattr(begun, name)]
-    if differ:
-        raise UserError(f"{work} is left from an unfinished run with {' and '.join(differ)}; {remedy}")
+    if other := _other(*(getattr(before, name) == getattr(begun, name) for name in _Begun.model_fields)):
+        raise UserError(f"{work} is left from an unfinished run with {other}; {remedy}")
     log.info("going on with %s", work)
 
 

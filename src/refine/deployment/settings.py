@@ -117,15 +117,15 @@ def look(classifier: Classifier, images: TrainingSet, compute: Compute) -> Look:
         compute: of the device.
     """
     same = mirrored = 0
-    counts = torch.zeros(0, dtype=torch.int64)
+    said = []
     for columns in in_order(images, _AT_ONCE, compute.device, "ask the classifier"):
         pixels = to_pixels(columns[0])
         logits = classifier(pixels)
         labels = logits.argmax(dim=1)
-        found = labels.cpu().bincount(minlength=logits.shape[1])
-        counts = counts + found if len(counts) else found
+        said.append(labels.cpu())
         if mirrored < _LOOKED_AT:
             same += int((classifier(pixels.flip(-1)).argmax(dim=1) == labels).sum())
             mirrored += len(pixels)
+    counts = torch.cat(said).bincount(minlength=logits.shape[1])
     least = max(1.0, _RARE * counts.sum().item() / len(counts))
     return Look(int((counts >= least).sum()), same >= _MIRRORED * mirrored)
