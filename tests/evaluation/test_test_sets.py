@@ -106,6 +106,17 @@ def test_behind_each_triggered_image_is_the_clean_one_of_the_same_key(tests: Tes
     assert truth.given.tolist() == [0] * 8
 
 
+def test_some_of_the_images_come_with_what_the_attack_makes_of_them(tests: TestSets) -> None:
+    some, again, others = (tests.some(6, seed) for seed in (1, 1, 2))
+    assert len(some.clean.keys) == 6
+    kept = torch.isin(tests.triggered.keys, some.clean.keys)
+    assert torch.equal(some.triggered.keys, tests.triggered.keys[kept])
+    assert torch.equal(some.truth.behind, tests.truth.behind[kept])
+    assert torch.equal(some.clean.keys, again.clean.keys)
+    assert not torch.equal(some.clean.keys, others.clean.keys)
+    assert torch.equal(tests.some(100, 1).clean.keys, tests.clean.keys)
+
+
 def test_triggered_images_of_another_data_set_are_refused(tests: TestSets) -> None:
     triggered = tests.triggered
     manifest = triggered.manifest

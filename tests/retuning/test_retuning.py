@@ -131,7 +131,7 @@ def test_without_a_poisoned_image_it_is_refused() -> None:
 def test_the_settings_are_the_published_ones() -> None:
     assert RetuningParams().model_dump() == {
         **{"clean_share": 0.02, "poisoned": 5, "epochs": 5, "batch_size": 128, "lr": 0.01, "momentum": 0.9},
-        "seeds": [1, 2, 3, 4, 5],
+        **{"seeds": [1, 2, 3, 4, 5], "tested": 2000},
     }
 
 

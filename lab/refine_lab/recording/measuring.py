@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -31,6 +31,10 @@ class Bench:
     tests: TestSets
     batch_size: int
     compute: Compute
+
+    def some(self, count: int, seed: int) -> Bench:
+        """With at most so many clean images, and what the attack makes of them."""
+        return replace(self, tests=self.tests.some(count, seed))
 
     def answers(self, system: Defense) -> Answers:
         """The answers of a system to all images."""

@@ -43,13 +43,15 @@ class _Attacker:
 
     def on(self, system: Defense, variant: str = ALL) -> AfterRetuning:
         """A system after each draw."""
-        each = [self._shares(retuned(system, variant, draw, self.params, self.images.compute)) for draw in self.draws]
+        each = [self._shares(system, variant, draw) for draw in self.draws]
         names = Shares.model_fields
         means = {name: round(sum(getattr(one, name) for one in each) / len(each), DIGITS) for name in names}
         return AfterRetuning(mean=Shares(**means), each=each)
 
-    def _shares(self, system: Defense) -> Shares:
-        figures = measure(self.images.answers(system), self.images.tests.truth)
+    def _shares(self, system: Defense, variant: str, draw: Draw) -> Shares:
+        images = self.images.some(self.params.tested, draw.seed)
+        made = retuned(system, variant, draw, self.params, images.compute)
+        figures = measure(images.answers(made), images.tests.truth)
         return Shares(**{name: figures[name] for name in Shares.model_fields})
 
 

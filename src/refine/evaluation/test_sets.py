@@ -49,6 +49,13 @@ class TestSets:
             raise UserError("the triggered test set belongs to another data set; run `dvc repro poison-dataset`")
         return Truth(self.clean.labels, rows, self.triggered.labels)
 
+    def some(self, count: int, seed: int) -> TestSets:
+        """So many clean images, drawn at random, and the triggered ones made of them; all where there are fewer."""
+        drawn = torch.zeros(len(self.clean.keys), dtype=torch.bool)
+        drawn[torch.randperm(len(drawn), generator=Generator().manual_seed(seed))[:count]] = True
+        kept = torch.isin(self.triggered.keys, self.clean.keys[drawn])
+        return TestSets(self.clean.subset(drawn), self.triggered.subset(kept))
+
     def labeled_by(self, labels: Tensor, classes: list[str]) -> TestSets:
         """The same images with other labels for the clean ones, int64 [N], of these classes; without triggered ones."""
         named = {"classes": classes, "labeled": True}

@@ -19,6 +19,8 @@ class RetuningParams(Section):
     lr: learning rate of SGD, without weight decay.
     momentum: of SGD.
     seeds: each one draws other images.
+    tested: clean test images that a system is measured on after each draw, with what the attack makes of them; each
+        draw has others, so that the mean is that of more images; all where there are fewer.
     """
 
     clean_share: Annotated[Number, Field(gt=0, le=1)] = 0.02
@@ -28,3 +30,4 @@ class RetuningParams(Section):
     lr: PositiveNumber = 0.01
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     seeds: Annotated[list[int], Field(min_length=1)] = Field(default=[1, 2, 3, 4, 5])
+    tested: Annotated[int, Field(ge=1)] = 2000
