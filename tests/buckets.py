@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import boto3
 import numpy as np
@@ -17,18 +18,26 @@ import pytest
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
-from refine.shards.format import elsewhere
+from refine.shards.format import network
 
 BUCKET = "shards"
 
 
 @dataclass
 class Bucket:
-    """A bucket; `asked` has the method and path of each request."""
+    """A bucket.
+
+    Attributes:
+        endpoint: address of its server.
+        client: of boto3.
+        asked: method and path of each request.
+        allowed: how many further objects may be put; None for any number.
+    """
 
     endpoint: str
     client: Any
     asked: list[tuple[str, str]] = field(default_factory=list)
+    allowed: int | None = None
 
     def put(self, name: str, content: bytes) -> None:
         """Puts an object."""
@@ -50,20 +59,27 @@ def bucket(patch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ):
         patch.setenv(name, value)
-    patch.setattr(elsewhere, "_SYSTEMS", {})  # which know the endpoint of another test
+    patch.setattr(network, "_SYSTEMS", {})  # which know the endpoint of another test
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
         endpoint = f"http://{host}:{port}"
         patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        urlopen(Request(f"{endpoint}/moto-api/reset", method="POST")).close()
         client = boto3.client("s3", endpoint_url=endpoint)
         client.create_bucket(Bucket=BUCKET)
         made = Bucket(endpoint, client)
         inner = server._server.app  # werkzeug's, in front of which requests are noted
 
         def noted(environ: dict[str, Any], start: Any) -> Any:
-            made.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+            method = environ["REQUEST_METHOD"]
+            made.asked.append((method, environ["PATH_INFO"]))
+            if method == "PUT" and made.allowed is not None:
+                made.allowed -= 1
+                if made.allowed < 0:
+                    start("403 Forbidden", [("Content-Type", "application/xml")])
+                    return [b"<Error><Code>AccessDenied</Code><Message>no more</Message></Error>"]
             return inner(environ, start)
 
         server._server.app = noted

@@ -114,14 +114,35 @@ def test_a_bucket_that_is_missing_is_told_without_a_traceback(repo: Path, store:
 def test_the_pipeline_runs_on_shards_in_a_bucket(repo: Path, store: Bucket) -> None:
     for number in range(6):
         store.put(f"part-{number:03d}.tar", shard(8 * number, 8))
-    content = yaml.safe_load((repo / "params.yaml").read_text(encoding="utf-8"))
-    content["download"] = {"source": "webdataset"}
-    addresses = {"train": f"s3://{BUCKET}/part-{{000..003}}.tar", "test": f"s3://{BUCKET}/part-{{004..005}}.tar"}
-    content["sources"] = {"webdataset": {**addresses, "side": 16}}
-    write_params(repo, content)
+    _reads(repo, f"s3://{BUCKET}")
     stages = ran(repo)
     assert stages == ["download", "poison-dataset", "train-backdoor", "train-refine", "evaluate"]
     assert sorted(store.fetched) == [f"part-{number:03d}.tar" for number in range(6)]
     assert not list((repo / "data/raw").rglob("*.tar"))
     assert len(list((repo / "data/.cache/shards").iterdir())) == 6
     assert ran(repo) == []
+
+
+def _reads(repo: Path, where: str) -> None:
+    """The data set is six shards there, of which four are for training."""
+    content = yaml.safe_load((repo / "params.yaml").read_text(encoding="utf-8"))
+    content["download"] = {"source": "webdataset"}
+    addresses = {"train": f"{where}/part-{{000..003}}.tar", "test": f"{where}/part-{{004..005}}.tar"}
+    content["sources"] = {"webdataset": {**addresses, "side": 16}}
+    write_params(repo, content)
+
+
+def test_shards_that_dvc_imports_are_indexed_anew_when_they_change(repo: Path, store: Bucket) -> None:
+    for number in range(6):
+        store.put(f"lake/part-{number:03d}.tar", shard(8 * number, 8))
+    ok(repo, "dvc", "import-url", "-q", f"s3://{BUCKET}/lake", "data/own/images/shards")
+    _reads(repo, "data/own/images/shards")
+    assert ran(repo, "download") == ["download"]
+    assert ran(repo, "download") == []
+    before = (repo / "data/raw/train/manifest.json").read_text(encoding="utf-8")
+    store.put("lake/part-001.tar", shard(100, 8))
+    assert ran(repo, "download") == []
+    ok(repo, "dvc", "update", "-q", "data/own/images/shards.dvc")
+    assert ran(repo, "download") == ["download"]
+    assert (repo / "data/raw/train/manifest.json").read_text(encoding="utf-8") != before
+    assert not list((repo / "data/raw").rglob("*.tar"))

@@ -24,7 +24,7 @@ from refine.core.machine import DEFAULTS, Machine
 from refine.download.indexing import write_indexes
 from refine.download.source import Source
 from refine.poisoning.poison import Outputs, open_clean, poison_dataset
-from refine.shards.format import elsewhere
+from refine.shards.format import elsewhere, network
 from refine.shards.format.index import LABELS, Index
 from refine.shards.format.manifest import NAME
 from refine.shards.format.preparation import Preparation, read
@@ -138,7 +138,7 @@ def test_a_copy_as_ordinary_shards_can_be_written() -> None:
     _local(2)
     _index("shards/part-000.tar", "shards/part-001.tar")
     before = read_split(Path("data/raw/train"))
-    materialize(Path("data/raw/train"), Path("copy"))
+    materialize(Path("data/raw/train"), "copy")
     Path("shards/part-000.tar").unlink()
     after = read_split(Path("copy"))
     assert torch.equal(after.images, before.images)
@@ -420,7 +420,7 @@ def test_a_wrong_credential_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(address: str) -> tuple[object, str]:
         raise PermissionError("Forbidden")
 
-    monkeypatch.setattr(elsewhere, "_system", refused)
+    monkeypatch.setattr(network, "_system", refused)
     with pytest.raises(UserError, match=r"cannot be read \(PermissionError: Forbidden\); check the address"):
         elsewhere.fetched("s3://bucket/part.tar", DEFAULTS)
 
@@ -428,8 +428,12 @@ def test_a_wrong_credential_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk_keeps_nothing_and_stops_nothing(
     store: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    inner = Path.write_bytes
+
     def full(self: Path, data: bytes) -> int:
-        raise OSError(28, os.strerror(28))
+        if elsewhere.KEPT in self.parents:
+            raise OSError(28, os.strerror(28))
+        return inner(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with caplog.at_level(logging.WARNING):

@@ -64,16 +64,26 @@ def new_file(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON deterministically: sorted keys, no NaN, one trailing newline.
+    """Writes JSON, see `json_bytes`."""
+    written = json_bytes(content, str(path))
+    with new_file(path) as partial:
+        partial.write_bytes(written)
+
+
+def json_bytes(content: Any, name: str) -> bytes:
+    """JSON, deterministically: UTF-8, sorted keys, no NaN, one trailing newline.
+
+    Args:
+        content: of plain types.
+        name: of the file that it is for.
 
     Raises:
         UserError: the file would be larger than `read_json` accepts.
     """
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     if len(text) > LARGEST_JSON:
-        raise UserError(f"{path} would be larger than {LARGEST_JSON >> 20} MiB; take fewer images or fewer shards")
-    with new_file(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+        raise UserError(f"{name} would be larger than {LARGEST_JSON >> 20} MiB; take fewer images or fewer shards")
+    return (text + "\n").encode()
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

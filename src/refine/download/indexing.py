@@ -18,6 +18,7 @@ from refine.core.progress import progress
 from refine.download.source import Elsewhere
 from refine.shards.format import elsewhere
 from refine.shards.format.index import Index, write_labels
+from refine.shards.format.network import remote
 from refine.shards.format.strangers import shown, strangers
 
 
@@ -79,7 +80,7 @@ def _looked(addresses: list[str], data: Elsewhere, machine: Machine) -> Iterator
             where = f"sample {shown(key)} of {address}" if key else address
             raise UserError(f"{where} cannot be used ({error}); mend it, or leave the shard out") from None
         sha256 = hashlib.sha256(content).hexdigest()
-        if elsewhere.remote(address):
+        if remote(address):
             elsewhere.keep(content, sha256, machine)
         yield _Found(address, len(content), sha256, labels)
 

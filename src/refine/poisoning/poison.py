@@ -30,7 +30,7 @@ from refine.shards.reading.shard import Chunk
 from refine.shards.reading.store import flagged
 from refine.shards.reading.stored import StoredSplit, open_split
 from refine.shards.reading.tensors import save_tensors
-from refine.shards.writer import Sample, write_shard, write_shards
+from refine.shards.writer import Sample, put_shard, write_shards, writing
 
 NONE = "none"
 """The attack that leaves every image and every label as it is, and so takes images without labels, too."""
@@ -172,7 +172,7 @@ class _Train:
             here = torch.searchsorted(train.keys, chunk.keys)
             poisoned, cover = self._order[:, here]
             samples = self._changed(chunk, self._given[here].tolist(), poisoned, cover)
-            shards.append(write_shard(folder / name, samples, train.manifest.labeled))
+            shards.append(put_shard(writing(folder), name, samples, train.manifest.labeled))
             if attack.after_flips:
                 places = poisoned >= 0
                 mirrored = _applied(attack.poison, chunk.images[places].flip(3), poisoned[places])

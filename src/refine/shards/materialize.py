@@ -1,8 +1,9 @@
-"""A folder of shards with all of its samples, from one that holds only the changes to another."""
+"""Shards with all samples of a folder, from one that holds only the changes to another, or knows where they lie."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from refine.core.errors import UserError
@@ -10,26 +11,41 @@ from refine.core.files import new_folder
 from refine.core.machine import DEFAULTS, Machine
 from refine.core.progress import progress
 from refine.shards.format.manifest import Manifest
+from refine.shards.format.network import Put, new_prefix, remote
 from refine.shards.reading.reader import Shards
-from refine.shards.writer import Sample, write_shards
+from refine.shards.writer import Sample, put_shards, writing
 
 
-def materialize(folder: Path, out: Path, machine: Machine = DEFAULTS) -> Manifest:
+def materialize(folder: Path, out: str, machine: Machine = DEFAULTS) -> Manifest:
     """Writes all samples of a folder as shards that need no other folder, and returns their manifest.
+
+    One shard at a time is in memory. The manifest is written last; what ends early leaves nothing behind.
 
     Args:
         folder: of shards.
-        out: a folder that is not there yet.
+        out: a folder that is not there yet, or a URL with `s3`, `gs` or `az` below which nothing is.
         machine: its settings.
 
     Raises:
-        UserError: the folder is damaged, or the other one is there.
+        UserError: the folder is damaged, the other one is there, or the URL cannot be written to.
     """
-    if out.exists():
+    with _new(out) as put:
+        shards = Shards(folder, machine=machine)
+        return put_shards(put, _samples(shards, folder), shards.manifest.description)
+
+
+@contextmanager
+def _new(out: str) -> Iterator[Put]:
+    """What writes files to the folder or URL, all of which are removed after an error."""
+    if remote(out):
+        with new_prefix(out) as put:
+            yield put
+        return
+    path = Path(out)
+    if path.exists():
         raise UserError(f"{out} is there already; name another folder, or remove it")
-    shards = Shards(folder, machine=machine)
-    with new_folder(out) as part:
-        return write_shards(part, _samples(shards, folder), shards.manifest.description)
+    with new_folder(path) as part:
+        yield writing(part)
 
 
 def _samples(shards: Shards, folder: Path) -> Iterator[Sample]:

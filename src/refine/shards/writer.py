@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refine.core.files import json_bytes
 from refine.shards.format.foreign import Pixels
-from refine.shards.format.manifest import Description, Manifest, Shard
+from refine.shards.format.manifest import NAME, Description, Manifest, Shard
+from refine.shards.format.network import Put
 from refine.shards.format.png import encode
 
 
@@ -40,10 +42,24 @@ class Sample:
 
 
 def write_shards(folder: Path, samples: Iterable[Sample], description: Description) -> Manifest:
-    """Writes samples in the given order, and their manifest.
+    """Writes samples in the given order, and their manifest, to an existing, empty folder; see `put_shards`."""
+    return put_shards(writing(folder), samples, description)
+
+
+def writing(folder: Path) -> Put:
+    """What writes a file to a folder, by its name."""
+
+    def put(name: str, content: bytes) -> None:
+        (folder / name).write_bytes(content)
+
+    return put
+
+
+def put_shards(put: Put, samples: Iterable[Sample], description: Description) -> Manifest:
+    """Writes samples in the given order, a shard at a time, and their manifest at the end.
 
     Args:
-        folder: an existing, empty folder.
+        put: writes a file by its name.
         samples: any number, including none.
         description: of the data set, including the size of a shard.
     """
@@ -53,7 +69,7 @@ def write_shards(folder: Path, samples: Iterable[Sample], description: Descripti
 
     def close() -> None:
         if open_shard:
-            shards.append(write_shard(folder / f"shard-{len(shards):06d}.tar", open_shard, description.labeled))
+            shards.append(put_shard(put, f"shard-{len(shards):06d}.tar", open_shard, description.labeled))
             open_shard.clear()
 
     for sample in samples:
@@ -64,15 +80,16 @@ def write_shards(folder: Path, samples: Iterable[Sample], description: Descripti
             close()
     close()
     manifest = Manifest(**description.model_dump(), counts=counts, shards=shards)
-    manifest.write(folder)
+    put(NAME, json_bytes(manifest.model_dump(), NAME))
     return manifest
 
 
-def write_shard(path: Path, samples: list[Sample], labeled: bool) -> Shard:
+def put_shard(put: Put, name: str, samples: list[Sample], labeled: bool) -> Shard:
     """Writes samples, at least one, as one shard.
 
     Args:
-        path: of the file.
+        put: writes a file by its name.
+        name: of this one.
         samples: in their order.
         labeled: whether their labels are written.
 
@@ -88,8 +105,8 @@ def write_shard(path: Path, samples: list[Sample], labeled: bool) -> Shard:
             parts += [_header(f"{sample.key:08d}.{ending}", len(content)), content, padding]
     end = sum(map(len, parts)) + 2 * tarfile.BLOCKSIZE
     whole = b"".join([*parts, bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE)])
-    path.write_bytes(whole)
-    return Shard(name=path.name, samples=len(samples), sha256=hashlib.sha256(whole).hexdigest())
+    put(name, whole)
+    return Shard(name=name, samples=len(samples), sha256=hashlib.sha256(whole).hexdigest())
 
 
 def _frame() -> bytes:

@@ -26,8 +26,8 @@ from refine.core.outside import first_line
 from refine.download.fitting import Fit, Fitted, FittedSide
 from refine.download.own_images import lines
 from refine.download.source import Elsewhere, Source
-from refine.shards.format.index import Address
 from refine.shards.format.manifest import Name
+from refine.shards.format.network import Address
 
 _ADDRESS: TypeAdapter[str] = TypeAdapter(Address)
 _RANGE = re.compile(r"\{(-?[0-9]{1,9})\.\.(-?[0-9]{1,9})(?:\.\.-?[0-9]+)?\}")

@@ -14,23 +14,18 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from refine.core.errors import UserError
 from refine.core.machine import Machine
-from refine.core.outside import first_line
+from refine.shards.format.network import read, remote
 
 KEPT = Path("data/.cache/shards")
 LARGEST = 2**31
 """Of a shard, in bytes: it is read into memory as a whole."""
 _CORRECT = "bring it there, or correct the address"
 _CHANGED = "bring the old one back, or index the new one by `dvc repro -f download`"
-_ATTEMPTS = 3
-_PACKAGES = {"az": "adlfs", "gs": "gcsfs", "s3": "s3fs"}
 _PARTIAL = ".partial"
 _DAY = 86_400
-_SILENCE = 60
-"""Seconds without a byte after which a connection counts as broken; how long all of a shard takes does not matter."""
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +61,6 @@ def content(address: str, expected: Expected, machine: Machine) -> bytes:
     return data
 
 
-def remote(address: str) -> bool:
-    """Whether an address is a URL."""
-    return "://" in address
-
-
 def fetched(address: str, machine: Machine, size: int | None = None) -> bytes:
     """The bytes at an address.
 
@@ -82,7 +72,9 @@ def fetched(address: str, machine: Machine, size: int | None = None) -> bytes:
     Raises:
         UserError: they cannot be read, are more than `LARGEST`, or of another size.
     """
-    return _over_network(address, size) if remote(address) else _on_disk(machine.root / address, address, size)
+    if remote(address):
+        return read(address, lambda found: _refuse_size(address, found, size))
+    return _on_disk(machine.root / address, address, size)
 
 
 def _on_disk(path: Path, address: str, size: int | None) -> bytes:
@@ -93,34 +85,6 @@ def _on_disk(path: Path, address: str, size: int | None) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{address} cannot be read ({error.strerror}); {_CORRECT}") from None
-
-
-def _over_network(address: str, size: int | None) -> bytes:
-    problem: Exception | None = None
-    for attempt in range(_ATTEMPTS):
-        time.sleep(attempt)
-        try:
-            system, path = _system(address)
-            found = system.info(path).get("size")
-            if found is not None:
-                _refuse_size(address, found, size)
-            return bytes(system.cat_file(path))
-        except UserError:
-            raise
-        except ImportError:
-            scheme = address.partition("://")[0]
-            package = _PACKAGES.get(scheme, "fsspec")
-            raise UserError(f"addresses with {scheme}:// need the package {package}; `pip install {package}`") from None
-        except (FileNotFoundError, PermissionError) as error:
-            problem = error
-            break
-        except Exception as error:  # noqa: BLE001 (each library behind fsspec has errors of its own)
-            problem = error
-    assert problem is not None  # noqa: S101 (one of the attempts failed)
-    raise UserError(
-        f"{address} cannot be read ({type(problem).__name__}: {first_line(problem)}); check the address, the "
-        "connection and your credentials, and run again"
-    )
 
 
 def _refuse_size(address: str, found: int, wanted: int | None) -> None:
@@ -178,23 +142,3 @@ def _kept(place: Path) -> bytes:
     except OSError:
         return b""
     return data
-
-
-_SYSTEMS: dict[tuple[int, str], Any] = {}
-"""File systems by process and scheme: their connections do not survive a fork."""
-
-
-def _system(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it."""
-    import fsspec
-
-    scheme = address.partition("://")[0]
-    known = os.getpid(), scheme
-    if known not in _SYSTEMS:
-        options: dict[str, Any] = {}
-        if scheme in ("http", "https"):
-            from aiohttp import ClientTimeout
-
-            options["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)}
-        _SYSTEMS[known] = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
-    return _SYSTEMS[known], str(_SYSTEMS[known]._strip_protocol(address))

@@ -17,16 +17,12 @@ from refine.core.files import sha256_of
 from refine.core.strict import Strict
 from refine.shards.format.elsewhere import LARGEST
 from refine.shards.format.manifest import Counts, Description, Manifest, Shard, Sum
+from refine.shards.format.network import Address
 from refine.shards.format.preparation import Preparation
 
 LABELS = "labels.safetensors"
 """The file with the labels of all samples, int32 [N], in the tensor `labels`."""
 LABEL_BYTES = 4
-SCHEMES = ("az", "gs", "http", "https", "s3")
-Address = Annotated[
-    str, Field(pattern=rf"^(({'|'.join(SCHEMES)})://)?[^\x00-\x20:]([^\x00-\x1f:]|:[0-9])*$", max_length=2000)
-]
-"""A URL, or a path from the folder of the project. No other colon, with which libraries chain URLs of their own."""
 
 
 class Place(Strict):

@@ -15,6 +15,7 @@ from refine.shards.format import elsewhere, preparation
 from refine.shards.format.elsewhere import Expected
 from refine.shards.format.index import LABELS, Index, Place
 from refine.shards.format.manifest import Shard
+from refine.shards.format.network import remote
 from refine.shards.format.strangers import Stranger, shown, strangers
 from refine.shards.reading.pixels import empty_images
 from refine.shards.reading.shard import Chunk
@@ -85,7 +86,7 @@ class Indexed:
     def announce(self, shard: Shard) -> None:
         place, own = self._places[shard.name], os.getpid()
         self._ahead = {begun: future for begun, future in self._ahead.items() if begun[0] == own}
-        if elsewhere.remote(place.address) and (own, place.name) not in self._ahead:
+        if remote(place.address) and (own, place.name) not in self._ahead:
             self._ahead[own, place.name] = _pool().submit(self._fetched, place)
 
     def _content(self, place: Place) -> bytes:
