@@ -87,13 +87,14 @@ def on_nodes(folder: Path) -> float:
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """What was recorded, by the names of the files."""
-    found = folder.glob("metrics/runs/*/*.json")
-    return {
+    """What was recorded, by the names of the files, but for times."""
+    found = {
         str(path.relative_to(folder)): json.loads(path.read_text(encoding="utf-8"))
-        for path in found
-        if path.name != "run.json"
+        for path in folder.glob("metrics/runs/*/*.json")
     }
+    for content in found.values():
+        content.pop("runtime", None)
+    return found
 
 
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}

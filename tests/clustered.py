@@ -14,10 +14,13 @@ from threading import Thread
 from typing import Any
 
 from refine.core.errors import UserError
-from refine_lab.lists import cluster
+from refine_lab.lists import cluster, submitted
 from refine_lab.lists.connection import Cluster
 from refine_lab.lists.nodes import Place
+from refine_lab.lists.parcels import Parcel
+from refine_lab.lists.parts import Part
 from refine_lab.lists.rows import Row, Rows
+from refine_lab.projects import CLASSIFIER_STAGE
 
 ATTACKS = ("badnets", "blended", "none")
 LISTED = Rows(preset="quick", rows=[Row(attack=attack, variant="clustered") for attack in ATTACKS])
@@ -27,20 +30,20 @@ WAITS = "waits"
 """A file in the project: the attack whose first try waits to be killed."""
 
 
-def fake_head(bundle: bytes, place: Place, params: str) -> str:
-    """Makes nothing, on the node that the project names; fails for the attack `blended`, if the project says so."""
+def fake_part(bundle: bytes, place: Place, params: str, part: Part) -> str:
+    """Makes nothing, on the node that the project names; no classifier for `blended`, if the project says so."""
     import ray
 
     del bundle
-    if (place.home / "fails").exists() and "name: blended" in params:
+    if (place.home / "fails").exists() and "name: blended" in params and part.stage == CLASSIFIER_STAGE:
         raise UserError("no luck with this one")
     node = place.home / NODE
     return node.read_text(encoding="utf-8") if node.exists() else str(ray.get_runtime_context().get_node_id())
 
 
-def fake_run(bundle: bytes, place: Place, preset: str, row: dict[str, Any], params: str) -> bytes:
-    """A recorded run that says how often it was tried, and where."""
-    del bundle, preset, params
+def fake_run(bundle: bytes, place: Place, preset: str, row: dict[str, Any], params: str, recorded: Parcel) -> Parcel:
+    """A recorded run without figures, which notes in the project that it was tried."""
+    del bundle, params, recorded
     tries = place.home / "tries" / row["attack"]
     tries.parent.mkdir(exist_ok=True)
     with tries.open("a", encoding="utf-8") as file:
@@ -50,10 +53,10 @@ def fake_run(bundle: bytes, place: Place, preset: str, row: dict[str, Any], para
         time.sleep(600)
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
-        entry = tarfile.TarInfo("./run.json")
+        entry = tarfile.TarInfo(f"folder-{preset}-{row['attack']}-{row['defense']}-{row['variant']}-s1/run.json")
         entry.size = 2
         tar.addfile(entry, io.BytesIO(b"{}"))
-    return content.getvalue()
+    return Parcel(content.getvalue())
 
 
 def tried(project: Path, row: Row | dict[str, Any] | str) -> list[int]:
@@ -84,8 +87,9 @@ def with_fakes() -> None:
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    cluster.make_classifier = fake_head
-    cluster.compute_run = fake_run
+    submitted.make_part = fake_part
+    submitted.compute_run = fake_run
+    submitted.known = lambda *_: []
 
 
 if __name__ == "__main__":  # the process that is given the list, in a test that kills it

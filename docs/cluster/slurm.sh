@@ -2,10 +2,12 @@
 #SBATCH --job-name=refine
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
+#SBATCH --exclusive
 #SBATCH --cpus-per-task=8
 #SBATCH --time=12:00:00
 # Computes a list of runs on the nodes of this job: sbatch docs/cluster/slurm.sh experiments/compare.yaml
 # Submit it from the checkout, which all nodes see under the same path, with the project's environment active.
+# The nodes are the job's alone, as Ray takes a fixed port, and ends every Ray of yours on them at the end.
 # For GPUs, add #SBATCH --gpus-per-node=1 and GPUS=1.
 set -euo pipefail
 

@@ -17,6 +17,7 @@ ATTACK = Path("data/poisoned/attack/attack.json")
 PREVIEW = Path("data/poisoned/preview.png")
 CLASSIFIER = Path("models/backdoor")
 CLASSIFIER_STAGE = "train-backdoor"
+DATA_STAGE = "download"
 RAW = (Path("data/raw/train"), Path("data/raw/test"))
 POISONED = Path("data/poisoned/train")
 TRIGGERED = Path("data/poisoned/test")

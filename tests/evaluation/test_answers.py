@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from refine.defending.protocol.defense import NoDefense
-from refine.evaluation.answers import answers, answers_of_all
+from refine.evaluation.answers import answers, answers_of_all, predictions, probabilities
 from refine.evaluation.test_sets import TestSets
 from systems import Mirrored, Negative
 from tiny import CPU, attack, classifier, defense, poisoned, raw
@@ -29,10 +29,14 @@ def tests(tmp_path_factory: pytest.TempPathFactory) -> TestSets:
 def test_every_image_gets_the_same_answer_in_any_batch(tests: TestSets, batch_size: int) -> None:
     defended = defense(classifier())
     whole, parts = (answers(defended, tests, size, CPU) for size in (24, batch_size))
-    assert parts.benign.shape == (24, CLASSES)
-    assert parts.triggered.shape == (16, CLASSES)
-    torch.testing.assert_close(parts.benign, whole.benign, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(parts.triggered, whole.triggered, rtol=1e-4, atol=1e-5)
+    assert parts.benign.shape == parts.likelihood.shape == (24,)
+    assert parts.triggered.shape == (16,)
+    assert parts.best is None
+    torch.testing.assert_close(parts.likelihood, whole.likelihood, rtol=1e-4, atol=1e-5)
+    given = probabilities(defended, tests.clean, batch_size, CPU)
+    torch.testing.assert_close(parts.likelihood, given.gather(1, tests.clean.labels[:, None])[:, 0])
+    assert torch.equal(parts.benign, given.argmax(dim=1))
+    assert torch.equal(parts.triggered, predictions(defended, tests.triggered, batch_size, CPU))
 
 
 @torch.no_grad()
@@ -42,7 +46,7 @@ def test_raw_answers_are_those_of_the_classifier_inside(tests: TestSets) -> None
     found = answers(defended, tests, 8, CPU)
     assert found.raw_triggered is not None
     assert torch.equal(found.raw_triggered, inside)
-    assert not torch.equal(found.triggered.argmax(dim=1), inside)
+    assert not torch.equal(found.triggered, inside)
 
 
 @pytest.mark.parametrize("kind", [NoDefense, Mirrored, Negative])
@@ -60,13 +64,12 @@ def test_each_system_gives_its_own_answers_under_its_name(tests: TestSets) -> No
     for split, name in ((tests.clean, "benign"), (tests.triggered, "triggered")):
         pixels = split.images.float() / 255
         for system, seen in (("no_defense", pixels), ("negative", 1 - pixels)):
-            expected = bare(seen).softmax(dim=1)
-            torch.testing.assert_close(getattr(found[system], name), expected, rtol=1e-4, atol=1e-5)
+            assert torch.equal(getattr(found[system], name), bare(seen).argmax(dim=1))
 
 
 def test_of_no_triggered_image_there_are_no_answers(tests: TestSets) -> None:
     none = replace(tests.triggered, images=tests.triggered.images[:0])
     found = answers(defense(classifier()), TestSets(tests.clean, none), 8, CPU)
-    assert found.triggered.shape == (0, CLASSES)
+    assert found.triggered.shape == (0,)
     assert found.raw_triggered is not None
     assert found.raw_triggered.shape == (0,)

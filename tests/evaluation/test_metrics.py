@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,14 +13,27 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import Tensor
 
-from refine.evaluation.metrics import Answers, Truth, der, diagnose, interval, judged, measure, misread
+from refine.evaluation.metrics import Answers, Truth, der, diagnose, interval, judged, measure, misread, summed_up
 
 TRIGGERED = {"attack_success_rate", "asr_floor_clean", "robust_accuracy", "raw_target_hit"}
 DIAGNOSTICS = {"benign_nll", "top5_accuracy", "raw_target_hit"}
 """Figures that `diagnose` gives; all others are shares that a system is judged by."""
 
 
-def _slowly(answers: Answers, truth: Truth) -> dict[str, float]:
+@dataclass(frozen=True)
+class Said:
+    """Probabilities that a system gives, and what the classifier inside answers before a label map."""
+
+    benign: Tensor
+    triggered: Tensor
+    raw_triggered: Tensor | None = None
+
+    def kept(self, truth: Truth) -> Answers:
+        """What the figures are made of."""
+        return Answers(*summed_up(self.benign, truth.labels), self.triggered.argmax(dim=1), self.raw_triggered)
+
+
+def _slowly(answers: Said, truth: Truth) -> dict[str, float]:
     """Every definition, image by image."""
 
     def top(row: list[float], count: int = 1) -> list[int]:
@@ -46,7 +60,7 @@ def _slowly(answers: Answers, truth: Truth) -> dict[str, float]:
     return figures
 
 
-def _case(classes: int, count: int, seed: int, target: int = 0) -> tuple[Answers, Truth]:
+def _case(classes: int, count: int, seed: int, target: int = 0) -> tuple[Said, Truth]:
     """Random answers to a test set whose images of other classes than the target are triggered."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -57,14 +71,15 @@ def _case(classes: int, count: int, seed: int, target: int = 0) -> tuple[Answers
     clean_rows = (labels != target).nonzero().flatten()
     raw = torch.randint(0, classes, (len(clean_rows),), generator=generator)
     truth = Truth(labels, clean_rows, torch.full((len(clean_rows),), target))
-    return Answers(scores(count), scores(len(clean_rows)), raw), truth
+    return Said(scores(count), scores(len(clean_rows)), raw), truth
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(classes=st.integers(2, 12), count=st.integers(1, 60), seed=st.integers(0, 10_000), data=st.data())
 def test_every_figure_is_its_definition(classes: int, count: int, seed: int, data: st.DataObject) -> None:
-    answers, truth = _case(classes, count, seed, data.draw(st.integers(0, classes - 1)))
-    shares, diagnosed, expected = measure(answers, truth), diagnose(answers, truth), _slowly(answers, truth)
+    said, truth = _case(classes, count, seed, data.draw(st.integers(0, classes - 1)))
+    answers = said.kept(truth)
+    shares, diagnosed, expected = measure(answers, truth), diagnose(answers, truth), _slowly(said, truth)
     assert set(shares) == set(expected) - DIAGNOSTICS
     assert set(diagnosed) == set(expected) & DIAGNOSTICS
     for name, value in {**shares, **diagnosed}.items():
@@ -79,7 +94,7 @@ def test_attack_success_is_counted_over_triggered_images_alone() -> None:
     labels = torch.arange(10)
     truth = Truth(labels, torch.arange(1, 10), torch.zeros(9, dtype=torch.int64))
     triggered = torch.eye(10)[[0, 0, 0, 4, 5, 6, 7, 8, 9]]
-    answers = Answers(torch.eye(10), triggered, torch.zeros(9, dtype=torch.int64))
+    answers = Said(torch.eye(10), triggered, torch.zeros(9, dtype=torch.int64)).kept(truth)
     assert measure(answers, truth) == {
         "benign_accuracy": 1,
         "attack_success_rate": round(3 / 9, 6),
@@ -97,7 +112,8 @@ def test_the_denominator_is_nine_tenths_of_a_balanced_test_set() -> None:
     triggered[0, 0] = 1
     triggered[1:, 1] = 1
     given_label = torch.zeros(9_000, dtype=torch.int64)
-    figures = measure(Answers(torch.eye(10)[labels], triggered), Truth(labels, rows, given_label))
+    truth = Truth(labels, rows, given_label)
+    figures = measure(Said(torch.eye(10)[labels], triggered).kept(truth), truth)
     assert figures["attack_success_rate"] == round(1 / 9_000, 6)
 
 
@@ -106,7 +122,7 @@ def test_each_triggered_image_is_held_against_its_own_clean_image_and_its_own_gi
     truth = Truth(labels, torch.tensor([3, 1]), torch.tensor([1, 2]))
     benign = torch.eye(3)[[0, 2, 2, 1]]
     triggered = torch.eye(3)[[1, 1]]
-    answers = Answers(benign, triggered, torch.tensor([0, 2]))
+    answers = Said(benign, triggered, torch.tensor([0, 2])).kept(truth)
     figures = measure(answers, truth)
     assert figures["asr_floor_clean"] == 1
     assert figures["attack_success_rate"] == 0.5
@@ -115,28 +131,30 @@ def test_each_triggered_image_is_held_against_its_own_clean_image_and_its_own_gi
 
 
 def test_raw_hits_tell_that_the_trigger_fires_behind_the_label_map() -> None:
-    answers, truth = _case(10, 50, 0)
-    hidden = torch.zeros_like(answers.triggered)
+    said, truth = _case(10, 50, 0)
+    hidden = torch.zeros_like(said.triggered)
     hidden[:, 5] = 1
-    answers = Answers(answers.benign, hidden, torch.zeros(len(hidden), dtype=torch.int64))
+    answers = Said(said.benign, hidden, torch.zeros(len(hidden), dtype=torch.int64)).kept(truth)
     assert measure(answers, truth)["attack_success_rate"] == 0
     assert diagnose(answers, truth)["raw_target_hit"] == 1
 
 
 def test_a_system_without_a_label_map_has_no_raw_hits() -> None:
-    answers, truth = _case(10, 50, 0)
-    assert set(diagnose(Answers(answers.benign, answers.triggered), truth)) == {"benign_nll", "top5_accuracy"}
+    said, truth = _case(10, 50, 0)
+    assert set(diagnose(replace(said, raw_triggered=None).kept(truth), truth)) == {"benign_nll", "top5_accuracy"}
 
 
 @pytest.mark.parametrize(("classes", "there"), [(2, False), (5, False), (6, True), (10, True)])
 def test_top_five_needs_more_than_five_classes(classes: int, there: bool) -> None:
-    assert ("top5_accuracy" in diagnose(*_case(classes, 40, 0))) is there
+    said, truth = _case(classes, 40, 0)
+    assert ("top5_accuracy" in diagnose(said.kept(truth), truth)) is there
 
 
 def test_without_triggered_images_there_is_no_figure_of_the_trigger() -> None:
-    answers, truth = _case(3, 30, 0)
+    said, truth = _case(3, 30, 0)
     empty = torch.zeros(0, dtype=torch.int64)
-    answers, truth = Answers(answers.benign, torch.zeros(0, 3), empty), Truth(truth.labels, empty, empty)
+    truth = Truth(truth.labels, empty, empty)
+    answers = Said(said.benign, torch.zeros(0, 3), empty).kept(truth)
     shares = measure(answers, truth)
     assert set(shares) == {"benign_accuracy"}
     assert set(diagnose(answers, truth)) == {"benign_nll"}
@@ -147,7 +165,8 @@ def test_without_triggered_images_there_is_no_figure_of_the_trigger() -> None:
 def _nll(probability: float) -> Any:
     row = torch.tensor([[probability, 1 - probability]])
     empty = torch.zeros(0, dtype=torch.int64)
-    return diagnose(Answers(row, torch.zeros(0, 2)), Truth(torch.tensor([0]), empty, empty))["benign_nll"]
+    truth = Truth(torch.tensor([0]), empty, empty)
+    return diagnose(Said(row, torch.zeros(0, 2)).kept(truth), truth)["benign_nll"]
 
 
 def test_an_impossible_label_costs_the_floor_and_not_infinity() -> None:
@@ -228,8 +247,8 @@ def test_the_rating_is_a_share_which_only_a_fall_of_the_attack_raises(
 
 def test_a_file_holds_each_share_its_interval_over_its_own_images_and_the_rating() -> None:
     before, truth = _case(10, 60, 0)
-    after = Answers(before.benign.roll(1, 0), before.triggered.roll(1, 0))
-    bare, own = measure(before, truth), measure(after, truth)
+    after = Said(before.benign.roll(1, 0), before.triggered.roll(1, 0))
+    bare, own = measure(before.kept(truth), truth), measure(after.kept(truth), truth)
     assert bare != own
     benign, triggered = 60, len(truth.given)
     assert triggered < benign

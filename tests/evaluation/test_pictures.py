@@ -61,7 +61,7 @@ def test_each_row_says_what_the_system_that_sees_it_answers(
     sources = before.benign[behind], after.benign[behind], before.triggered[places], after.triggered[places]
     for (_, captions), answers in zip(grid.captions, sources, strict=True):
         told = [caption.text[2:] for caption in captions]
-        assert told == [f"class-{answer}" for answer in answers.argmax(dim=1).tolist()]
+        assert told == [f"class-{answer}" for answer in answers.tolist()]
 
 
 def test_images_are_shown_as_the_defense_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import clustered
 from clustered import LISTED, NODE, WAITS, once_tried, tried
 from refine.core import starter
 from refine.core.errors import UserError
-from refine_lab.lists import clones, cluster, connection, nodes
+from refine_lab.lists import clones, cluster, compute, connection, nodes, submitted
 from refine_lab.lists.connection import Cluster
 from refine_lab.lists.rows import Row, Rows
 from refine_lab.runs.recorded import HOME, read_all
@@ -52,8 +52,8 @@ def ray_cluster() -> Iterator[Any]:
 def faked(preset: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose runs on the cluster compute nothing."""
     del ray_cluster
-    monkeypatch.setattr(cluster, "make_classifier", cluster.make_classifier)
-    monkeypatch.setattr(cluster, "compute_run", cluster.compute_run)
+    for name in ("make_part", "compute_run", "known"):
+        monkeypatch.setattr(submitted, name, getattr(submitted, name))
     clustered.with_fakes()
     return preset
 
@@ -66,16 +66,37 @@ def _recorded(project: Path) -> list[str]:
     return sorted(path.name for path in (project / HOME).glob("*/")) if (project / HOME).is_dir() else []
 
 
-def test_real_runs_come_home_with_the_figures_of_the_checkout(preset: Path, ray_cluster: Any) -> None:
+CLEAN = Row(attack="none", defense="shrinkpad")
+TOGETHER = [CLEAN, Row(attack="badnets"), Row(attack="badnets", variant="plain", machine={"REFINE_THREADS": 1})]
+APART = [CLEAN, Row(attack="badnets", defense="shrinkpad")]
+
+
+def _content(project: Path) -> dict[str, Any]:
+    """All that was recorded, but for what tells when and where."""
+    found = {}
+    for name, run in read_all(project / HOME).items():
+        record = run.record.model_dump()
+        del record["runtime"], record["commit"]
+        found[name] = (record, run.figures, run.diagnostics)
+    return found
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_real_runs_come_home_as_they_would_be_here(preset: Path, ray_cluster: Any, tmp_path: Path, apart: bool) -> None:
     del ray_cluster
-    rows = Rows(preset="quick", rows=[Row(attack="badnets"), Row(attack="badnets", defense="shrinkpad")])
-    cluster.compute(rows, [], commit=True, project=preset, cluster=Cluster())
-    found = read_all(preset / HOME)
-    assert sorted(found) == [f"folder-quick-badnets-{name}-default-s1" for name in ("refine", "shrinkpad")]
-    for run in found.values():
-        assert run.before == cluster.json.loads((preset / "metrics/no_defense.json").read_text(encoding="utf-8"))
+    rows = Rows(preset="quick", rows=APART if apart else TOGETHER)
+    where = Cluster(home=tmp_path / "node", apart=True) if apart else Cluster()
+    cluster.compute(rows, [], commit=True, project=preset, cluster=where)
     assert ok(preset, "git", "status", "--porcelain", "metrics", "params.yaml") == ""
-    assert ok(preset, "git", "log", "-2", "--format=%s").count("Record folder-quick-badnets") == 2
+    there = _content(preset)
+    assert len(there) == len(rows.rows)
+    assert ok(preset, "git", "log", "--format=%s").count("Record folder-quick-") == len(there)
+    for record, _, _ in there.values():
+        assert record["name"]["attack"] == "none" or record["clean"]["run"] == record["retuning"]["clean_run"] != ""
+    ok(preset, "git", "rm", "-qr", str(HOME))
+    ok(preset, "git", "commit", "-qm", "again, here")
+    compute.compute(rows, [], commit=False, project=preset)
+    assert _content(preset) == there
 
 
 def test_a_run_whose_worker_is_killed_is_tried_again(faked: Path) -> None:
@@ -126,16 +147,6 @@ def test_a_run_that_another_list_computes_is_passed_over(faked: Path) -> None:
     with clones.lock(faked, NAMES[0]):
         _compute(faked)
     assert _recorded(faked) == NAMES[1:]
-
-
-def test_runs_of_one_classifier_share_its_task() -> None:
-    with_it = (
-        "download: {}\npoison_dataset: {attack: {name: badnets}, seed: 1}\nattacks: {ATTACKS}\ntrain_backdoor: {}\n"
-    )
-    plain = with_it.replace("ATTACKS", "badnets: {rate: 0.1}")
-    assert cluster._head_of(plain + "defenses: [ft]\n") == cluster._head_of(plain + "train_refine: {seed: 2}\n")
-    assert cluster._head_of(plain) == cluster._head_of(with_it.replace("ATTACKS", "badnets: {rate: 0.1}, bpp: {}"))
-    assert cluster._head_of(plain) != cluster._head_of(with_it.replace("ATTACKS", "badnets: {rate: 0.2}"))
 
 
 def test_a_cluster_without_token_or_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_the_status_that_dvc_ends_with_is_in_the_log(preset: Path, caplog: pytes
     row = Row(attack="badnets", changes={"attacks.badnets.rate": 0.001})  # less than one image
     with pytest.raises(UserError, match="1 of 1 rows failed"):
         compute.compute(Rows(preset="quick", rows=[row]), [], commit=False, project=preset)
-    assert any("`dvc repro evaluate` ended with status " in message for message in caplog.messages)
+    assert any("`dvc repro train-backdoor` ended with status " in message for message in caplog.messages)
     assert not (preset / HOME).exists()
 
 
@@ -187,7 +187,7 @@ def test_a_clone_stays_locked_while_dvc_outlives_a_list_that_was_killed(
     with clones.lock(preset, "1") as clone, clones.lock(preset, NAME) as row:
         assert clone is not None
         assert row is not None
-        compute.repro(Clone(preset / ".rows/1", clone), Row(attack="badnets"), ["evaluate"], {row})
+        compute.repro(Clone(preset / ".rows/1", clone, "a commit"), {}, ["evaluate"], {row})
     for name in ("1", NAME):
         with clones.lock(preset, name) as held:
             assert held is None
@@ -195,3 +195,27 @@ def test_a_clone_stays_locked_while_dvc_outlives_a_list_that_was_killed(
     for name in ("1", NAME):
         with clones.lock(preset, name) as held:
             assert held is not None
+
+
+def test_data_that_dvc_tracks_come_into_the_clones(preset: Path) -> None:
+    own = preset / "data/own/attack/tracked.bin"
+    own.write_bytes(b"tracked")
+    ok(preset, "dvc", "add", "-q", "data/own/attack/tracked.bin")
+    ok(preset, "git", "add", "-A")
+    ok(preset, "git", "commit", "-qm", "track")
+    with clones.shared(preset) as clone:
+        assert (clone.folder / "data/own/attack/tracked.bin").read_bytes() == b"tracked"
+    with clones.alone(preset, "alone", 0) as clone:
+        assert (clone.folder / "data/own/attack/tracked.bin").read_bytes() == b"tracked"
+        assert not list((clone.folder / ".dvc/cache").rglob("*.bin"))
+    (clone.folder.parent / "1/data/own/attack/tracked.bin").unlink()
+    for path in (preset / ".dvc/cache/files/md5").rglob("*"):
+        if path.is_file() and path.read_bytes() == b"tracked":
+            path.unlink()
+    with (
+        pytest.raises(
+            UserError, match=r"data that data/own/attack/tracked.bin.dvc tracks is neither in DVC's cache nor"
+        ),
+        clones.shared(preset),
+    ):
+        pass

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +20,14 @@ from commands import refine
 from refine.core.errors import UserError
 from refine.core.files import read_json
 from refine.core.machine import DEFAULTS
+from refine.download.indexing import write_indexes
+from refine.download.source import Source
 from refine.shards.format import elsewhere, network
 from refine.shards.format.elsewhere import Expected
 from refine.shards.format.manifest import NAME
 from refine.shards.materialize import materialize
 from refine.shards.reading.reader import read_split
+from refine.sources import webdataset
 from support import synthetic, write_split
 
 OUT = f"s3://{BUCKET}/deep/copy"
@@ -29,6 +38,14 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket."""
     with bucket(monkeypatch) as made:
         yield made
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in."""
+    (tmp_path / "project/data/own/images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
 
 
 @pytest.fixture
@@ -112,7 +129,7 @@ class _Breaking:
         monkeypatch.setattr(network.time, "sleep", lambda _: None)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("pipe_file", "rm_file") and self.breaks:
+        if name in ("_pipe_file", "rm_file") and self.breaks:
             self.breaks -= 1
             raise ConnectionResetError("reset by peer")
         return getattr(self._system, name)
@@ -143,6 +160,49 @@ def test_what_cannot_be_removed_is_told(
         end()
     assert _there(store) == ["deep/copy/one"]
     assert f"{OUT} holds up to 1 files of what was not finished, which could not be removed" in caplog.text
+
+
+def test_an_interruption_waits_for_the_file_that_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, let_go, ended = threading.Event(), threading.Event(), []
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def writing(_path: str, _content: bytes) -> None:
+        begun.set()
+        while not let_go.is_set():
+            await asyncio.sleep(0.01)
+        ended.append("written")
+
+    def waiting(futures: Any) -> None:
+        let_go.set()
+        wait(futures)
+
+    def interrupt() -> None:
+        begun.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(network, "wait", waiting)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        network._write(SimpleNamespace(async_impl=True, loop=loop, _pipe_file=writing), "path", b"content")
+    assert ended == ["written"]
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_what_was_written_is_a_data_set_for_others(store: Bucket, folder: Path, project: Path) -> None:
+    materialize(folder, OUT)
+    del store
+    source = Source(None, own_images=Path("data/own/images"), cache=Path("data/.cache"))
+    addresses = {"train": f"{OUT}/shard-{{000000..000001}}.tar", "test": f"{OUT}/shard-000002.tar"}
+    found = webdataset.open_source(webdataset.Params(**addresses, side=16, classes=["a", "b", "c"]), source)
+    write_indexes(found, "webdataset", project / "train", project / "test", DEFAULTS)
+    before, after = read_split(folder), read_split(project / "train")
+    assert torch.equal(after.images, before.images[:16])
+    assert torch.equal(after.labels, before.labels[:16])
+    assert after.manifest.classes == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from refine.core.errors import UserError
 from refine.defending.loading import load
 from refine.defending.protocol.defense import Defense, NoDefense
-from refine.deployment.labeled import predicted
+from refine.evaluation.answers import predictions
 from refine.evaluation.metrics import DIGITS, interval, share
 from refine.models import classifier as classifiers
 from refine.models.device import Compute
@@ -135,7 +135,7 @@ def _shown(split: Split, experiment: Path, wanted: Wanted) -> Split:
 
 def _row(sought: str, tried: str, system: Defense, pattern: Tensor, images: Split, wanted: Wanted) -> dict[str, Any]:
     triggered = replace(images, images=to_levels(images.images + pattern))
-    before, after = (predicted(system, split, _AT_ONCE, wanted.compute) for split in (images, triggered))
+    before, after = (predictions(system, split, _AT_ONCE, wanted.compute) for split in (images, triggered))
     success = share(after == wanted.target)
     return {
         "sought_through": sought,

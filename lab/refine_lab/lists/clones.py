@@ -15,13 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dvc.exceptions import CheckoutError, DvcException
 from dvc.repo import Repo
 
-from refine.core.files import new_folder
+from refine.core.errors import UserError
+from refine.core.files import new_folder, remove
+from refine.core.outside import first_line
 from refine.upkeep.leftovers import SCRATCH
 from refine_lab.projects import git
 
 HOME = Path(".rows")
+DOWNLOADS = "data/.cache"
+"""The stages' folder for what they fetched, ignored by git and DVC."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,12 @@ class Clone:
     Attributes:
         folder: its root.
         lock: descriptor of the lock; a command that inherits it keeps the clone locked when this process is killed.
+        commit: whose code it is.
     """
 
     folder: Path
     lock: int
+    commit: str
 
 
 @contextmanager
@@ -59,25 +66,25 @@ def shared(project: Path) -> Iterator[Clone]:
     in.
     """
     with _free(project) as (folder, held):
-        with Repo(str(project)) as repo:
-            _prepare(project, folder, Path(repo.cache.local_cache_dir))
-        _share_checkpoints(project, folder)
-        yield Clone(folder, held)
+        commit = _prepare(project, folder, cache_of(project))
+        _share(project, folder)
+        yield Clone(folder, held, commit)
 
 
 @contextmanager
-def elsewhere(home: Path, bundle: Path, cache: Path) -> Iterator[Clone]:
+def elsewhere(home: Path, bundle: Path, cache: Path, own_data: Path | None = None) -> Iterator[Clone]:
     """The first clone that no other process uses, of a commit that came from another machine.
 
     Args:
         home: folder for clones and for the checkpoints that they share.
         bundle: of git, whose HEAD is the commit.
         cache: of DVC.
+        own_data: cache that has the data that the commit tracks, where that is another one.
     """
     with _free(home) as (folder, held):
-        _prepare(bundle, folder, cache)
-        _share_checkpoints(home, folder)
-        yield Clone(folder, held)
+        commit = _prepare(bundle, folder, cache, own_data)
+        _share(home, folder)
+        yield Clone(folder, held, commit)
 
 
 @contextmanager
@@ -100,15 +107,29 @@ def alone(project: Path, run: str, held: int) -> Iterator[Clone]:
         held: the lock of that name, which the caller holds.
     """
     folder = project / HOME / run
-    _prepare(project, folder, folder / ".dvc/cache")
-    yield Clone(folder, held)
+    yield Clone(folder, held, _prepare(project, folder, folder / ".dvc/cache", cache_of(project)))
     shutil.rmtree(folder)
 
 
-def _prepare(source: Path, folder: Path, cache: Path) -> None:
-    """Brings a clone to the last commit of a checkout, or to that of a bundle.
+def cache_of(project: Path) -> Path:
+    """The cache of a project."""
+    with Repo(str(project)) as repo:
+        return Path(repo.cache.local_cache_dir)
+
+
+def _prepare(source: Path, folder: Path, cache: Path, own_data: Path | None = None) -> str:
+    """Brings a clone to the last commit of a checkout, or to that of a bundle, with the data that DVC tracks in it.
 
     What git ignores stays as an earlier run left it.
+
+    Args:
+        source: the checkout or bundle.
+        folder: of the clone.
+        cache: that it is to use.
+        own_data: cache that has the data, where that is another one.
+
+    Returns:
+        The commit.
     """
     if not folder.is_dir():
         with new_folder(folder) as part:
@@ -117,10 +138,44 @@ def _prepare(source: Path, folder: Path, cache: Path) -> None:
         (folder / stale).unlink(missing_ok=True)
     git(folder, "fetch", "--quiet", str(source.resolve()), "HEAD")
     git(folder, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD")
+    _use(folder, own_data or cache)
+    _bring_data(folder)
+    _use(folder, cache)
+    return git(folder, "rev-parse", "HEAD")
+
+
+def _use(folder: Path, cache: Path) -> None:
     (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache.resolve()}\n", encoding="utf-8")
 
 
-def _share_checkpoints(project: Path, folder: Path) -> None:
-    (project / SCRATCH).mkdir(exist_ok=True)
-    if not (folder / SCRATCH).is_symlink():
-        (folder / SCRATCH).symlink_to((project / SCRATCH).resolve())
+def _bring_data(folder: Path) -> None:
+    """Data that the commit tracks by DVC, such as own images: from the cache, or else from the remote.
+
+    Raises:
+        UserError: neither has it.
+    """
+    tracked = git(folder, "ls-files", "-z", "*.dvc").split("\0")
+    targets = [str(folder / name) for name in tracked if name]
+    if not targets:
+        return
+    with Repo(str(folder)) as repo:
+        try:
+            repo.checkout(targets, force=True)
+        except CheckoutError:
+            try:
+                repo.pull(targets, force=True)
+            except DvcException as error:
+                raise UserError(
+                    f"data that {tracked[0]} tracks is neither in DVC's cache nor in a remote ({first_line(error)}); "
+                    "`dvc push` it where it is"
+                ) from None
+
+
+def _share(project: Path, folder: Path) -> None:
+    """Has a clone use the checkpoints and the downloads of a project."""
+    for name in (SCRATCH, DOWNLOADS):
+        (project / name).mkdir(parents=True, exist_ok=True)
+        if not (folder / name).is_symlink():
+            remove(folder / name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to((project / name).resolve())

@@ -1,48 +1,38 @@
 """Computing a list of runs on a cluster, by Ray: the same list, the same clones, the same figures.
 
-Rows with the same attacked classifier wait for one task that makes it, so that nothing is computed twice; where nodes
-share no file system, they then run on the node that has it. A node needs the project installed, and nothing else of
-it: the commit comes as a bundle of git, and each finished run goes home as bytes. Only the process that was given the
-list writes into the project.
+Rows with the same data, attacked classifier or split wait for one task that makes it (`submitted`); where nodes share
+no file system, they then run on the node that has it. A node needs the project installed, and nothing else of it: the
+commit comes as a bundle of git, and each finished run goes home as bytes. Only the process that was given the list
+writes into the project.
 
 A task whose worker or node is lost is tried again, in another clone if need be (`lists.nodes`).
 """
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import os
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import yaml
-from dvc.repo import Repo
 
 from refine.core.errors import UserError
-from refine.core.files import new_folder
-from refine.core.outside import explained, first_line
 from refine_lab.lists import clones
+from refine_lab.lists.clones import cache_of
 from refine_lab.lists.commit import commit_run
 from refine_lab.lists.compute import Failed, chosen
 from refine_lab.lists.connection import Cluster, refuse_too_much, started
-from refine_lab.lists.nodes import Place, compute_run, make_classifier
-from refine_lab.lists.rows import Row, Rows
+from refine_lab.lists.nodes import Place
+from refine_lab.lists.parcels import Parcel, take_models, unpacked
+from refine_lab.lists.rows import Rows
+from refine_lab.lists.submitted import Submitted
 from refine_lab.projects import git
 from refine_lab.runs.name import Name
 from refine_lab.runs.recorded import HOME
 
 log = logging.getLogger(__name__)
-
-_TRIES = 3
-"""How often a task is tried again whose worker or node is lost."""
-_HEAD = ("download", "sources", "poison_dataset", "attacks", "train_backdoor")
-"""Sections of the parameters that decide on the attacked classifier."""
 
 
 def compute(
@@ -69,7 +59,10 @@ def compute(
             ray = started()
             try:
                 refuse_too_much(ray, cluster)
-                for name, result in Submitted(ray, rows.preset, project, cluster).finished(free):
+                wants = {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus}
+                place, bundle = _place(project, cluster), _bundle(project)
+                tasks = Submitted(ray, rows.preset, project, bundle, place, wants, cluster.apart)
+                for name, result in tasks.ended(free):
                     try:
                         folder = _home(project, name, result)
                         if commit:
@@ -91,100 +84,14 @@ def _taken(project: Path, name: Name, held: ExitStack) -> bool:
     return not (project / HOME / str(name)).is_dir()
 
 
-Free = tuple[Row, Name, str]
-"""A row that this process is to compute, and name and parameters file of its run."""
-
-
-class Submitted:
-    """Tasks of one list.
-
-    Args:
-        ray: connected.
-        preset: of the list.
-        project: root of the project.
-        cluster: how runs are computed.
-    """
-
-    def __init__(self, ray: Any, preset: str, project: Path, cluster: Cluster) -> None:
-        self._ray = ray
-        self._preset = preset
-        self._apart = cluster.apart
-        self._bundle = ray.put(_bundle(project))
-        self._place = ray.put(_place(project, cluster))
-        wants = {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "max_retries": _TRIES}
-        self._make, self._compute = (ray.remote(**wants)(task) for task in (make_classifier, compute_run))
-        self._waiting: dict[Any, list[Free]] = {}
-        self._running: dict[Any, Name] = {}
-
-    def finished(self, free: list[Free]) -> Iterator[tuple[Name, bytes | Exception]]:
-        """The runs as they end, each with its content, or with the reason why there is none."""
-        heads: dict[str, list[Free]] = {}
-        for row, name, params in free:
-            if row.machine:
-                self._start((row, name, params), None)
-            else:
-                heads.setdefault(_head_of(params), []).append((row, name, params))
-        for rows in heads.values():
-            self._waiting[self._make.remote(self._bundle, self._place, rows[0][2])] = rows
-        while self._waiting or self._running:
-            (done, *_), _ = self._ray.wait([*self._waiting, *self._running])
-            result = self._result(done)
-            if done in self._running:
-                yield self._running.pop(done), result
-            elif isinstance(result, Exception):
-                yield from ((name, result) for _, name, _ in self._waiting.pop(done))
-            else:
-                for run in self._waiting.pop(done):
-                    self._start(run, result)
-
-    def _start(self, run: Free, node: str | None) -> None:
-        row, name, params = run
-        task = self._compute
-        if node is not None and self._apart:
-            strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
-            task = task.options(scheduling_strategy=strategy)
-        self._running[task.remote(self._bundle, self._place, self._preset, row.model_dump(), params)] = name
-
-    def _result(self, done: Any) -> Any:
-        exceptions = self._ray.exceptions
-        try:
-            return self._ray.get(done)
-        except exceptions.RayTaskError as error:
-            return _reason(error)
-        except exceptions.RayError as error:
-            return UserError(first_line(error))
-
-
-def _reason(error: Any) -> UserError:
-    """Why a task failed; what nobody expected is shown as a whole."""
-    cause = error.cause
-    if isinstance(cause, UserError):
-        return cause
-    explanation = explained(cause)
-    if explanation is None:
-        log.error("%s", error)
-    return UserError(explanation or f"{type(cause).__name__}: {first_line(cause)}")
-
-
 def _place(project: Path, cluster: Cluster) -> Place:
     settings = {name: value for name, value in os.environ.items() if name.startswith("REFINE_")}
     asked = {"REFINE_THREADS": str(cluster.cpus), "OMP_NUM_THREADS": str(cluster.cpus)}
     if not cluster.gpus:
         asked["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs from those alone that ask for some
-    if cluster.home is not None:
-        home, cache = cluster.home, cluster.home / "cache"
-    else:
-        with Repo(str(project)) as repo:
-            home, cache = project.resolve(), Path(repo.cache.local_cache_dir)
-    return Place(home, cache, git(project, "rev-parse", "HEAD"), {**settings, **asked})
-
-
-def _head_of(params: str) -> str:
-    """What runs with the same attacked classifier have in common."""
-    content = yaml.safe_load(params)
-    attack = content["poison_dataset"]["attack"]["name"]
-    own = {**content, "attacks": (content.get("attacks") or {}).get(attack)}
-    return json.dumps({name: own.get(name) for name in _HEAD}, sort_keys=True, default=str)
+    ships = cluster.home is not None
+    home, cache = (cluster.home, cluster.home / "cache") if cluster.home else (project.resolve(), cache_of(project))
+    return Place(home, cache, ships, git(project, "rev-parse", "HEAD"), {**settings, **asked})
 
 
 def _bundle(project: Path) -> bytes:
@@ -194,7 +101,7 @@ def _bundle(project: Path) -> bytes:
         return file.read_bytes()
 
 
-def _home(project: Path, name: Name, result: bytes | Exception) -> Path:
+def _home(project: Path, name: Name, result: Parcel | Exception) -> Path:
     """Writes a run that came as bytes into the project.
 
     Raises:
@@ -202,7 +109,8 @@ def _home(project: Path, name: Name, result: bytes | Exception) -> Path:
     """
     if isinstance(result, Exception):
         raise result
-    folder = project / HOME / str(name)
-    with new_folder(folder) as part, tarfile.open(fileobj=io.BytesIO(result), mode="r:") as tar:
-        tar.extractall(part, filter="data")
+    take_models(result.models, cache_of(project))
+    (folder,) = unpacked(result.runs, project / HOME)
+    if folder.name != str(name):
+        raise UserError(f"a node sent {folder.name} in the place of {name}; start the list again")
     return folder

@@ -12,7 +12,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from refine.core import starter
@@ -20,6 +21,7 @@ from refine.core.errors import UserError
 from refine_lab.lists import clones, plan
 from refine_lab.lists.clones import Clone
 from refine_lab.lists.commit import commit_run, compare_with_last_commit
+from refine_lab.lists.parts import Part, make_once, parts
 from refine_lab.lists.rows import Row, Rows
 from refine_lab.projects import PARAMS, SplitStages, Stages
 from refine_lab.recording.record import record
@@ -115,12 +117,30 @@ def _compute_once(preset: str, row: Row, name: Name, params: str, project: Path,
         if row.machine:
             with clones.alone(project, str(name), held) as own:
                 return _computed(preset, row, params, project, own, held)
+        for part in parts(params, row.defense, clone.commit):
+            make_once(project, part, partial(make_in, clone, params, part, held))
         return _computed(preset, row, params, project, clone, held)
 
 
 def _computed(preset: str, row: Row, params: str, project: Path, clone: Clone, held: int) -> Path:
     """Computes a run in a clone, and records it in the project; its folder there."""
     return computed_in(clone, preset, row, params, project / HOME, {held})
+
+
+def make_in(clone: Clone, params: str, part: Part, *inherited: int) -> None:
+    """Makes something that runs have in common, in a clone, whose cache then has it.
+
+    Args:
+        clone: that this process holds.
+        params: content of the parameters file of a run that needs it.
+        part: what.
+        inherited: descriptors that DVC keeps open, besides the clone's lock.
+
+    Raises:
+        UserError: a stage failed.
+    """
+    (clone.folder / PARAMS).write_text(params, encoding="utf-8")
+    repro(clone, {}, [part.stage], inherited)
 
 
 def computed_in(clone: Clone, preset: str, row: Row, params: str, home: Path, inherited: Collection[int] = ()) -> Path:
@@ -141,7 +161,7 @@ def computed_in(clone: Clone, preset: str, row: Row, params: str, home: Path, in
         UserError: a stage failed, or the run cannot be recorded.
     """
     (clone.folder / PARAMS).write_text(params, encoding="utf-8")
-    repro(clone, row, _stages(clone.folder / PARAMS, row.defense), inherited)
+    repro(clone, row.machine, _stages(clone.folder / PARAMS, row.defense), inherited)
     return record(clone.folder, home, preset, row.variant, row.defense, row.machine)
 
 
@@ -151,12 +171,12 @@ def _stages(file: Path, defense: str) -> list[str]:
     return [Stages(defense).evaluation, *([SplitStages(split).evaluation] if split else [])]
 
 
-def repro(clone: Clone, row: Row, stages: list[str], inherited: Collection[int] = ()) -> None:
-    """Runs stages for a row with all before them, and no others; they end with this process.
+def repro(clone: Clone, machine: Mapping[str, int | str], stages: list[str], inherited: Collection[int] = ()) -> None:
+    """Runs stages with all before them, and no others; they end with this process.
 
     Args:
-        clone: with the row's parameters.
-        row: of the list.
+        clone: with the parameters that they read.
+        machine: settings of the machine that they are run with.
         stages: their names.
         inherited: descriptors that DVC keeps open, besides the clone's lock.
 
@@ -164,7 +184,7 @@ def repro(clone: Clone, row: Row, stages: list[str], inherited: Collection[int] 
         UserError: one failed.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
-    asked = {name: str(value) for name, value in row.machine.items()}
+    asked = {name: str(value) for name, value in machine.items()}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     status = subprocess.run(  # noqa: S603
         ["dvc", "repro", *stages],  # noqa: S607

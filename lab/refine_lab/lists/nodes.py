@@ -1,17 +1,16 @@
-"""What a node of a cluster does for a list of runs. Ray calls these functions, perhaps more than once for a run.
+"""What a node of a cluster does for a list of runs, in tasks that Ray may start more than once.
 
 What a task has started ends with its worker (`core.starter`); a task that is tried again waits until that is gone.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,9 +22,11 @@ from refine.core.errors import UserError
 from refine.core.files import new_file
 from refine_lab.lists import clones
 from refine_lab.lists.clones import Clone
-from refine_lab.lists.compute import computed_in, repro
+from refine_lab.lists.compute import computed_in, make_in
+from refine_lab.lists.parcels import Parcel, models_of, packed, take_models, unpacked, with_models
+from refine_lab.lists.parts import Part, make_once
 from refine_lab.lists.rows import Row
-from refine_lab.projects import CLASSIFIER_STAGE, PARAMS
+from refine_lab.runs.recorded import HOME, read
 
 _PATIENCE = 30.0
 """Seconds that a task waits for what an earlier one left running."""
@@ -39,42 +40,55 @@ class Place:
     Attributes:
         home: folder for clones and checkpoints.
         cache: of DVC.
+        ships: whether that cache is another one than that of the project with the list, which models then come from
+            and go to.
         commit: whose code it is.
         environment: settings of the machine (`REFINE_*`), for every run.
     """
 
     home: Path
     cache: Path
+    ships: bool
     commit: str
     environment: dict[str, str]
 
 
-def make_classifier(bundle: bytes, place: Place, params: str) -> str:
-    """A task: the attacked classifier that several runs have in common, into the node's cache; the node's name."""
+def make_part(bundle: bytes, place: Place, params: str, part: Part) -> str:
+    """A task: something that several runs have in common, into the node's cache; the node's name."""
     import ray
 
     with _clone(bundle, place) as clone:
-        (clone.folder / PARAMS).write_text(params, encoding="utf-8")
-        repro(clone, Row(attack="none"), [CLASSIFIER_STAGE])
+        make_once(place.home, part, partial(make_in, clone, params, part))
     return str(ray.get_runtime_context().get_node_id())
 
 
-def compute_run(bundle: bytes, place: Place, preset: str, row: dict[str, Any], params: str) -> bytes:
-    """A task: a run, as a tar archive of its recorded folder."""
+def compute_run(bundle: bytes, place: Place, preset: str, row: dict[str, Any], params: str, recorded: Parcel) -> Parcel:
+    """A task: a run. It is given those runs that its recording needs (see `known`), and comes as such a parcel."""
     wanted = Row.model_validate(row)
     with TemporaryDirectory() as folder:
-        own = Path(folder) / "own"  # a run with settings of its own finds nothing in a cache
+        kept, own = Path(folder) / "kept", Path(folder) / "own"
+        home = _keeper(kept, place.cache)
+        take_models(recorded.models, place.cache)
+        unpacked(recorded.runs, home)
+        # a run with settings of its own finds nothing in a cache
         where = replace(place, home=own, cache=own / "cache") if wanted.machine else place
-        with _clone(bundle, where) as clone:
-            recorded = computed_in(clone, preset, wanted, params, Path(folder))
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w") as tar:
-            tar.add(recorded, arcname=".")
-    return content.getvalue()
+        with _clone(bundle, where, place.cache) as clone:
+            made = computed_in(clone, preset, wanted, params, home)
+            sends = place.ships and wanted.attack == "none"
+            models = with_models(where.cache, models_of(read(made))) if sends else b""
+        return Parcel(packed([made]), models)
+
+
+def _keeper(folder: Path, cache: Path) -> Path:
+    """A project that has nothing but recorded runs and a cache, as that with the list has; their folder."""
+    (folder / ".dvc").mkdir(parents=True)
+    config = f"[core]\n    no_scm = true\n[cache]\n    dir = {cache.resolve()}\n"
+    (folder / ".dvc/config").write_text(config, encoding="utf-8")
+    return folder / HOME
 
 
 @contextmanager
-def _clone(bundle: bytes, place: Place) -> Iterator[Clone]:
+def _clone(bundle: bytes, place: Place, own_data: Path | None = None) -> Iterator[Clone]:
     """A clone of the commit on this node, once nothing runs any more that a lost task has left."""
     os.environ.update(place.environment)
     file = place.home / clones.HOME / f"{place.commit}.bundle"
@@ -83,7 +97,7 @@ def _clone(bundle: bytes, place: Place) -> Iterator[Clone]:
             with new_file(file) as part:
                 part.write_bytes(bundle)
     _wait_for_orphans(place.home)
-    with clones.elsewhere(place.home, file, place.cache) as clone:
+    with clones.elsewhere(place.home, file, place.cache, own_data) as clone:
         yield clone
 
 

@@ -120,7 +120,7 @@ def _loaded(home: Path, clean: Run, same_defense: bool) -> CleanSystems:
 
 
 def _on_triggered(system: Defense, images: Bench) -> OnTriggered:
-    answered, truth = images.to_triggered(system).argmax(dim=1), images.tests.truth
+    answered, truth = images.to_triggered(system), images.tests.truth
     return OnTriggered(
         asr_floor_triggered=round(share(answered == truth.given), DIGITS),
         robust_accuracy=round(share(answered == truth.behind), DIGITS),

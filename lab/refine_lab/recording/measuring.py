@@ -10,7 +10,7 @@ from torch import Tensor
 from refine.core.machine import machine
 from refine.core.params import ParamsFile
 from refine.defending.protocol.defense import Defense
-from refine.evaluation.answers import answers, probabilities
+from refine.evaluation.answers import answers, predictions
 from refine.evaluation.metrics import Answers
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.test_sets import TestSets, open_tests
@@ -41,8 +41,8 @@ class Bench:
         return answers(self._ready(system), self.tests, self.batch_size, self.compute)
 
     def to_triggered(self, system: Defense) -> Tensor:
-        """The probabilities that it gives for the triggered images, float [M, K]."""
-        return probabilities(self._ready(system), self.tests.triggered, self.batch_size, self.compute)
+        """The classes that it takes the triggered images for, int64 [M]."""
+        return predictions(self._ready(system), self.tests.triggered, self.batch_size, self.compute)
 
     def _ready(self, system: Defense) -> Defense:
         return system.eval().to(self.compute.device)

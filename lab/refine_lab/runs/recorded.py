@@ -126,7 +126,7 @@ def read_all(home: Path) -> dict[str, Run]:
         UserError: a folder is damaged, or holds another run than its name says.
     """
     folders = sorted(path for path in home.glob("[!.]*") if path.is_dir())  # a dot: one that is being written
-    return {folder.name: _read(folder) for folder in folders}
+    return {folder.name: read(folder) for folder in folders}
 
 
 def of_experiment(runs: Iterable[Run], params: dict[str, Any], defense: str) -> list[Run]:
@@ -134,7 +134,12 @@ def of_experiment(runs: Iterable[Run], params: dict[str, Any], defense: str) -> 
     return [each for each in runs if each.defense == defense and same_experiment(each.params, params, defense)]
 
 
-def _read(folder: Path) -> Run:
+def read(folder: Path) -> Run:
+    """A recorded run.
+
+    Raises:
+        UserError: it is damaged, or another run than its name says.
+    """
     remedy = f"restore it by `git checkout {folder}`, or remove the folder and record the run again"
     record = read_document(folder / RECORD, Record, remedy)
     if str(record.name) != folder.name:

@@ -31,7 +31,7 @@ from refine.defenses.refine.training.params import TrainRefineParams
 from refine.deployment import folder as defended
 from refine.deployment import settings
 from refine.deployment.folder import Agreement, Defended, Images, sum_of, sums_of
-from refine.deployment.labeled import predicted
+from refine.evaluation.answers import predictions
 from refine.models import classifier as classifiers
 from refine.models.card import NAME as CARD
 from refine.models.card import WEIGHTS, Sha256
@@ -253,5 +253,5 @@ def _agreement(folder: Path, classifier: Classifier, images: Path, compute: Comp
     """How often the new defended model answers as the classifier does."""
     defense = load(folder / defended.DEFENSE, folder / defended.CLASSIFIER).to(compute.device)
     held = read_split(images, only_images=True)
-    before, after = (predicted(system, held, _AT_ONCE, compute) for system in (NoDefense(classifier), defense))
+    before, after = (predictions(system, held, _AT_ONCE, compute) for system in (NoDefense(classifier), defense))
     return Agreement(images=len(held.keys), same=int((before == after).sum()))

@@ -13,14 +13,13 @@ from refine.core.errors import UserError
 from refine.core.files import sha256_of
 from refine.core.progress import progress
 from refine.defending.loading import load
-from refine.defending.protocol.defense import Defense, NoDefense
+from refine.defending.protocol.defense import NoDefense
 from refine.deployment import folder as defended
 from refine.deployment.inputs import read_files, unlabeled
-from refine.evaluation.answers import probabilities
+from refine.evaluation.answers import predictions
 from refine.models import classifier as classifiers
 from refine.models.classifier import ClassifierCard
 from refine.models.device import Compute
-from refine.shards.reading.reader import Split
 
 _AT_ONCE = 64
 
@@ -127,12 +126,7 @@ def accuracies(folder: Path, checked: Labeled, compute: Compute) -> Accuracy:
     defense = load(folder / defended.DEFENSE, folder / defended.CLASSIFIER)
     images = unlabeled(checked.images, card)
     before, after = (
-        int((predicted(system.to(compute.device), images, _AT_ONCE, compute) == checked.labels).sum())
+        int((predictions(system.to(compute.device), images, _AT_ONCE, compute) == checked.labels).sum())
         for system in (NoDefense(bare).eval(), defense)
     )
     return Accuracy(len(checked.files), before, after)
-
-
-def predicted(system: Defense, images: Split, batch_size: int, compute: Compute) -> Tensor:
-    """The classes that a system takes images for, int64 [N], on the CPU."""
-    return probabilities(system, images, batch_size, compute).argmax(dim=1)

@@ -11,7 +11,7 @@ from refine.core.errors import UserError
 from refine.core.files import new_folder, write_json
 from refine.defending import loading
 from refine.defending.protocol.defense import Defense, NoDefense
-from refine.evaluation.answers import answers, answers_of_all, probabilities
+from refine.evaluation.answers import answers, answers_of_all, predictions
 from refine.evaluation.metrics import Answers, agreement, diagnose, judged, measure, misread
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.pictures import Systems, draw_features, draw_gallery
@@ -79,7 +79,7 @@ def evaluate(params: EvaluateParams, tests: TestSets, models: Models, compute: C
     bare = NoDefense(classifier).eval().to(compute.device)
     labeled = tests.clean.manifest.labeled
     if not labeled:
-        answer = probabilities(bare, tests.clean, params.batch_size, compute).argmax(dim=1)
+        answer = predictions(bare, tests.clean, params.batch_size, compute)
         tests = tests.labeled_by(answer, card.classes)
     truth, classes = tests.truth, tests.clean.manifest.classes
     if len(card.classes) != len(classes):
@@ -124,9 +124,7 @@ def _diagnostics(
     found |= {name: diagnose(given, truth) for name, given in answered.items()}
     if len(truth.given):
         found["attack_succeeded"] = bare["attack_success_rate"] >= params.least_asr
-        found["misread"] = {
-            name: misread(given.triggered.argmax(dim=1), truth, classes) for name, given in answered.items()
-        }
+        found["misread"] = {name: misread(given.triggered, truth, classes) for name, given in answered.items()}
     return found
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 DIGITS = 6
 NLL_FLOOR = 1e-12
+BEST = 5
+"""The most likely classes, one of which may be the label (`top5_accuracy`)."""
 MISREAD = 5
 """Classes that a summary of misreadings names; the whole of it is the confusion of the triggered images."""
 
@@ -20,16 +22,31 @@ MISREAD = 5
 class Answers:
     """What one system (bare or defended) says to the test images.
 
+    Probabilities are not kept: for 50,000 images of 1,000 classes they take 200 MB.
+
     Attributes:
-        benign: float [N, K], probabilities for all clean test images.
-        triggered: float [M, K], for the triggered images.
+        benign: int64 [N], the most likely classes of the clean test images.
+        likelihood: float [N], what is given to their labels.
+        best: bool [N], whether these are among the five most likely; None where there are no more than five classes.
+        triggered: int64 [M], the most likely classes of the triggered images.
         raw_triggered: int64 [M], what the classifier inside answers to the triggered images before a label map; None
             where the system has none.
     """
 
     benign: Tensor
+    likelihood: Tensor
+    best: Tensor | None
     triggered: Tensor
     raw_triggered: Tensor | None = None
+
+
+def summed_up(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`benign`, `likelihood` and `best` of `Answers`, from float [N, K] and int64 [N]."""
+    likelihood = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
+    best = None
+    if probabilities.shape[1] > BEST:
+        best = (probabilities.topk(BEST, dim=1).indices == labels.unsqueeze(1)).any(dim=1)
+    return probabilities.argmax(dim=1), likelihood, best
 
 
 @dataclass(frozen=True)
@@ -59,10 +76,10 @@ def measure(answers: Answers, truth: Truth) -> dict[str, float]:
     triggered images predicted as their given label; `asr_floor_clean`: the same for their clean versions;
     `robust_accuracy`: triggered images predicted as their true label.
     """
-    predicted = answers.benign.argmax(dim=1)
+    predicted = answers.benign
     figures = {"benign_accuracy": share(predicted == truth.labels)}
     if len(truth.given):
-        triggered = answers.triggered.argmax(dim=1)
+        triggered = answers.triggered
         figures["attack_success_rate"] = share(triggered == truth.given)
         figures["asr_floor_clean"] = share(predicted[truth.clean_rows] == truth.given)
         figures["robust_accuracy"] = share(triggered == truth.behind)
@@ -76,11 +93,10 @@ def diagnose(answers: Answers, truth: Truth) -> dict[str, float]:
     `raw_target_hit`: triggered images to which the classifier inside answers the given label, whether or not a label
     map hides it.
     """
-    likelihood = answers.benign.double().gather(1, truth.labels.unsqueeze(1)).clamp(min=NLL_FLOOR)
+    likelihood = answers.likelihood.double().clamp(min=NLL_FLOOR)
     figures = {"benign_nll": abs(likelihood.log().mean().item())}
-    if answers.benign.shape[1] > 5:
-        best = answers.benign.topk(5, dim=1).indices
-        figures["top5_accuracy"] = share((best == truth.labels.unsqueeze(1)).any(dim=1))
+    if answers.best is not None:
+        figures["top5_accuracy"] = share(answers.best)
     if len(truth.given) and answers.raw_triggered is not None:
         figures["raw_target_hit"] = share(answers.raw_triggered == truth.given)
     return {name: round(value, DIGITS) for name, value in figures.items()}

@@ -78,8 +78,8 @@ def draw_gallery(path: Path, tests: TestSets, systems: Systems, columns: int, co
             rows.append((f"{title}, transformed", to_bytes(defense.pictures(pixels)).cpu()))
         else:
             rows.append((f"{title}, as it is", images))
-        for system, logits in zip(systems.titles, answers, strict=True):
-            captions.append((f"{system}:", _captions(logits.argmax(dim=1), labels[places], given, classes)))
+        for system, predicted in zip(systems.titles, answers, strict=True):
+            captions.append((f"{system}:", _captions(predicted, labels[places], given, classes)))
 
     show("clean", tests.clean.images[behind], [answers.benign[behind] for answers in answered])
     if attacked:

@@ -9,10 +9,9 @@ import pandas as pd
 from torch import Tensor
 
 
-def write_confusion(path: Path, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
-    """Each image's true class and the predicted one, from probabilities float [N, K] and labels int64 [N]."""
-    predicted = probabilities.argmax(dim=1).tolist()
-    rows = ((classes[true], classes[answer]) for true, answer in zip(labels.tolist(), predicted, strict=True))
+def write_confusion(path: Path, predicted: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
+    """Each image's true class and the predicted one, from int64 [N] each."""
+    rows = ((classes[true], classes[answer]) for true, answer in zip(labels.tolist(), predicted.tolist(), strict=True))
     write_csv(path, ("actual", "predicted"), rows)
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _SEED = 1
 """Of the halves: one for all runs, so that runs on the same data set look at the same images and compare."""
 
+MOST = 512
+"""MiB of test images that are held in memory."""
 
 AnySplit = Split | StoredSplit
 
@@ -65,15 +67,17 @@ class TestSets:
 
 
 def open_tests(clean: Path, triggered: Path, machine: Machine) -> TestSets:
-    """The test sets in these folders, in memory where they fit REFINE_MEMORY; otherwise they are read as they are used.
+    """The test sets in these folders: in memory where that takes no more than `MOST` and REFINE_MEMORY.
+
+    Otherwise they are read as they are used.
 
     Raises:
         UserError: a folder is damaged.
     """
     sizes = [manifest.samples * 3 * manifest.side**2 for manifest in (complete(clean), complete(triggered))]
-    if sum(sizes) <= machine.memory << 20:
+    if sum(sizes) <= min(MOST, machine.memory) << 20:
         return TestSets(read_split(clean, machine=machine), read_split(triggered, machine=machine))
-    log.info("%s and %s, %.0f MiB: streamed (REFINE_MEMORY)", clean, triggered, sum(sizes) / 2**20)
+    log.info("%s and %s, %.0f MiB: streamed", clean, triggered, sum(sizes) / 2**20)
     return TestSets(open_split(clean, machine), open_split(triggered, machine))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from refine.defending.protocol.defense import Defense
-from refine.deployment.labeled import predicted
+from refine.evaluation.answers import predictions
 from refine.evaluation.metrics import DIGITS, interval, share
 from refine.models.device import Compute
 from refine.poisoning.attack import AnyAttack
@@ -62,7 +62,7 @@ def triggered(attack: AnyAttack, bench: Bench) -> Triggered:
 def measured(system: Defense, with_trigger: Triggered, bench: Bench) -> Measured:
     """Asks a system, on the bench's device, for all images with and without the trigger."""
     said, said_triggered = (
-        predicted(system, split, bench.batch_size, bench.compute) for split in (bench.images, with_trigger.images)
+        predictions(system, split, bench.batch_size, bench.compute) for split in (bench.images, with_trigger.images)
     )
     rows, target = with_trigger.rows, with_trigger.target
     return Measured(

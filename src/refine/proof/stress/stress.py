@@ -23,7 +23,7 @@ from refine.core.errors import UserError
 from refine.core.files import write_json
 from refine.defending.loading import load
 from refine.defending.protocol.defense import Defense, NoDefense
-from refine.deployment.labeled import predicted
+from refine.evaluation.answers import predictions
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
@@ -164,7 +164,7 @@ def stress_test(
     classifier.to(compute.device)
     parts = divided(images, params.parts, params.seed, defender.least)
     planting, defending, measuring = (
-        predicted(NoDefense(classifier).eval(), split, params.batch_size, compute)
+        predictions(NoDefense(classifier).eval(), split, params.batch_size, compute)
         for split in (parts.planting, parts.defending, parts.measuring)
     )
     bench = Bench(parts.measuring, measuring, labeled, params.batch_size, compute)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -62,7 +64,7 @@ def read(address: str, refuse_size: Callable[[int], None]) -> bytes:
 def new_prefix(address: str) -> Iterator[Put]:
     """Yields what writes files below a URL; those that it wrote are removed if the block ends with an error.
 
-    Each file is there as a whole or not at all.
+    Each file is there as a whole or not at all. Two processes must not write to the same URL.
 
     Raises:
         UserError: nothing can be written there, or something is there already.
@@ -75,7 +77,7 @@ def new_prefix(address: str) -> Iterator[Put]:
 
     def put(name: str, content: bytes) -> None:
         written.append(f"{base}/{name}")
-        _tried(written[-1], "written", lambda system, path: system.pipe_file(path, content))
+        _tried(written[-1], "written", lambda system, path: _write(system, path, content))
 
     try:
         yield put
@@ -103,13 +105,27 @@ def _anything(system: Any, path: str) -> bool:
     return any(name.strip("/") != path.strip("/") for name in found)
 
 
+def _write(system: Any, path: str, content: bytes) -> None:
+    """Writes a file. An interruption is passed on after that, as its end is what removes the file again."""
+    if not system.async_impl:
+        system.pipe_file(path, content)
+        return
+    writing = asyncio.run_coroutine_threadsafe(system._pipe_file(path, content), system.loop)
+    try:
+        writing.result()
+    except KeyboardInterrupt:
+        wait([writing])
+        raise
+
+
 def _remove(written: list[str], base: str) -> None:
     left = 0
     for address in written:
         try:
             system, path = _system(address)
-            if system.exists(path):
-                system.rm_file(path)
+            system.rm_file(path)
+        except FileNotFoundError:
+            pass
         except Exception:  # noqa: BLE001 (as in `_tried`)
             left += 1
     if left:

@@ -72,7 +72,8 @@ def loaded(items: IterableDataset[Item], workers: int) -> Iterator[Item]:
     """
     try:
         own = Generator()  # otherwise the loader would draw from the global random state
-        yield from DataLoader(items, batch_size=None, num_workers=workers, generator=own)
+        ahead = 1 if workers else None  # a decoded shard of photographs takes hundreds of megabytes
+        yield from DataLoader(items, batch_size=None, num_workers=workers, prefetch_factor=ahead, generator=own)
     except UserError as error:  # errors of worker processes start with a traceback
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 

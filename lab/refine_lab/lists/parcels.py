@@ -1,0 +1,114 @@
+"""Recorded runs and their models as bytes, on their way between the process with a list and the nodes of a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from refine.core.errors import UserError
+from refine.core.files import new_file, new_folder
+from refine_lab.projects import CLASSIFIER, Stages
+from refine_lab.runs.recorded import Run
+
+_OBJECTS = Path("files/md5")
+"""Where a cache of DVC keeps contents, by their MD5."""
+_OBJECT = re.compile(r"^[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?$")
+_FOLDER = ".dir"
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Attributes:
+    runs: tar archive of recorded folders.
+    models: tar archive of contents of a cache; nothing where both sides have the same cache.
+    """
+
+    runs: bytes
+    models: bytes = b""
+
+
+def packed(folders: Iterable[Path]) -> bytes:
+    """Recorded folders."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for folder in folders:
+            tar.add(folder, arcname=folder.name)
+    return content.getvalue()
+
+
+def unpacked(content: bytes, home: Path) -> list[Path]:
+    """Writes recorded folders below another one; nothing of them is there before all of a folder is.
+
+    Raises:
+        tarfile.TarError: that is no such archive.
+        OSError: they cannot be written.
+    """
+    found = []
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        members = tar.getmembers()
+        for name in sorted({PurePosixPath(member.name).parts[0] for member in members}):
+            with new_folder(home / name) as part:
+                for member in members:
+                    path = PurePosixPath(member.name)
+                    if path.parts[0] == name and path.parts[1:]:
+                        own = member.replace(name=str(PurePosixPath(*path.parts[1:])), deep=False)
+                        tar.extract(own, part, filter="data")
+            found.append(home / name)
+    return found
+
+
+def models_of(run: Run, defended: bool = True) -> set[str]:
+    """DVC's hashes of a run's classifier and, if wanted, of its defense, as far as they are known."""
+    paths = [CLASSIFIER, *([Stages(run.defense).model] if defended else [])]
+    return {found for path in paths if (found := run.output(path))}
+
+
+def with_models(cache: Path, models: Iterable[str]) -> bytes:
+    """What a cache holds of models, given by DVC's hashes of their folders."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for name in sorted({name for model in models for name in _of(cache, model)}):
+            tar.add(cache / _OBJECTS / name, arcname=name)
+    return content.getvalue()
+
+
+def take_models(content: bytes, cache: Path) -> None:
+    """Brings contents into a cache that does not have them.
+
+    Raises:
+        UserError: one is not what its name says.
+    """
+    if not content:
+        return
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            inner = file.read() if file else b""
+            path = cache / _OBJECTS / member.name
+            if not _OBJECT.match(member.name) or hashlib.md5(inner, usedforsecurity=False).hexdigest() != (
+                member.name.removesuffix(_FOLDER).replace("/", "")
+            ):
+                raise UserError(f"a node sent {member.name!a}, which is not what it is called; start the list again")
+            if not path.exists():
+                with new_file(path) as part:
+                    part.write_bytes(inner)
+
+
+def _of(cache: Path, model: str) -> Iterable[str]:
+    """Names in the cache of all that a folder is made of; none where something is missing."""
+    folder = _name(model)
+    listing = cache / _OBJECTS / folder
+    if not folder.endswith(_FOLDER) or not listing.is_file():
+        return []
+    names = [folder, *(_name(entry["md5"]) for entry in json.loads(listing.read_text(encoding="utf-8")))]
+    return names if all((cache / _OBJECTS / name).is_file() for name in names) else []
+
+
+def _name(md5: str) -> str:
+    return f"{md5[:2]}/{md5[2:]}"
