@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 import clustered
@@ -97,6 +98,44 @@ def test_real_runs_come_home_as_they_would_be_here(preset: Path, ray_cluster: An
     ok(preset, "git", "commit", "-qm", "again, here")
     compute.compute(rows, [], commit=False, project=preset)
     assert _content(preset) == there
+
+
+KILLS_THE_WORKER = """
+import os, sys, time
+
+def lose(event, arguments):
+    if event != "open" or "/train-refine-" not in str(arguments[0]) or "epoch-000003.ckpt" not in str(arguments[0]):
+        return
+    try:
+        os.close(os.open(".scratch/lost", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    import psutil
+    os.kill(next(each.pid for each in psutil.Process().parents() if each.name().startswith("ray::")), 9)
+    time.sleep(600)
+
+sys.addaudithook(lose)
+"""
+"""A stage kills the worker that it computes for, in the third epoch of the first try, and does not end by itself."""
+
+
+def test_a_training_whose_worker_is_killed_ends_and_goes_on_in_another(preset: Path, ray_cluster: Any) -> None:
+    del ray_cluster
+    (preset / "src/sitecustomize.py").write_text(KILLS_THE_WORKER, encoding="utf-8")
+    ok(preset, "git", "add", "-A")
+    ok(preset, "git", "commit", "-qm", "lose a worker")
+    row = Row(attack="badnets", variant="longer", changes={"train_refine.recipe.epochs": 4})
+    cluster.compute(Rows(preset="quick", rows=[row]), [], commit=False, project=preset, cluster=Cluster())
+    assert (preset / ".scratch/lost").exists()
+    assert len(read_all(preset / HOME)) == 1
+    assert not [each for each in psutil.process_iter() if _works_in(each, preset)]
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return "stages/" in " ".join(process.cmdline()) and Path(process.cwd()).is_relative_to(folder)
+    except psutil.Error:
+        return False
 
 
 def test_a_run_whose_worker_is_killed_is_tried_again(faked: Path) -> None:

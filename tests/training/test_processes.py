@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -262,6 +263,20 @@ def by_setting(project: Path) -> dict[str, str]:
     return files_of(project / "models/refine")
 
 
+LOSES_ONE = """
+import os, sys
+from pathlib import Path
+
+def lose(event, arguments):
+    if event == "open" and "epoch-000003.ckpt" in str(arguments[0]) and not Path(os.environ["LOST"]).exists():
+        Path(os.environ["LOST"]).touch()
+        os.kill(os.getpid(), 9)
+
+sys.addaudithook(lose)
+"""
+"""Kills the first process that writes the checkpoint of the third epoch, once."""
+
+
 class TestStage:
     """The stage's script under both ways to several processes."""
 
@@ -290,6 +305,28 @@ class TestStage:
         assert again.returncode == 0, again.stderr
         assert "train-refine-encoder goes on after epoch 2 of 2" in again.stderr
         assert "train-refine goes on after epoch 2 of 4" in again.stderr
+        assert files_of(project / "models/refine") == by_setting
+
+    def test_two_machines_of_which_one_loses_its_process_end_as_if_undisturbed(
+        self, project: Path, by_setting: dict[str, str], tmp_path: Path
+    ) -> None:
+        shutil.rmtree(project / "models/refine")
+        (tmp_path / "sitecustomize.py").write_text(LOSES_ONE, encoding="utf-8")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            meeting = f"127.0.0.1:{free.getsockname()[1]}"
+        settings = {
+            "REFINE_NODES": "2",
+            "REFINE_MEETING": meeting,
+            "REFINE_RESTARTS": "1",
+            "LOST": str(tmp_path / "lost"),
+        }
+        env = environment(PYTHONPATH=f"{tmp_path}:src", **settings)
+        command = (sys.executable, "stages/train_refine.py")
+        with group(project, *command, env=env) as one, group(project, *command, env=env) as other:
+            said = [each.communicate()[1] for each in (one, other)]
+        assert (one.returncode, other.returncode) == (0, 0), said
+        assert (tmp_path / "lost").exists()
+        assert any("train-refine goes on after epoch 2 of 4" in each for each in said)
         assert files_of(project / "models/refine") == by_setting
 
     def test_a_batch_that_cannot_be_shared_is_one_sentence(self, project: Path) -> None:
