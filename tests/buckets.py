@@ -32,12 +32,14 @@ class Bucket:
         client: of boto3.
         asked: method and path of each request.
         allowed: how many further objects may be put; None for any number.
+        refuses: whether every request is refused, as for a wrong key.
     """
 
     endpoint: str
     client: Any
     asked: list[tuple[str, str]] = field(default_factory=list)
     allowed: int | None = None
+    refuses: bool = False
 
     def put(self, name: str, content: bytes) -> None:
         """Puts an object."""
@@ -77,9 +79,12 @@ def bucket(patch: pytest.MonkeyPatch) -> Iterator[Bucket]:
             made.asked.append((method, environ["PATH_INFO"]))
             if method == "PUT" and made.allowed is not None:
                 made.allowed -= 1
-                if made.allowed < 0:
-                    start("403 Forbidden", [("Content-Type", "application/xml")])
-                    return [b"<Error><Code>AccessDenied</Code><Message>no more</Message></Error>"]
+            if made.refuses or (method == "PUT" and made.allowed is not None and made.allowed < 0):
+                said = (
+                    b"" if method == "HEAD" else b"<Error><Code>AccessDenied</Code><Message>no more</Message></Error>"
+                )
+                start("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(said)))])
+                return [said]
             return inner(environ, start)
 
         server._server.app = noted

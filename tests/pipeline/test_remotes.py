@@ -111,6 +111,17 @@ def test_a_bucket_that_is_missing_is_told_without_a_traceback(repo: Path, store:
     assert "bucket" in _refused(repo, "push")
 
 
+def test_a_wrong_credential_and_a_push_that_is_refused_midway_are_told(repo: Path, store: Bucket) -> None:
+    _remote(repo, f"s3://{BUCKET}/refine")
+    store.refuses = True
+    assert "Forbidden" in _refused(repo, "push")
+    store.refuses, store.allowed = False, 5
+    assert "failed to" in _refused(repo, "push")
+    store.allowed = None
+    ok(repo, "dvc", "push", "-q")
+    _pulled(repo)
+
+
 def test_the_pipeline_runs_on_shards_in_a_bucket(repo: Path, store: Bucket) -> None:
     for number in range(6):
         store.put(f"part-{number:03d}.tar", shard(8 * number, 8))

@@ -24,7 +24,7 @@ from refine.core.machine import DEFAULTS, Machine
 from refine.download.indexing import write_indexes
 from refine.download.source import Source
 from refine.poisoning.poison import Outputs, open_clean, poison_dataset
-from refine.shards.format import elsewhere, network
+from refine.shards.format import elsewhere
 from refine.shards.format.index import LABELS, Index
 from refine.shards.format.manifest import NAME
 from refine.shards.format.preparation import Preparation, read
@@ -416,13 +416,13 @@ class _breaking:  # noqa: N801 (used like a function)
             connection.close()
 
 
-def test_a_wrong_credential_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(address: str) -> tuple[object, str]:
-        raise PermissionError("Forbidden")
-
-    monkeypatch.setattr(network, "_system", refused)
-    with pytest.raises(UserError, match=r"cannot be read \(PermissionError: Forbidden\); check the address"):
-        elsewhere.fetched("s3://bucket/part.tar", DEFAULTS)
+def test_a_wrong_credential_is_told(store: Bucket) -> None:
+    store.refuses = True
+    with pytest.raises(
+        UserError, match=r"part-000\.tar cannot be read \(PermissionError: .*\); check the address"
+    ) as told:
+        elsewhere.fetched(f"s3://{BUCKET}/part-000.tar", DEFAULTS)
+    assert "\n" not in str(told.value)
 
 
 def test_a_full_disk_keeps_nothing_and_stops_nothing(
