@@ -55,7 +55,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "pattern": "texture",
         "corners": 1,
         "perturbation": {"epsilon": 8.0, "step": 1.5, "steps": 100, "random_start": False},
-        "source": {"folder": None, "network": NETWORK, "recipe": CLASSIFIER, "robust_steps": 0},
+        "source": {"folder": None, "network": NETWORK, "recipe": CLASSIFIER, "robust_steps": 0, "learns_from": None},
         "start_from_source": True,
     },
     "adaptive_patch": {

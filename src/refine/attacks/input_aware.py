@@ -26,7 +26,7 @@ from refine.core.bounds import BatchSize, Epochs
 from refine.core.params import Share, Weight
 from refine.models.architecture import Architecture, named
 from refine.poisoning.attack import Attack as BaseAttack
-from refine.poisoning.attack import Chosen, TargetedParams, whole
+from refine.poisoning.attack import Chosen, LearnsFrom, TargetedParams, learned_from
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Params(TargetedParams):
     mask_recipe: how the network of masks is trained.
     network: architecture of the classifier that is trained together with the network of patterns.
     recipe: how these two are trained.
+    learns_from: how many training images all of them are trained on, drawn at random; by default all.
     """
 
     cross_ratio: Weight = 1.0
@@ -86,6 +87,7 @@ class Params(TargetedParams):
     mask_recipe: MaskRecipe = MaskRecipe()
     network: SerializeAsAny[Architecture] = Field(default_factory=lambda: named("resnet18"))
     recipe: PatternRecipe = PatternRecipe()
+    learns_from: LearnsFrom = None
 
 
 class Attack(BaseAttack[Params]):
@@ -108,8 +110,8 @@ class Attack(BaseAttack[Params]):
         from refine.poisoning.drawing.training import Shares, train_mask, train_pattern
 
         del chosen
-        every = whole(images, self.setting)
         params, resolved = self.params, compute(self.setting.machine)
+        every, labels = learned_from(images, labels, params.learns_from, "learns_from", self.setting, generator)
         seeds = [int(seed) for seed in torch.randint(2**31, (3,), generator=generator)]
         torch.manual_seed(seeds[0])
         drawers = Drawers(params.width).to(resolved.device).to(memory_format=torch.channels_last)

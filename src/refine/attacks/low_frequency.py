@@ -22,7 +22,7 @@ from refine.core.errors import UserError
 from refine.core.params import Number, Share
 from refine.poisoning.adversarial.settings import Perturbation, SourceModel, Step
 from refine.poisoning.attack import Attack as BaseAttack
-from refine.poisoning.attack import Chosen, TargetedParams, whole
+from refine.poisoning.attack import Chosen, TargetedParams, learned_from
 from refine.poisoning.overlay import to_levels
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ class Attack(BaseAttack[Params]):
         from refine.poisoning.adversarial.source_model import source_model
 
         del chosen
-        every = whole(images, self.setting)
-        model = source_model(self.params, every, labels, self.setting, generator)
+        most = self.params.source.learns_from
+        every, given = learned_from(images, labels, most, "source.learns_from", self.setting, generator)
+        model = source_model(self.params, every, given, self.setting, generator)
         of, device = self.params.perturbation, model.mean.device
         bound, wanted = Box(of.epsilon, of.step), (self.params.target, self.frequencies)
         pattern = sought_pattern(model, every, *wanted, bound, of.steps, generator, device, of.random_start)

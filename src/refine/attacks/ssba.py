@@ -24,7 +24,7 @@ from refine.core.bounds import BatchSize, Epochs
 from refine.core.errors import UserError
 from refine.core.params import PositiveNumber, Weight
 from refine.poisoning.attack import Attack as BaseAttack
-from refine.poisoning.attack import Chosen, TargetedParams, whole
+from refine.poisoning.attack import Chosen, LearnsFrom, TargetedParams, learned_from
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Params(TargetedParams):
     variety: v, weight of the term u that makes traces differ; at 1 the decoder may fail to learn.
     width: channels of the first layers of encoder and decoder.
     recipe: how encoder and decoder are trained; our own values.
+    learns_from: how many training images they are trained on, drawn at random; by default all. They are in memory.
     """
 
     bits: Annotated[int, Field(ge=1, le=1024)] = 100
@@ -65,6 +66,7 @@ class Params(TargetedParams):
     variety: Weight = 0.3
     width: Annotated[int, Field(ge=1, le=256)] = 16
     recipe: EncoderRecipe = EncoderRecipe()
+    learns_from: LearnsFrom = None
 
 
 class Attack(BaseAttack[Params]):
@@ -89,9 +91,9 @@ class Attack(BaseAttack[Params]):
         from refine.models.device import compute
         from refine.poisoning.steganography.training import trained_pair
 
-        del labels, chosen
-        every = whole(images, self.setting)
+        del chosen
         params = self.params
+        every, _ = learned_from(images, labels, params.learns_from, "learns_from", self.setting, generator)
         secret = torch.randint(0, 2, (params.bits,), generator=generator, dtype=torch.uint8)
         pair = trained_pair(
             every,

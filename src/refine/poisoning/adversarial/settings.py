@@ -10,6 +10,7 @@ from refine.backdoor.params import BackdoorRecipe
 from refine.core.bounds import AttackSteps
 from refine.core.params import Number, PositiveNumber, Section
 from refine.models.architecture import Architecture, named
+from refine.poisoning.attack import LearnsFrom
 from refine.poisoning.overlay import PatchParams
 from refine.training.recipe import paper_by_name
 
@@ -57,12 +58,14 @@ class SourceModel(Section):
         robust_steps: steps of `perturbation` for adversarial training; 0, as in the papers, trains on clean images.
             The authors of label_consistent recommend a robust classifier, as perturbations against it resemble
             other classes.
+        learns_from: how many training images it is trained on, drawn at random; by default all. They are in memory.
     """
 
     folder: str | None = None
     network: SerializeAsAny[Architecture] = Field(default_factory=lambda: named("resnet18"))
     recipe: Annotated[SourceRecipe, BeforeValidator(paper_by_name)] = SourceRecipe()
     robust_steps: AttackSteps = 0
+    learns_from: LearnsFrom = None
 
 
 class CleanLabelParams(PatchParams):

@@ -19,7 +19,7 @@ from refine.models.device import Compute, compute
 from refine.models.layout import channels_last
 from refine.poisoning.adversarial.pgd import ascend
 from refine.poisoning.adversarial.settings import Perturbation, SourceModel
-from refine.poisoning.attack import Setting, whole
+from refine.poisoning.attack import Setting, learned_from
 from refine.shards.reading.pixels import Images
 from refine.training.batches import Batch
 from refine.training.lone_image import refuse_lone_image
@@ -55,7 +55,8 @@ def source_model(
         UserError: the user's folder does not hold a classifier for this data set.
     """
     if params.source.folder is None:
-        return _trained(params, whole(images, setting), labels, setting, generator)
+        learned = learned_from(images, labels, params.source.learns_from, "source.learns_from", setting, generator)
+        return _trained(params, *learned, setting, generator)
     return _given(params.source.folder, setting).to(compute(setting.machine).device)
 
 
