@@ -5,7 +5,7 @@
 `sizes`: the data set of the default experiment in size, at some multiples of it: reading all images, poisoning them
 with BadNets at 10 %, and answering the test images from disk.
 `strangers`: shards of another program with JPEG files, as many as ImageNet has: indexing, poisoning 1 %, and the first
-batches of a streamed epoch.
+batches of a streamed epoch; and the answers of an untrained classifier to the test images.
 `bucket`: shards from an S3 server on this machine that waits before each answer: read cold and warm, beside what the
 connection alone and the decoding alone can do.
 
@@ -56,6 +56,7 @@ from refine.training.training_set import Streamed
 PARTS = ("sizes", "strangers", "bucket")
 _MIB = 2**20
 _SIDE = 224
+_AT_ONCE = 256 * 32**2
 
 
 def measured(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -101,13 +102,14 @@ def poison(train: Path, test: Path, out: Path, rate: float) -> dict[str, Any]:
 
 
 def evaluate(clean: Path, triggered: Path) -> dict[str, Any]:
-    """Answers of a small classifier to test images that stay on the disk."""
+    """Answers of a small classifier to test images that stay on the disk, in batches of as many pixels at any side."""
     tests = TestSets(open_split(clean), open_split(triggered))
     manifest = tests.clean.manifest
     network = named(name="resnet18", width=8)
     normalization = Normalization(mean=manifest.mean, std=manifest.std)
     system = NoDefense(classifiers.build(network, len(manifest.classes), normalization, manifest.side)).eval()
-    found = answers(system, tests, 256, Compute(torch.device("cpu"), 1))
+    at_once = max(1, _AT_ONCE // manifest.side**2)  # what a network makes of them takes more room than they do
+    found = answers(system, tests, at_once, Compute(torch.device("cpu"), 1))
     return {"images": len(tests.clean.keys) + len(tests.triggered.keys), **measure(found, tests.truth)}
 
 
@@ -167,6 +169,7 @@ def strangers(home: Path, given: argparse.Namespace) -> dict[str, Any]:
     found = {"index": measured(index, *braces, home / "raw", Machine())}
     found["poison"] = measured(poison, home / "raw/train", home / "raw/test", home / "poisoned", 0.01)
     found["batches"] = measured(batches, home / "poisoned/train", given.batches, given.workers, given.buffer)
+    found["evaluate"] = measured(evaluate, home / "raw/test", home / "poisoned/test")
     return found
 
 
