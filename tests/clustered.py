@@ -30,20 +30,20 @@ WAITS = "waits"
 """A file in the project: the attack whose first try waits to be killed."""
 
 
-def fake_part(bundle: bytes, place: Place, params: str, part: Part) -> str:
+def fake_parts(bundle: bytes, place: Place, params: str, parts: list[Part]) -> str:
     """Makes nothing, on the node that the project names; no classifier for `blended`, if the project says so."""
     import ray
 
     del bundle
-    if (place.home / "fails").exists() and "name: blended" in params and part.stage == CLASSIFIER_STAGE:
+    if (place.home / "fails").exists() and "name: blended" in params and parts[-1].stage == CLASSIFIER_STAGE:
         raise UserError("no luck with this one")
     node = place.home / NODE
     return node.read_text(encoding="utf-8") if node.exists() else str(ray.get_runtime_context().get_node_id())
 
 
-def fake_run(bundle: bytes, place: Place, preset: str, row: dict[str, Any], params: str, recorded: Parcel) -> Parcel:
+def fake_run(bundle: bytes, place: Place, preset: str, row: dict[str, Any], *others: Any) -> Parcel:
     """A recorded run without figures, which notes in the project that it was tried."""
-    del bundle, params, recorded
+    del bundle, others
     tries = place.home / "tries" / row["attack"]
     tries.parent.mkdir(exist_ok=True)
     with tries.open("a", encoding="utf-8") as file:
@@ -87,7 +87,7 @@ def with_fakes() -> None:
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    submitted.make_part = fake_part
+    submitted.make_parts = fake_parts
     submitted.compute_run = fake_run
     submitted.known = lambda *_: []
 

@@ -47,6 +47,11 @@ class SplitStages:
         return METRICS / "splits" / f"{self.split}.json"
 
     @property
+    def groups(self) -> Path:
+        """Folder of the split."""
+        return Path("data/split") / self.split
+
+    @property
     def picture(self) -> Path:
         """The histogram that it is made by."""
         return METRICS / "plots/splits" / self.split / "fct.png"
@@ -125,6 +130,11 @@ def hashes(project: Path, outputs: tuple[Path, ...]) -> dict[str, str]:
     with Repo(str(project)) as repo:
         found = {out.def_path: str(out.hash_info.value) for out in repo.index.outs}
     return {path.as_posix(): found[path.as_posix()] for path in outputs}
+
+
+def object_in(cache: Path, md5: str) -> Path:
+    """Where a cache of DVC keeps the content with this hash."""
+    return cache / "files/md5" / md5[:2] / md5[2:]
 
 
 def git(project: Path, *words: str) -> str:

@@ -53,7 +53,7 @@ def ray_cluster() -> Iterator[Any]:
 def faked(preset: Path, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose runs on the cluster compute nothing."""
     del ray_cluster
-    for name in ("make_part", "compute_run", "known"):
+    for name in ("make_parts", "compute_run", "known"):
         monkeypatch.setattr(submitted, name, getattr(submitted, name))
     clustered.with_fakes()
     return preset
@@ -104,7 +104,11 @@ KILLS_THE_WORKER = """
 import os, sys, time
 
 def lose(event, arguments):
-    if event != "open" or "/train-refine-" not in str(arguments[0]) or "epoch-000003.ckpt" not in str(arguments[0]):
+    if event != "open" or "/train-refine-" not in str(arguments[0]):
+        return
+    if "epoch-000001.ckpt" in str(arguments[0]):
+        os.close(os.open(f".scratch/began-{os.getpid()}", os.O_CREAT))
+    if "epoch-000003.ckpt" not in str(arguments[0]):
         return
     try:
         os.close(os.open(".scratch/lost", os.O_CREAT | os.O_EXCL))
@@ -127,6 +131,7 @@ def test_a_training_whose_worker_is_killed_ends_and_goes_on_in_another(preset: P
     row = Row(attack="badnets", variant="longer", changes={"train_refine.recipe.epochs": 4})
     cluster.compute(Rows(preset="quick", rows=[row]), [], commit=False, project=preset, cluster=Cluster())
     assert (preset / ".scratch/lost").exists()
+    assert len(list((preset / ".scratch").glob("began-*"))) == 1  # the second try went on
     assert len(read_all(preset / HOME)) == 1
     assert not [each for each in psutil.process_iter() if _works_in(each, preset)]
 

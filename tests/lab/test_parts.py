@@ -6,10 +6,12 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 import tarfile
-import time
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from refine_lab.lists import clones, parcels, submitted
 from refine_lab.lists.parts import Part, make_once, parts
 from refine_lab.lists.rows import Row
 from refine_lab.runs.recorded import Run
+from repositories import ok
 
 TEXT = """
 download: {source: folder}
@@ -38,7 +41,7 @@ def _keys(defense: str = "refine", **others: str) -> list[str]:
         text = text.replace(each, others.get(each, "{}"))
     for before, after in others.items():
         text = text.replace(before, after)
-    return [part.key for part in parts(text, defense, "a commit")]
+    return [part.key for part in parts(text, defense, "the code")]
 
 
 def test_runs_share_what_does_not_depend_on_their_settings() -> None:
@@ -65,45 +68,81 @@ def test_what_differs_is_not_shared(change: dict[str, str], differ: list[bool]) 
     assert [one != two for one, two in zip(plain, other, strict=True)] == differ
 
 
-def test_another_commit_shares_nothing() -> None:
-    one, other = (
-        parts(TEXT.replace("SOURCES", "{}").replace("ATTACKS", "{}"), "refine", commit) for commit in ("a", "b")
-    )
+def test_other_code_shares_nothing() -> None:
+    text = TEXT.replace("SOURCES", "{}").replace("ATTACKS", "{}")
+    one, other = (parts(text, "refine", code) for code in ("a", "b"))
     assert not {part.key for part in one} & {part.key for part in other}
 
 
-def test_a_second_list_waits_for_the_first_and_makes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_recorded_run_leaves_the_code_as_it_is(repo: Path) -> None:
+    before = clones.code_of(repo)
+    for path, same in (("metrics/runs/run.json", True), ("src/refine/new.py", False), ("data/own/new.dvc", False)):
+        (repo / path).parent.mkdir(parents=True, exist_ok=True)
+        (repo / path).write_text("{}", encoding="utf-8")
+        ok(repo, "git", "add", "--force", path)
+        ok(repo, "git", "commit", "-qm", "more")
+        assert (clones.code_of(repo) == before) is same
+        before = clones.code_of(repo)
+
+
+PART = Part("key", "train-backdoor", Path("models/backdoor"))
+
+
+def _makes(cache: Path, notes: list[str], called: str) -> Callable[[int], str]:
+    def make(_: int) -> str:
+        notes.append(called)
+        return _cached(cache, b"made")
+
+    return make
+
+
+def test_a_second_list_waits_for_the_first_and_makes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO)
-    part, made, locks = Part("key", "train-backdoor"), [], []
+    made: list[str] = []
+    waits, plain = Event(), clones.lock
 
-    def make(lock: int) -> None:
-        locks.append(lock)
+    def lock(project: Path, key: str, wait: bool = False) -> Any:
+        if wait:
+            waits.set()
+        return plain(project, key, wait)
+
+    def make(_: int) -> str:
         second.start()
-        while not caplog.messages:
-            time.sleep(0.01)
-        made.append("first")
+        assert waits.wait(60)
+        return _makes(tmp_path, made, "first")(0)
 
-    second = Thread(target=lambda: make_once(tmp_path, part, lambda _: made.append("second")))
-    make_once(tmp_path, part, make)
+    monkeypatch.setattr(clones, "lock", lock)
+    second = Thread(target=lambda: make_once(tmp_path, tmp_path, PART, _makes(tmp_path, made, "second")), daemon=True)
+    make_once(tmp_path, tmp_path, PART, make)
     second.join(60)
     assert not second.is_alive()
     assert made == ["first"]
     assert caplog.messages == ["train-backdoor waits for another list, which is computing the same"]
-    make_once(tmp_path, part, lambda _: made.append("third"))
+    make_once(tmp_path, tmp_path, PART, _makes(tmp_path, made, "third"))
     assert made == ["first"]
 
 
+def test_what_the_cache_has_lost_is_made_again(tmp_path: Path) -> None:
+    made: list[str] = []
+    for called in ("once", "again"):
+        make_once(tmp_path, tmp_path, PART, _makes(tmp_path, made, called))
+        shutil.rmtree(tmp_path / "files")
+    assert made == ["once", "again"]
+
+
 def test_what_could_not_be_made_is_tried_by_the_next(tmp_path: Path) -> None:
-    def fails(_: int) -> None:
+    def fails(_: int) -> str:
         raise UserError("no luck")
 
-    part, made = Part("key", "download"), []
+    made: list[str] = []
     with pytest.raises(UserError, match="no luck"):
-        make_once(tmp_path, part, fails)
+        make_once(tmp_path, tmp_path, PART, fails)
     with clones.lock(tmp_path, "key") as free:
         assert free is not None
-    make_once(tmp_path, part, lambda _: made.append(1))
-    assert made == [1]
+    make_once(tmp_path, tmp_path, PART, _makes(tmp_path, made, "next"))
+    assert made == ["next"]
 
 
 def _cached(cache: Path, content: bytes, ending: str = "") -> str:
@@ -128,7 +167,7 @@ def test_models_travel_from_cache_to_cache(tmp_path: Path) -> None:
     assert not (tmp_path / "three").exists()
 
 
-@pytest.mark.parametrize("called", ["../../escaped", "ab/" + "0" * 30, "00/" + "0" * 30 + ".exe"])
+@pytest.mark.parametrize("called", ["../../escaped", "0" * 32, "0" * 32 + ".exe"])
 def test_what_is_not_what_it_is_called_is_not_taken(tmp_path: Path, called: str) -> None:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
@@ -155,20 +194,36 @@ def test_recorded_folders_are_written_as_a_whole(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "three").rglob("*") if path.is_file()]
 
 
-def test_an_attack_waits_for_the_clean_runs_before_it_with_the_same_classifier() -> None:
-    text = TEXT.replace("SOURCES", "{}").replace("ATTACKS", "{}").replace("SPLITS", "{}")
+@pytest.mark.parametrize("names", [[], ["another"], ["run", "another"], [".."], ["."]])
+def test_what_is_sent_in_the_place_of_a_run_is_refused_before_it_is_written(tmp_path: Path, names: list[str]) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for each in names:
+            tar.addfile(tarfile.TarInfo(f"{each}/run.json"), io.BytesIO())
+    (tmp_path / "runs/another").mkdir(parents=True)
+    with pytest.raises(UserError, match="in the place of run; start the list again"):
+        parcels.unpacked(content.getvalue(), tmp_path / "runs", only="run")
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "another"]
+
+
+def test_an_attack_waits_for_the_clean_runs_before_it_that_its_floors_are_measured_on() -> None:
+    text = TEXT.replace("SOURCES", "{}").replace("ATTACKS", "{}").replace("SPLITS", "{}") + "train_refine: {}\n"
     clean = text.replace("badnets", "none")
-    before = [
-        (Row(attack="none", variant=variant), name(attack="none", variant=variant), params)
-        for variant, params in (
-            ("same", clean),
-            ("other", clean.replace("train_backdoor: {seed: 1}", "train_backdoor: {seed: 2}")),
-            ("held_out", clean.replace("seed: 1}\nattacks", "seed: 1, held_out: 0.2}\nattacks")),
-        )
-    ]
-    assert submitted._floors(Row(attack="badnets"), text, before) == {str(before[0][1])}
-    assert submitted._floors(Row(attack="badnets"), text, before[1:]) == set()
-    assert submitted._floors(Row(attack="none", variant="again"), clean, before) == set()
+
+    def row(variant: str, params: str = clean, defense: str = "refine") -> submitted.Free:
+        named = {"attack": "none", "variant": variant, "defense": defense}
+        return Row.model_validate(named), name(**named), params
+
+    other = row("other", clean.replace("train_backdoor: {seed: 1}", "train_backdoor: {seed: 2}"))
+    held_out = row("held_out", clean.replace("seed: 1}\nattacks", "seed: 1, held_out: 0.2}\nattacks"))
+    same, longer = row("same"), row("longer", clean.replace("train_refine: {}", "train_refine: {seed: 2}"))
+    student = row("student", defense="distilled")
+    refine = Row(attack="badnets")
+    assert submitted._floors(refine, text, [other, held_out]) == set()
+    assert submitted._floors(refine, text, [longer, student]) == {str(longer[1]), str(student[1])}
+    assert submitted._floors(refine, text, [longer, student, same, other]) == {str(same[1])}
+    assert submitted._floors(Row(attack="badnets", defense="distilled"), text, [same, student]) == {str(student[1])}
+    assert submitted._floors(Row(attack="none", variant="again"), clean, [same]) == set()
 
 
 def test_models_that_are_not_known_are_not_looked_for() -> None:

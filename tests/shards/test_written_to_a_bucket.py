@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
@@ -162,10 +165,15 @@ def test_what_cannot_be_removed_is_told(
     assert f"{OUT} holds up to 1 files of what was not finished, which could not be removed" in caplog.text
 
 
+def _functions_of(thread: threading.Thread) -> set[str]:
+    """Names of the functions that a thread is in."""
+    return {each.name for each in traceback.extract_stack(sys._current_frames()[thread.ident or 0])}
+
+
 def test_an_interruption_waits_for_the_file_that_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, let_go, ended = threading.Event(), threading.Event(), []
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def writing(_path: str, _content: bytes) -> None:
@@ -180,10 +188,12 @@ def test_an_interruption_waits_for_the_file_that_is_being_written(monkeypatch: p
 
     def interrupt() -> None:
         begun.wait()
+        while "result" not in _functions_of(threading.main_thread()):
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(network, "wait", waiting)
-    threading.Thread(target=interrupt).start()
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         network._write(SimpleNamespace(async_impl=True, loop=loop, _pipe_file=writing), "path", b"content")
     assert ended == ["written"]
@@ -212,8 +222,8 @@ def test_what_was_written_is_a_data_set_for_others(store: Bucket, folder: Path, 
             "https://example.org/copy",
             "cannot be written to; name a folder, or an address that begins with one of az://",
         ),
-        ("ftp://example.org/copy", "cannot be understood"),
-        ("s3://one::file://two", "cannot be understood"),
+        ("ftp://example.org/copy", "cannot be written to; name a folder"),
+        ("s3://one::file://two", "and has no other colon"),
         ("gs://bucket/copy", "addresses with gs:// need the package gcsfs; `pip install gcsfs`"),
         ("s3://nowhere/copy", r"s3://nowhere/copy/shard-000000\.tar cannot be written \(FileNotFoundError: "),
     ],

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvc.exceptions import CheckoutError, DvcException
+from configobj import ConfigObj
+from dvc.exceptions import CheckoutError
 from dvc.repo import Repo
 
-from refine.core.errors import UserError
 from refine.core.files import new_folder, remove
 from refine.core.outside import first_line
 from refine.upkeep.leftovers import SCRATCH
@@ -27,6 +28,9 @@ from refine_lab.projects import git
 HOME = Path(".rows")
 DOWNLOADS = "data/.cache"
 """The stages' folder for what they fetched, ignored by git and DVC."""
+_DECIDE = ("dvc.yaml", "stages", "src", "data/own")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,12 @@ class Clone:
     Attributes:
         folder: its root.
         lock: descriptor of the lock; a command that inherits it keeps the clone locked when this process is killed.
-        commit: whose code it is.
+        code: stands for what computes its runs, see `code_of`.
     """
 
     folder: Path
     lock: int
-    commit: str
+    code: str
 
 
 @contextmanager
@@ -66,9 +70,9 @@ def shared(project: Path) -> Iterator[Clone]:
     in.
     """
     with _free(project) as (folder, held):
-        commit = _prepare(project, folder, cache_of(project))
+        _prepare(project, folder, cache_of(project))
         _share(project, folder)
-        yield Clone(folder, held, commit)
+        yield Clone(folder, held, code_of(folder))
 
 
 @contextmanager
@@ -82,9 +86,9 @@ def elsewhere(home: Path, bundle: Path, cache: Path, own_data: Path | None = Non
         own_data: cache that has the data that the commit tracks, where that is another one.
     """
     with _free(home) as (folder, held):
-        commit = _prepare(bundle, folder, cache, own_data)
+        _prepare(bundle, folder, cache, own_data)
         _share(home, folder)
-        yield Clone(folder, held, commit)
+        yield Clone(folder, held, code_of(folder))
 
 
 @contextmanager
@@ -107,7 +111,8 @@ def alone(project: Path, run: str, held: int) -> Iterator[Clone]:
         held: the lock of that name, which the caller holds.
     """
     folder = project / HOME / run
-    yield Clone(folder, held, _prepare(project, folder, folder / ".dvc/cache", cache_of(project)))
+    _prepare(project, folder, folder / ".dvc/cache", cache_of(project))
+    yield Clone(folder, held, code_of(folder))
     shutil.rmtree(folder)
 
 
@@ -117,7 +122,12 @@ def cache_of(project: Path) -> Path:
         return Path(repo.cache.local_cache_dir)
 
 
-def _prepare(source: Path, folder: Path, cache: Path, own_data: Path | None = None) -> str:
+def code_of(project: Path) -> str:
+    """Stands for all of a commit that decides on what its stages compute; recording runs does not change it."""
+    return git(project, "ls-tree", "HEAD", *_DECIDE)
+
+
+def _prepare(source: Path, folder: Path, cache: Path, own_data: Path | None = None) -> None:
     """Brings a clone to the last commit of a checkout, or to that of a bundle, with the data that DVC tracks in it.
 
     What git ignores stays as an earlier run left it.
@@ -127,9 +137,6 @@ def _prepare(source: Path, folder: Path, cache: Path, own_data: Path | None = No
         folder: of the clone.
         cache: that it is to use.
         own_data: cache that has the data, where that is another one.
-
-    Returns:
-        The commit.
     """
     if not folder.is_dir():
         with new_folder(folder) as part:
@@ -138,21 +145,23 @@ def _prepare(source: Path, folder: Path, cache: Path, own_data: Path | None = No
         (folder / stale).unlink(missing_ok=True)
     git(folder, "fetch", "--quiet", str(source.resolve()), "HEAD")
     git(folder, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD")
-    _use(folder, own_data or cache)
+    local = ConfigObj(str(source / ".dvc/config.local"))  # of a bundle, there is none
+    _use(folder, local, own_data or cache)
     _bring_data(folder)
-    _use(folder, cache)
-    return git(folder, "rev-parse", "HEAD")
+    _use(folder, local, cache)
 
 
-def _use(folder: Path, cache: Path) -> None:
-    (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache.resolve()}\n", encoding="utf-8")
+def _use(folder: Path, local: ConfigObj, cache: Path) -> None:
+    """Has a clone use a cache, and what else its project is set to on this machine, such as credentials."""
+    local.filename = str(folder / ".dvc/config.local")
+    local["cache"] = {**local.get("cache", {}), "dir": str(cache.resolve())}
+    local.write()
 
 
 def _bring_data(folder: Path) -> None:
     """Data that the commit tracks by DVC, such as own images: from the cache, or else from the remote.
 
-    Raises:
-        UserError: neither has it.
+    Where neither has it, the log says so: only some runs may need it.
     """
     tracked = git(folder, "ls-files", "-z", "*.dvc").split("\0")
     targets = [str(folder / name) for name in tracked if name]
@@ -164,11 +173,12 @@ def _bring_data(folder: Path) -> None:
         except CheckoutError:
             try:
                 repo.pull(targets, force=True)
-            except DvcException as error:
-                raise UserError(
-                    f"data that {tracked[0]} tracks is neither in DVC's cache nor in a remote ({first_line(error)}); "
-                    "`dvc push` it where it is"
-                ) from None
+            except Exception as error:  # noqa: BLE001 (each library behind a remote has errors of its own)
+                log.warning(
+                    "warning: data that %s tracks is neither in DVC's cache nor can it be pulled (%s)",
+                    tracked[0],
+                    first_line(error),
+                )
 
 
 def _share(project: Path, folder: Path) -> None:

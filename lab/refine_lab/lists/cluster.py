@@ -110,7 +110,5 @@ def _home(project: Path, name: Name, result: Parcel | Exception) -> Path:
     if isinstance(result, Exception):
         raise result
     take_models(result.models, cache_of(project))
-    (folder,) = unpacked(result.runs, project / HOME)
-    if folder.name != str(name):
-        raise UserError(f"a node sent {folder.name} in the place of {name}; start the list again")
+    (folder,) = unpacked(result.runs, project / HOME, only=str(name))
     return folder

@@ -23,7 +23,7 @@ from refine_lab.lists.clones import Clone
 from refine_lab.lists.commit import commit_run, compare_with_last_commit
 from refine_lab.lists.parts import Part, make_once, parts
 from refine_lab.lists.rows import Row, Rows
-from refine_lab.projects import PARAMS, SplitStages, Stages
+from refine_lab.projects import PARAMS, SplitStages, Stages, hashes
 from refine_lab.recording.record import record
 from refine_lab.runs.name import Name
 from refine_lab.runs.parameters import read_params, split_of
@@ -117,8 +117,9 @@ def _compute_once(preset: str, row: Row, name: Name, params: str, project: Path,
         if row.machine:
             with clones.alone(project, str(name), held) as own:
                 return _computed(preset, row, params, project, own, held)
-        for part in parts(params, row.defense, clone.commit):
-            make_once(project, part, partial(make_in, clone, params, part, held))
+        cache = clones.cache_of(project)
+        for part in parts(params, row.defense, clone.code):
+            make_once(project, cache, part, partial(make_in, clone, params, part, held))
         return _computed(preset, row, params, project, clone, held)
 
 
@@ -127,8 +128,8 @@ def _computed(preset: str, row: Row, params: str, project: Path, clone: Clone, h
     return computed_in(clone, preset, row, params, project / HOME, {held})
 
 
-def make_in(clone: Clone, params: str, part: Part, *inherited: int) -> None:
-    """Makes something that runs have in common, in a clone, whose cache then has it.
+def make_in(clone: Clone, params: str, part: Part, *inherited: int) -> str:
+    """Makes something that runs have in common, in a clone, whose cache then has it; DVC's hash of its output.
 
     Args:
         clone: that this process holds.
@@ -141,6 +142,7 @@ def make_in(clone: Clone, params: str, part: Part, *inherited: int) -> None:
     """
     (clone.folder / PARAMS).write_text(params, encoding="utf-8")
     repro(clone, {}, [part.stage], inherited)
+    return hashes(clone.folder, (part.output,))[part.output.as_posix()]
 
 
 def computed_in(clone: Clone, preset: str, row: Row, params: str, home: Path, inherited: Collection[int] = ()) -> Path:

@@ -53,26 +53,45 @@ class Place:
     environment: dict[str, str]
 
 
-def make_part(bundle: bytes, place: Place, params: str, part: Part) -> str:
-    """A task: something that several runs have in common, into the node's cache; the node's name."""
+def make_parts(bundle: bytes, place: Place, params: str, parts: list[Part]) -> str:
+    """A task: what several runs have in common, into the node's cache, in this order; the node's name."""
     import ray
 
     with _clone(bundle, place) as clone:
-        make_once(place.home, part, partial(make_in, clone, params, part))
+        _make(place, clone, params, parts)
     return str(ray.get_runtime_context().get_node_id())
 
 
-def compute_run(bundle: bytes, place: Place, preset: str, row: dict[str, Any], params: str, recorded: Parcel) -> Parcel:
-    """A task: a run. It is given those runs that its recording needs (see `known`), and comes as such a parcel."""
+def _make(place: Place, clone: Clone, params: str, parts: list[Part]) -> None:
+    for part in parts:
+        make_once(place.home, place.cache, part, partial(make_in, clone, params, part))
+
+
+def compute_run(
+    bundle: bytes,
+    place: Place,
+    preset: str,
+    row: dict[str, Any],
+    params: str,
+    parts: list[Part],
+    recorded: bytes,
+    models: bytes,
+) -> Parcel:
+    """A task: a run, once this node has its parts, which a lost one may have taken along; it comes as a parcel.
+
+    It is given the recorded runs that its recording looks at, and models of theirs (see `submitted.Submitted`).
+    """
     wanted = Row.model_validate(row)
     with TemporaryDirectory() as folder:
         kept, own = Path(folder) / "kept", Path(folder) / "own"
         home = _keeper(kept, place.cache)
-        take_models(recorded.models, place.cache)
-        unpacked(recorded.runs, home)
+        with clones.lock(place.home, "models", wait=True):
+            take_models(models, place.cache)
+        unpacked(recorded, home)
         # a run with settings of its own finds nothing in a cache
         where = replace(place, home=own, cache=own / "cache") if wanted.machine else place
         with _clone(bundle, where, place.cache) as clone:
+            _make(place, clone, params, parts)
             made = computed_in(clone, preset, wanted, params, home)
             sends = place.ships and wanted.attack == "none"
             models = with_models(where.cache, models_of(read(made))) if sends else b""

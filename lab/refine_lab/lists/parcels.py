@@ -13,13 +13,12 @@ from pathlib import Path, PurePosixPath
 
 from refine.core.errors import UserError
 from refine.core.files import new_file, new_folder
-from refine_lab.projects import CLASSIFIER, Stages
+from refine_lab.projects import CLASSIFIER, Stages, object_in
 from refine_lab.runs.recorded import Run
 
-_OBJECTS = Path("files/md5")
-"""Where a cache of DVC keeps contents, by their MD5."""
-_OBJECT = re.compile(r"^[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?$")
+_OBJECT = re.compile(r"^[0-9a-f]{32}(\.dir)?$")
 _FOLDER = ".dir"
+_FOLDER_NAME = re.compile(r"^\w[\w.-]*$")
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,29 @@ def packed(folders: Iterable[Path]) -> bytes:
     return content.getvalue()
 
 
-def unpacked(content: bytes, home: Path) -> list[Path]:
+def unpacked(content: bytes, home: Path, only: str | None = None) -> list[Path]:
     """Writes recorded folders below another one; nothing of them is there before all of a folder is.
 
+    Args:
+        content: the archive.
+        home: takes them.
+        only: what the only one is called; None: any number of any names.
+
     Raises:
+        UserError: it holds others.
         tarfile.TarError: that is no such archive.
         OSError: they cannot be written.
     """
     found = []
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
         members = tar.getmembers()
-        for name in sorted({PurePosixPath(member.name).parts[0] for member in members}):
+        names = {next(iter(PurePosixPath(member.name).parts), "") for member in members}
+        strangers = {name for name in names if not _FOLDER_NAME.match(name)} if only is None else names ^ {only}
+        if strangers:
+            raise UserError(
+                f"a node sent {min(strangers)[:100]!a} in the place of {only or 'a run'}; start the list again"
+            )
+        for name in sorted(names):
             with new_folder(home / name) as part:
                 for member in members:
                     path = PurePosixPath(member.name)
@@ -74,7 +85,7 @@ def with_models(cache: Path, models: Iterable[str]) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for name in sorted({name for model in models for name in _of(cache, model)}):
-            tar.add(cache / _OBJECTS / name, arcname=name)
+            tar.add(object_in(cache, name), arcname=name)
     return content.getvalue()
 
 
@@ -90,10 +101,8 @@ def take_models(content: bytes, cache: Path) -> None:
         for member in tar:
             file = tar.extractfile(member)
             inner = file.read() if file else b""
-            path = cache / _OBJECTS / member.name
-            if not _OBJECT.match(member.name) or hashlib.md5(inner, usedforsecurity=False).hexdigest() != (
-                member.name.removesuffix(_FOLDER).replace("/", "")
-            ):
+            md5, path = hashlib.md5(inner, usedforsecurity=False).hexdigest(), object_in(cache, member.name)
+            if not _OBJECT.match(member.name) or md5 != member.name.removesuffix(_FOLDER):
                 raise UserError(f"a node sent {member.name!a}, which is not what it is called; start the list again")
             if not path.exists():
                 with new_file(path) as part:
@@ -101,14 +110,9 @@ def take_models(content: bytes, cache: Path) -> None:
 
 
 def _of(cache: Path, model: str) -> Iterable[str]:
-    """Names in the cache of all that a folder is made of; none where something is missing."""
-    folder = _name(model)
-    listing = cache / _OBJECTS / folder
-    if not folder.endswith(_FOLDER) or not listing.is_file():
+    """The hashes of all that a folder is made of, itself first; none where the cache lacks something."""
+    listing = object_in(cache, model)
+    if not model.endswith(_FOLDER) or not listing.is_file():
         return []
-    names = [folder, *(_name(entry["md5"]) for entry in json.loads(listing.read_text(encoding="utf-8")))]
-    return names if all((cache / _OBJECTS / name).is_file() for name in names) else []
-
-
-def _name(md5: str) -> str:
-    return f"{md5[:2]}/{md5[2:]}"
+    names = [model, *(entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8")))]
+    return names if all(object_in(cache, name).is_file() for name in names) else []

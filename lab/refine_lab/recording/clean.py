@@ -22,7 +22,7 @@ from refine.models import classifier as classifiers
 from refine_lab.projects import CLASSIFIER, PARAMS, RAW, Stages
 from refine_lab.recording.cache import from_cache
 from refine_lab.recording.measuring import Bench
-from refine_lab.runs.parameters import effective, read_params
+from refine_lab.runs.parameters import read_params, same_defense
 from refine_lab.runs.record import Clean, OnTriggered
 from refine_lab.runs.recorded import Run
 
@@ -104,10 +104,7 @@ def _held_out(params: dict[str, Any]) -> float:
 
 def _same_defense(clean: Run, params: dict[str, Any], defense: str) -> bool:
     """Whether a clean run has the same defense as one with an attack, trained in the same way."""
-    if clean.defense != defense:
-        return False
-    one, other = (effective(each, defense) for each in (clean.params, params))
-    return all(one.get(name) == other.get(name) for name in ("train_refine", "defense_data", "defense_settings"))
+    return clean.defense == defense and same_defense(clean.params, params, defense)
 
 
 def _loaded(home: Path, clean: Run, same_defense: bool) -> CleanSystems:

@@ -108,6 +108,12 @@ def _entry(room: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return {name: (room or {}).get(name) or {}}
 
 
+def same_defense(params: dict[str, Any], other: dict[str, Any], defense: str) -> bool:
+    """Whether two runs have trained a defense by the same settings and with as much data."""
+    one, two = (effective(each, defense) for each in (params, other))
+    return all(one.get(name) == two.get(name) for name in ("train_refine", "defense_data", "defense_settings"))
+
+
 def _without_seeds(params: dict[str, Any], defense: str) -> dict[str, Any]:
     sections = effective(params, defense)
     return sections | {name: {**sections[name], "seed": None} for name in seeds(params, defense)}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
+import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -55,16 +59,34 @@ def fetch(remote: Remote, mirror: str | None, cache: Path) -> Path:
         url = remote.url if mirror is None else f"{mirror.rstrip('/')}/{remote.name}"
         part = cache / f"{remote.name}.part"
         cache.mkdir(parents=True, exist_ok=True)
-        _download(url, part, remote)
-        try:
-            _check(part, remote, f"it was removed, run `dvc repro` again to download {url} again")
-        except UserError:
-            part.unlink()
-            raise
-        part.replace(whole)
+        with _alone_in(cache):
+            if not whole.is_file():
+                _complete(url, part, remote)
+                part.replace(whole)
     else:
         _check(whole, remote, f"remove {whole} and run `dvc repro` again")
     return whole
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other process downloads to a folder, which runs of a list share."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _complete(url: str, part: Path, remote: Remote) -> None:
+    """Downloads a file and checks it; what is not the published one is removed."""
+    _download(url, part, remote)
+    try:
+        _check(part, remote, f"it was removed, run `dvc repro` again to download {url} again")
+    except UserError:
+        part.unlink()
+        raise
 
 
 def _check(path: Path, remote: Remote, remedy: str) -> None:

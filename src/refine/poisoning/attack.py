@@ -176,7 +176,8 @@ class Attack(Generic[P]):
         """Makes the tensors of the attack, which are saved with it.
 
         Args:
-            images: clean training images, uint8 [N, 3, side, side]; an attack that needs them all takes `whole`.
+            images: clean training images, uint8 [N, 3, side, side]; an attack that trains a network on them takes
+                `learned_from`.
             labels: int64 [N], original labels.
             chosen: the selected images.
             generator: on the CPU.

@@ -59,6 +59,7 @@ class SourceModel(Section):
             The authors of label_consistent recommend a robust classifier, as perturbations against it resemble
             other classes.
         learns_from: how many training images it is trained on, drawn at random; by default all. They are in memory.
+            `low_frequency` seeks its pattern on the same ones.
     """
 
     folder: str | None = None
