@@ -14,10 +14,11 @@ from threading import Thread
 from typing import Any
 
 from refine.core.errors import UserError
-from refine_lab.lists import cluster, submitted
-from refine_lab.lists.connection import Cluster
-from refine_lab.lists.nodes import Place
-from refine_lab.lists.parcels import Parcel
+from refine_lab.cluster import compute as cluster
+from refine_lab.cluster import submitted
+from refine_lab.cluster.connection import Cluster
+from refine_lab.cluster.nodes import Place
+from refine_lab.cluster.parcels import Parcel
 from refine_lab.lists.parts import Part
 from refine_lab.lists.rows import Row, Rows
 from refine_lab.projects import CLASSIFIER_STAGE

@@ -64,8 +64,9 @@ def run_list(
     With --engine ray, the cluster at RAY_ADDRESS computes them, or this machine's processors; see docs/cluster.md.
     """
     from refine.core.errors import UserError
-    from refine_lab.lists import cluster, compute
-    from refine_lab.lists.connection import Cluster
+    from refine_lab.cluster import compute as cluster
+    from refine_lab.cluster.connection import Cluster
+    from refine_lab.lists import compute
     from refine_lab.lists.rows import read_rows
 
     _log()

@@ -42,6 +42,7 @@ def test_the_rooms_of_the_lab_import_one_way() -> None:
         "adaptive",
         "recording",
         "lists",
+        "cluster",
         "pages",
         "plot_page",
     ]

@@ -21,8 +21,10 @@ import clustered
 from clustered import LISTED, NODE, WAITS, once_tried, tried
 from refine.core import starter
 from refine.core.errors import UserError
-from refine_lab.lists import clones, cluster, compute, connection, nodes, submitted
-from refine_lab.lists.connection import Cluster
+from refine_lab.cluster import compute as cluster
+from refine_lab.cluster import connection, nodes, submitted
+from refine_lab.cluster.connection import Cluster
+from refine_lab.lists import clones, compute
 from refine_lab.lists.rows import Row, Rows
 from refine_lab.runs.recorded import HOME, read_all
 from repositories import ok

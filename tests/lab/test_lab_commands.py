@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from refine.core.errors import UserError
-from refine_lab.lists.connection import Cluster
+from refine_lab.cluster.connection import Cluster
 from refine_lab.lists.rows import Rows
 from support import PROJECT
 
@@ -99,7 +99,7 @@ def test_run_list_takes_a_file_and_attacks(called: Callable[..., list[Any]], tmp
 
 def test_run_list_hands_a_list_to_a_cluster(called: Callable[..., list[Any]], tmp_path: Path) -> None:
     Path("list.yaml").write_text("preset: quick\nrows: [{attack: none}]\n", encoding="utf-8")
-    noted = called("refine_lab.lists.cluster.compute")
+    noted = called("refine_lab.cluster.compute.compute")
     options = ["--engine", "ray", "--home", "/shared", "--apart", "--cpus", "4", "--gpus", "0.5", "--stop-at-first"]
     assert _typed("run-list", "list.yaml", *options).exit_code == 0
     assert noted[1:] == [(), False, tmp_path, Cluster(Path("/shared"), True, 4, 0.5), False]

@@ -17,7 +17,8 @@ import pytest
 
 from recorded_runs import name, record
 from refine.core.errors import UserError
-from refine_lab.lists import clones, parcels, submitted
+from refine_lab.cluster import parcels, submitted
+from refine_lab.lists import clones
 from refine_lab.lists.parts import Part, make_once, parts
 from refine_lab.lists.rows import Row
 from refine_lab.runs.recorded import Run

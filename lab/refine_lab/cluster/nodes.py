@@ -20,10 +20,10 @@ import psutil
 from refine.core import starter
 from refine.core.errors import UserError
 from refine.core.files import new_file
+from refine_lab.cluster.parcels import Parcel, models_of, packed, take_models, unpacked, with_models
 from refine_lab.lists import clones
 from refine_lab.lists.clones import Clone
 from refine_lab.lists.compute import computed_in, make_in
-from refine_lab.lists.parcels import Parcel, models_of, packed, take_models, unpacked, with_models
 from refine_lab.lists.parts import Part, make_once
 from refine_lab.lists.rows import Row
 from refine_lab.runs.recorded import HOME, read

@@ -5,7 +5,7 @@ no file system, they then run on the node that has it. A node needs the project 
 commit comes as a bundle of git, and each finished run goes home as bytes. Only the process that was given the list
 writes into the project.
 
-A task whose worker or node is lost is tried again, in another clone if need be (`lists.nodes`).
+A task whose worker or node is lost is tried again, in another clone if need be (`nodes`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from refine.core.errors import UserError
+from refine_lab.cluster.connection import Cluster, refuse_too_much, started
+from refine_lab.cluster.nodes import Place
+from refine_lab.cluster.parcels import Parcel, take_models, unpacked
+from refine_lab.cluster.submitted import Submitted
 from refine_lab.lists import clones
 from refine_lab.lists.clones import cache_of
 from refine_lab.lists.commit import commit_run
 from refine_lab.lists.compute import Failed, chosen
-from refine_lab.lists.connection import Cluster, refuse_too_much, started
-from refine_lab.lists.nodes import Place
-from refine_lab.lists.parcels import Parcel, take_models, unpacked
 from refine_lab.lists.rows import Rows
-from refine_lab.lists.submitted import Submitted
 from refine_lab.projects import git
 from refine_lab.runs.name import Name
 from refine_lab.runs.recorded import HOME

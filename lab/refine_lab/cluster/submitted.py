@@ -16,9 +16,9 @@ import yaml
 
 from refine.core.errors import UserError
 from refine.core.outside import explained, first_line
+from refine_lab.cluster.nodes import Place, compute_run, make_parts
+from refine_lab.cluster.parcels import Parcel, models_of, packed, with_models
 from refine_lab.lists.clones import cache_of, code_of
-from refine_lab.lists.nodes import Place, compute_run, make_parts
-from refine_lab.lists.parcels import Parcel, models_of, packed, with_models
 from refine_lab.lists.parts import Part, parts
 from refine_lab.lists.rows import Row
 from refine_lab.runs.name import Name
