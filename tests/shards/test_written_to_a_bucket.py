@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Iterator
-from concurrent.futures import wait
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -165,41 +157,24 @@ def test_what_cannot_be_removed_is_told(
     assert f"{OUT} holds up to 1 files of what was not finished, which could not be removed" in caplog.text
 
 
-def _functions_of(thread: threading.Thread) -> set[str]:
-    """Names of the functions that a thread is in."""
-    return {each.name for each in traceback.extract_stack(sys._current_frames()[thread.ident or 0])}
-
-
 def test_an_interruption_waits_for_the_file_that_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, let_go, ended = threading.Event(), threading.Event(), []
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
+    class Interrupted:
+        def result(self) -> None:
+            raise KeyboardInterrupt
 
-    async def writing(_path: str, _content: bytes) -> None:
-        begun.set()
-        while not let_go.is_set():
-            await asyncio.sleep(0.01)
-        ended.append("written")
+    async def write(_path: str, _content: bytes) -> None: ...
 
-    def waiting(futures: Any) -> None:
-        let_go.set()
-        wait(futures)
+    def begin(work: Coroutine[Any, Any, None], _loop: Any) -> Interrupted:
+        work.close()
+        return interrupted
 
-    def interrupt() -> None:
-        begun.wait()
-        while "result" not in _functions_of(threading.main_thread()):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(network, "wait", waiting)
-    threading.Thread(target=interrupt, daemon=True).start()
+    waited: list[Any] = []
+    interrupted = Interrupted()
+    monkeypatch.setattr(network.asyncio, "run_coroutine_threadsafe", begin)
+    monkeypatch.setattr(network, "wait", waited.append)
     with pytest.raises(KeyboardInterrupt):
-        network._write(SimpleNamespace(async_impl=True, loop=loop, _pipe_file=writing), "path", b"content")
-    assert ended == ["written"]
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+        network._write(SimpleNamespace(async_impl=True, loop=None, _pipe_file=write), "path", b"content")
+    assert waited == [[interrupted]]
 
 
 def test_what_was_written_is_a_data_set_for_others(store: Bucket, folder: Path, project: Path) -> None:
