@@ -85,7 +85,9 @@ def _content(project: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_real_runs_come_home_as_they_would_be_here(preset: Path, ray_cluster: Any, tmp_path: Path, apart: bool) -> None:
+def test_real_runs_come_home_as_they_would_be_here(
+    preset: Path, ray_cluster: Any, tmp_path: Path, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del ray_cluster
     rows = Rows(preset="quick", rows=APART if apart else TOGETHER)
     where = Cluster(home=tmp_path / "node", apart=True) if apart else Cluster()
@@ -98,6 +100,8 @@ def test_real_runs_come_home_as_they_would_be_here(preset: Path, ray_cluster: An
         assert record["name"]["attack"] == "none" or record["clean"]["run"] == record["retuning"]["clean_run"] != ""
     ok(preset, "git", "rm", "-qr", str(HOME))
     ok(preset, "git", "commit", "-qm", "again, here")
+    for name in ("REFINE_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # as on a node
     compute.compute(rows, [], commit=False, project=preset)
     assert _content(preset) == there
 

@@ -12,7 +12,8 @@ from torch import Generator
 from refine.core.errors import UserError
 from refine.core.machine import Machine
 from refine.poisoning.adversarial import source_model
-from refine.poisoning.attack import Chosen, Setting, learned_from
+from refine.poisoning.attack import Chosen, Setting
+from refine.poisoning.memory import learned_from
 from refine.shards.reading.pixels import Images
 from support import synthetic
 from tiny import attack, raw

@@ -26,7 +26,8 @@ from refine.core.bounds import BatchSize, Epochs
 from refine.core.params import Share, Weight
 from refine.models.architecture import Architecture, named
 from refine.poisoning.attack import Attack as BaseAttack
-from refine.poisoning.attack import Chosen, LearnsFrom, TargetedParams, learned_from
+from refine.poisoning.attack import Chosen, TargetedParams
+from refine.poisoning.memory import LearnsFrom, learned_from
 from refine.training.recipe import Augment, Optimizer, Recipe, Schedule
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from refine.core.errors import UserError
 from refine.core.params import Number, Share
 from refine.poisoning.adversarial.settings import Perturbation, SourceModel, Step
 from refine.poisoning.attack import Attack as BaseAttack
-from refine.poisoning.attack import Chosen, TargetedParams, learned_from
+from refine.poisoning.attack import Chosen, TargetedParams
+from refine.poisoning.memory import learned_from
 from refine.poisoning.overlay import to_levels
 
 if TYPE_CHECKING:

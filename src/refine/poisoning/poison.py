@@ -20,8 +20,9 @@ from refine.core.files import new_folder, sha256_of
 from refine.core.machine import DEFAULTS, Machine
 from refine.core.progress import progress
 from refine.poisoning import saved
-from refine.poisoning.attack import AnyAttack, Chosen, refuse_many
+from refine.poisoning.attack import AnyAttack, Chosen
 from refine.poisoning.check import Shown, refuse_useless
+from refine.poisoning.memory import refuse_many
 from refine.poisoning.preview import Preview
 from refine.shards.format.manifest import NAME, Base, Manifest, Overlay, Shard
 from refine.shards.reading.folder import complete

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from refine.core.errors import UserError
 from refine.poisoning.adversarial.settings import CleanLabelParams
-from refine.poisoning.attack import Attack, Chosen, refuse_many
+from refine.poisoning.attack import Attack, Chosen
+from refine.poisoning.memory import refuse_many
 from refine.poisoning.overlay import MOTIF, in_four_corners, in_proportion, motif, texture, texture_side
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from refine.backdoor.params import BackdoorRecipe
 from refine.core.bounds import AttackSteps
 from refine.core.params import Number, PositiveNumber, Section
 from refine.models.architecture import Architecture, named
-from refine.poisoning.attack import LearnsFrom
+from refine.poisoning.memory import LearnsFrom
 from refine.poisoning.overlay import PatchParams
 from refine.training.recipe import paper_by_name
 

@@ -19,7 +19,8 @@ from refine.models.device import Compute, compute
 from refine.models.layout import channels_last
 from refine.poisoning.adversarial.pgd import ascend
 from refine.poisoning.adversarial.settings import Perturbation, SourceModel
-from refine.poisoning.attack import Setting, learned_from
+from refine.poisoning.attack import Setting
+from refine.poisoning.memory import learned_from
 from refine.shards.reading.pixels import Images
 from refine.training.batches import Batch
 from refine.training.lone_image import refuse_lone_image
