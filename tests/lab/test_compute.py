@@ -189,7 +189,7 @@ def test_a_clone_stays_locked_while_dvc_outlives_a_list_that_was_killed(
     with clones.lock(preset, "1") as clone, clones.lock(preset, NAME) as row:
         assert clone is not None
         assert row is not None
-        compute.repro(Clone(preset / ".rows/1", clone, "a commit"), {}, ["evaluate"], {row})
+        compute.repro(Clone(preset / ".rows/1", clone, "the code"), {}, ["evaluate"], {row})
     for name in ("1", NAME):
         with clones.lock(preset, name) as held:
             assert held is None
@@ -199,12 +199,16 @@ def test_a_clone_stays_locked_while_dvc_outlives_a_list_that_was_killed(
             assert held is not None
 
 
+def _track(project: Path) -> None:
+    """Commits a file that DVC tracks."""
+    (project / "data/own/attack/tracked.bin").write_bytes(b"tracked")
+    ok(project, "dvc", "add", "-q", "data/own/attack/tracked.bin")
+    ok(project, "git", "add", "-A")
+    ok(project, "git", "commit", "-qm", "track")
+
+
 def test_data_that_dvc_tracks_come_into_the_clones(preset: Path, caplog: pytest.LogCaptureFixture) -> None:
-    own = preset / "data/own/attack/tracked.bin"
-    own.write_bytes(b"tracked")
-    ok(preset, "dvc", "add", "-q", "data/own/attack/tracked.bin")
-    ok(preset, "git", "add", "-A")
-    ok(preset, "git", "commit", "-qm", "track")
+    _track(preset)
     with clones.shared(preset) as clone:
         assert (clone.folder / "data/own/attack/tracked.bin").read_bytes() == b"tracked"
     with clones.alone(preset, "alone", 0) as clone:
@@ -220,11 +224,7 @@ def test_data_that_dvc_tracks_come_into_the_clones(preset: Path, caplog: pytest.
 
 
 def test_data_that_the_cache_lacks_is_pulled_with_the_settings_of_the_checkout(preset: Path, tmp_path: Path) -> None:
-    own = preset / "data/own/attack/tracked.bin"
-    own.write_bytes(b"tracked")
-    ok(preset, "dvc", "add", "-q", "data/own/attack/tracked.bin")
-    ok(preset, "git", "add", "-A")
-    ok(preset, "git", "commit", "-qm", "track")
+    _track(preset)
     ok(preset, "dvc", "remote", "add", "-q", "--local", "-d", "here", str(tmp_path / "remote"))
     ok(preset, "dvc", "push", "-q", "data/own/attack/tracked.bin")
     shutil.rmtree(preset / ".dvc/cache/files/md5" / hashlib.md5(b"tracked", usedforsecurity=False).hexdigest()[:2])
