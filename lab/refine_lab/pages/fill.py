@@ -13,11 +13,15 @@ from refine.core.errors import UserError
 from refine.core.files import new_file
 from refine_lab.lists.rows import Rows, read_rows
 from refine_lab.pages import gallery, tables
+from refine_lab.pages.comparison.choice import chosen
+from refine_lab.pages.comparison.published import beside_published
 from refine_lab.pages.comparison.tables import compared, ranked
 
 _PLACE = re.compile(r"(?s)(<!-- made: (\S+) (\S+) -->\n).*?(<!-- end -->)")
 _TABLES: dict[str, Callable[[Rows, Path], str]] = {
     "attacks": tables.attacks,
+    "beside-published": beside_published,
+    "chosen": chosen,
     "compared": compared,
     "defenses": tables.defenses,
     "ranked": ranked,

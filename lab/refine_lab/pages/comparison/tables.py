@@ -30,12 +30,12 @@ def ranked(listed: Rows, project: Path) -> str:
             "defense": line["system"],
             **_had(line),
             "attacks": str(line["attacks"]),
-            "worst ASR above its floor": f"{_points(line['above_floor'])} {_range(line)}, `{line['worst']}`",
+            "worst ASR above its floor": worst(line),
             "mean DER": f"{line['der']:.3f}",
-            "largest BA drop": _points(line["ba_drop"]),
-            "largest loss of robust accuracy": _points(line["robust_loss"]),
+            "largest BA drop": points(line["ba_drop"]),
+            "largest loss of robust accuracy": points(line["robust_loss"]),
             "largest ASR after retuning": _retuned(line),
-            "minutes": _minutes(line["minutes"]),
+            "minutes": minutes(line["minutes"]),
         }
         for place, line in enumerate(records(table), 1)
     ]
@@ -100,14 +100,14 @@ def _line(cell: dict[str, Any]) -> dict[str, str]:
         "attack": f"`{cell['attack']}`",
         "defense": str(cell["system"]),
         "BA": _change(cell, "ba"),
-        "BA drop": _points(cell["ba_drop"]),
+        "BA drop": points(cell["ba_drop"]),
         "ASR": _change(cell, "asr"),
         "floor": percent(cell["floor"]),
-        "ASR above floor": f"{_points(cell['above_floor'])} {_range(cell)}",
+        "ASR above floor": f"{points(cell['above_floor'])} {_range(cell)}",
         "robust accuracy": percent(cell["robust"]),
         "DER": f"{cell['der']:.3f}",
         "ASR after retuning": _retuned(cell),
-        "minutes": _minutes(cell["minutes"]),
+        "minutes": minutes(cell["minutes"]),
         "seeds": str(cell["seeds"]),
     }
 
@@ -128,20 +128,27 @@ def _retuned(line: dict[str, Any]) -> str:
 
 
 def _with_ba(line: dict[str, Any], ending: str) -> str:
-    return f"{_points(line[f'retuned{ending}'])} (BA {percent(line[f'ba_retuned{ending}'])})"
+    return f"{points(line[f'retuned{ending}'])} (BA {percent(line[f'ba_retuned{ending}'])})"
 
 
 def _change(cell: dict[str, Any], name: str) -> str:
     return f"{percent(cell[f'{name}_before'])} → {percent(cell[name])}"
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
+    """A difference of shares in points, with one decimal."""
     return f"{100 * share:z.1f}"  # z: never -0.0
 
 
+def worst(line: dict[str, Any]) -> str:
+    """The worst attack success rate above its floor in a line of the ranking, with its interval and its attack."""
+    return f"{points(line['above_floor'])} {_range(line)}, `{line['worst']}`"
+
+
 def _range(line: dict[str, Any]) -> str:
-    return f"[{_points(line['above_floor_low'])}, {_points(line['above_floor_high'])}]"
+    return f"[{points(line['above_floor_low'])}, {points(line['above_floor_high'])}]"
 
 
-def _minutes(value: float) -> str:
+def minutes(value: float) -> str:
+    """Minutes with one decimal, where they are known."""
     return NONE if isnan(value) else f"{value:.1f}"

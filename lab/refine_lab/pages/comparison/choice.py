@@ -1,0 +1,84 @@
+"""Which defense for whom: the best one of a comparison for what a defender has, with the command that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from refine.defending.params import STAGE_OF_ITS_OWN
+from refine_lab.lists.plan import plan
+from refine_lab.lists.rows import Rows
+from refine_lab.pages.comparison.frame import measurements
+from refine_lab.pages.comparison.ranking import ranking, records
+from refine_lab.pages.comparison.tables import minutes, points, worst
+from refine_lab.pages.tables import markdown
+from refine_lab.runs.parameters import split_of
+
+SAFE = 0.1
+"""Attack success rate above its floor from which on the best defense of a situation counts as none."""
+
+Line = dict[str, Any]
+
+
+def _untouched(line: Line) -> bool:
+    return line["changes_classifier"] is not None and not line["changes_classifier"]
+
+
+_SITUATIONS: dict[str, Callable[[Line], bool]] = {
+    "nothing but the classifier": lambda line: line["regime"] == "none",
+    "images without labels": lambda line: line["regime"] == "unlabeled",
+    "images without labels, and the classifier must stay as it is": lambda line: (
+        line["regime"] in ("none", "unlabeled") and _untouched(line)
+    ),
+    "some labeled images": lambda line: line["regime"] == "labeled",
+    "some labeled images, and the classifier must stay as it is": lambda line: (
+        line["regime"] == "labeled" and _untouched(line)
+    ),
+    "the training set that the classifier was trained on": lambda line: line["regime"] == "poisoned_train",
+}
+"""What a defender has, and which defenses are for that."""
+
+
+def chosen(listed: Rows, project: Path) -> str:
+    """A line for each situation: the defense that comes first in the ranking among those for it, and the next one."""
+    measured = measurements(listed, project)
+    if measured.empty:
+        return "Not yet run."
+    order = records(ranking(measured))
+    commands = _commands(listed, measured, project)
+    lines = [
+        _line(situation, [line for line in order if fits(line)], commands) for situation, fits in _SITUATIONS.items()
+    ]
+    return markdown(pd.DataFrame([line for line in lines if line]))
+
+
+def _line(situation: str, candidates: list[Line], commands: dict[str, str]) -> dict[str, str]:
+    if not candidates:
+        return {}
+    best, *others = candidates
+    unsafe = best["above_floor"] > SAFE
+    return {
+        "you have": situation,
+        "take": f"none of these; least bad: {best['system']}" if unsafe else f"**{best['system']}**",
+        "worst ASR above its floor": worst(best),
+        "largest BA drop": points(best["ba_drop"]),
+        "minutes": minutes(best["minutes"]),
+        "next": f"{others[0]['system']}: {worst(others[0])}, BA drop {points(others[0]['ba_drop'])}" if others else "-",
+        "command": f"`{commands[best['system']]}`",
+    }
+
+
+def _commands(listed: Rows, measured: pd.DataFrame, project: Path) -> dict[str, str]:
+    """How somebody trains and measures each system alone, with the list's preset as `params.yaml`."""
+    names = {(line["defense"], line["variant"]): str(line["system"]) for line in records(measured)}
+    commands = {}
+    for row, _, params in plan(listed, project):
+        split = split_of(params, row.defense)
+        defenses = "" if row.defense == STAGE_OF_ITS_OWN else row.defense
+        options = f"-S 'splits=[{split or ''}]' -S 'defenses=[{defenses}]'"
+        if (row.defense, row.variant) in names:
+            commands[names[row.defense, row.variant]] = f"dvc exp run {options}"
+    return commands

@@ -1,0 +1,103 @@
+"""Which defense for whom, and published figures beside ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from recorded_runs import name, run, write
+from refine.core.errors import UserError
+from refine_lab.lists.rows import read_rows
+from refine_lab.pages.comparison.choice import chosen
+from refine_lab.pages.comparison.published import COLUMNS, FILE, beside_published
+from refine_lab.runs.record import Defender
+from refine_lab.runs.recorded import HOME
+from support import tiny_project
+
+LIST = (
+    "preset: quick\neach:\n  - defense: refine\n  - defense: shrinkpad\n  - defense: bcu\n  - defense: dbr\n"
+    "rows:\n  - attack: badnets\n  - attack: sig\n"
+)
+AFTER = {"refine": (0.005, 0.98), "shrinkpad": (0.6, 0.95), "bcu": (0.004, 0.94), "dbr": (0.02, 0.9)}
+REGIMES = {"refine": "unlabeled", "shrinkpad": "none", "bcu": "unlabeled", "dbr": "poisoned_train"}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """With every run of the list but D-BR against SIG."""
+    project = tiny_project(tmp_path / "project")
+    for folder in ("presets", "experiments", "docs"):
+        (project / folder).mkdir(exist_ok=True)
+    (project / "presets/quick.yaml").write_text((project / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (project / "experiments/pairs.yaml").write_text(LIST, encoding="utf-8")
+    for attack in ("badnets", "sig"):
+        for defense, (asr, ba) in AFTER.items():
+            if (attack, defense) == ("sig", "dbr"):
+                continue
+            done = run(name(attack, defense), attack_success_rate=asr, benign_accuracy=ba)
+            done.diagnostics["images"] = {"benign": 1000, "triggered": 900}
+            had = Defender(
+                regime=REGIMES[defense], images=9, labels=False, changes_classifier=defense in ("bcu", "dbr")
+            )
+            write(project / HOME, replace(done, record=done.record.model_copy(update={"defender": had})))
+    return project
+
+
+def _cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_each_situation_names_its_best_defense_and_the_command(project: Path) -> None:
+    lines = {cells[0]: cells[1:] for cells in _cells(chosen(read_rows(project / "experiments/pairs.yaml"), project))}
+    assert lines["nothing but the classifier"][0] == "none of these; least bad: ShrinkPad"
+    unlabeled = lines["images without labels"]
+    assert unlabeled[0] == "**BCU**"
+    assert unlabeled[2] == "3.8"
+    assert unlabeled[4].startswith("REFINE: 0.2")
+    assert unlabeled[5] == "`dvc exp run -S 'splits=[]' -S 'defenses=[bcu]'`"
+    untouched = lines["images without labels, and the classifier must stay as it is"]
+    assert (untouched[0], untouched[5]) == ("**REFINE**", "`dvc exp run -S 'splits=[]' -S 'defenses=[]'`")
+    trained = lines["the training set that the classifier was trained on"]
+    assert (trained[0], trained[4]) == ("**D-BR**", "-")
+    assert trained[5] == "`dvc exp run -S 'splits=[sd]' -S 'defenses=[dbr]'`"
+    assert "some labeled images" not in lines
+
+
+def test_published_figures_stand_beside_ours(project: Path) -> None:
+    (project / FILE).write_text(
+        ",".join(COLUMNS) + "\n"
+        "a paper,bcu,badnets,91.0,90.0,99.0,1.5\n"
+        "a paper,bcu,mean,,90.0,,2.5\n"
+        "a paper,dbr,mean,91.0,90.0,99.0,1.5\n"
+        "a paper,ft,badnets,91.0,90.0,99.0,1.5\n",
+        encoding="utf-8",
+    )
+    found = _cells(beside_published(read_rows(project / "experiments/pairs.yaml"), project))
+    assert found == [
+        ["BCU", "`badnets`", "a paper", "1.0", "3.8", "1.5", "0.4"],
+        ["BCU", "mean of attacks", "a paper", "-", "3.8", "2.5", "0.4"],
+    ], "D-BR lacks an attack, and FT is not in the list"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "cannot be read"), ("", "cannot be read"), ("source,attack\nx,y\n", "has other columns")],
+)
+def test_a_damaged_file_of_published_figures_is_refused(project: Path, content: str | None, sentence: str) -> None:
+    (project / FILE).unlink(missing_ok=True)
+    if content is not None:
+        (project / FILE).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=sentence):
+        beside_published(read_rows(project / "experiments/pairs.yaml"), project)
+
+
+def test_nothing_is_chosen_before_a_run(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path / "project")
+    for folder in ("presets", "experiments"):
+        (project / folder).mkdir(exist_ok=True)
+    (project / "presets/quick.yaml").write_text((project / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (project / "experiments/pairs.yaml").write_text(LIST, encoding="utf-8")
+    assert chosen(read_rows(project / "experiments/pairs.yaml"), project) == "Not yet run."
+    assert beside_published(read_rows(project / "experiments/pairs.yaml"), project) == "Not yet run."
