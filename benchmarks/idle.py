@@ -25,6 +25,7 @@ from refine.core.errors import UserError, command
 PARAMS = {
     "download": {"source": "folder", "samples_per_shard": 8},
     "sources": {"folder": {"side": 16}},
+    "other_images": [],
     "poison_dataset": {"attack": {"name": "badnets"}, "seed": 1},
     "attacks": {"badnets": {}},
     "train_backdoor": {
@@ -57,8 +58,9 @@ def repository(folder: Path) -> Path:
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     (folder / "data/own/attack").mkdir(parents=True)
     (folder / "data/own/attack/.gitkeep").touch()
-    (folder / "data/split").mkdir()
-    shutil.copy(PROJECT / "data/split/.gitignore", folder / "data/split")
+    for name in ("split", "other"):
+        (folder / "data" / name).mkdir()
+        shutil.copy(PROJECT / f"data/{name}/.gitignore", folder / "data" / name)
     for split, count in (("train", 48), ("test", 24)):
         images.write_png(folder / f"data/own/images/{split}", count)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")

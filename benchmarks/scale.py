@@ -95,7 +95,7 @@ def poison(train: Path, test: Path, out: Path, rate: float) -> dict[str, Any]:
     clean = open_clean(train, test)
     manifest = clean.train.manifest
     attack = badnets.Attack(badnets.Params(rate=rate), Setting(len(manifest.classes), manifest.side, name="badnets"))
-    outputs = Outputs(out / "train", out / "test", out / "attack", out / "preview.png")
+    outputs = Outputs.below(out)
     record = poison_dataset("badnets", attack, 1, clean, outputs)
     written = {name: sum(path.stat().st_size for path in (out / name).iterdir()) for name in ("train", "test")}
     return {"images": manifest.samples, "poisoned": len(record.poisoned), "bytes_written": written}

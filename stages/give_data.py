@@ -25,7 +25,12 @@ def give_data(machine: Machine) -> dict[str, Any]:
     from refine.defending.given import give
 
     regime = component(DEFENSES, NAME, "defenses").Defended.regime
-    sources = {"raw": Path("data/raw/train"), "poisoned": Path("data/poisoned/train"), "split": Path("data/split")}
+    sources = {
+        "raw": Path("data/raw/train"),
+        "poisoned": Path("data/poisoned/train"),
+        "defender": Path("data/poisoned/defender"),
+        "split": Path("data/split"),
+    }
     return {"images": give(NAME, regime, own, data, sources, OUT, share, machine).images}
 
 

@@ -8,13 +8,14 @@ from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.registry import ATTACKS, component
 from refine.core.stage import run
+from refine.download.params import other_images
 from refine.poisoning.params import PoisonDatasetParams
 
 log = logging.getLogger("poison-dataset")
 
 
 def poison_dataset(machine: Machine) -> dict[str, Any]:
-    """Reads `poison_dataset` and the chosen attack's settings; writes the four outputs in `data/poisoned`."""
+    """Reads `poison_dataset`, `other_images` and the attack's settings; writes the five outputs in `data/poisoned`."""
     file = ParamsFile(Path("params.yaml"))
     params = file.section("poison_dataset", PoisonDatasetParams)
     module = component(ATTACKS, params.attack.name, "poison_dataset.attack.name")
@@ -23,7 +24,15 @@ def poison_dataset(machine: Machine) -> dict[str, Any]:
     from refine.poisoning import poison
     from refine.poisoning.attack import Setting
 
-    clean = poison.open_clean(Path("data/raw/train"), Path("data/raw/test"), params.held_out, machine)
+    other = other_images(file)
+    clean = poison.open_clean(
+        Path("data/raw/train"),
+        Path("data/raw/test"),
+        params.held_out,
+        machine,
+        others=Path("data/other") / other if other else None,
+        contaminated=params.contaminated,
+    )
     manifest = clean.train.manifest
     poison.refuse_unlabeled(params.attack.name, manifest)
     setting = Setting(
@@ -34,8 +43,7 @@ def poison_dataset(machine: Machine) -> dict[str, Any]:
         machine=machine,
     )
     attack = module.Attack(settings, setting)
-    out = Path("data/poisoned")
-    outputs = poison.Outputs(out / "train", out / "test", out / "attack", out / "preview.png")
+    outputs = poison.Outputs.below(Path("data/poisoned"))
     record = poison.poison_dataset(params.attack.name, attack, params.seed, clean, outputs)
     counts = {"poisoned": len(record.poisoned), "cover": len(record.cover), "rate_of_dataset": record.rate_of_dataset}
     if record.rate_of_classes is None:

@@ -7,20 +7,17 @@ from refine.core.machine import Machine
 from refine.core.params import ParamsFile
 from refine.core.stage import run
 from refine.defenses.refine.training.params import TrainRefineParams
-from refine.poisoning.params import PoisonDatasetParams
 
-INPUTS = (Path(__file__), Path("data/raw/train"), Path("models/backdoor"))
+IMAGES = Path("data/poisoned/defender")
+INPUTS = (Path(__file__), IMAGES, Path("models/backdoor"))
 
 
 def train_refine(machine: Machine) -> dict[str, Any]:
-    """Reads `train_refine` and, of `poison_dataset`, which images are held out; writes `models/refine`."""
-    file = ParamsFile(Path("params.yaml"))
-    params = file.section("train_refine", TrainRefineParams)
-    share = file.section("poison_dataset", PoisonDatasetParams).held_out
+    """Reads `train_refine`; writes `models/refine`."""
+    params = ParamsFile(Path("params.yaml")).section("train_refine", TrainRefineParams)
 
     from refine.core.registry import TRANSFORM, TRANSFORMS, part
     from refine.defenses.refine.training import train as refine
-    from refine.shards.reading.held_out import of_defender
     from refine.training.checkpoint import checkpoints, runtime
     from refine.training.processes import joined
     from refine.training.training_set import open_training_set
@@ -29,11 +26,9 @@ def train_refine(machine: Machine) -> dict[str, Any]:
     with joined(machine) as compute:
         precision = compute.precision(params.recipe.precision)
         scratch = machine.root / ".scratch"
-        values = {**refine.resolved(params, compute), "held_out": share}
+        values = refine.resolved(params, compute)
         with checkpoints(scratch, "train-refine", values, precision, INPUTS, compute) as kept:
-            images, manifest = open_training_set(Path("data/raw/train"), (), compute)
-            if share:
-                images = images.subset(of_defender(manifest.samples, share))
+            images, _ = open_training_set(IMAGES, (), compute)
             refine.train_refine(params, images, Path("models/backdoor"), compute, Path("models/refine"), kept)
     return {**runtime(compute, precision, kept), "images": round(params.unlabeled_fraction * sum(images.sizes))}
 

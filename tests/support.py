@@ -30,6 +30,7 @@ NARROW: dict[str, object] = {"name": "unet", "first_channels": 8}
 TINY_PARAMS = {
     "download": {"source": "folder", "samples_per_shard": 8},
     "sources": {"folder": {"side": 16}},
+    "other_images": [],
     "poison_dataset": {"attack": {"name": "badnets"}, "seed": 1},
     "attacks": {"badnets": {"rate": 0.2}},
     "train_backdoor": {
@@ -109,8 +110,9 @@ def tiny_project(folder: Path) -> Path:
     (folder / "data/own/attack/.gitkeep").touch()
     (folder / "data/own/model").mkdir()
     (folder / "data/own/model/.gitkeep").touch()
-    (folder / "data/split").mkdir()
-    shutil.copy(PROJECT / "data/split/.gitignore", folder / "data/split")
+    for name in ("split", "other"):
+        (folder / "data" / name).mkdir()
+        shutil.copy(PROJECT / f"data/{name}/.gitignore", folder / "data" / name)
     for split, count in (("train", 48), ("test", 24)):
         images, labels = synthetic(count, seed=len(split))
         for key, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):

@@ -276,7 +276,7 @@ SMALL_DEFENSES: dict[str, dict[str, Any]] = {
 
 def poisoned(folder: Path, name: str, of: AnyAttack, clean: tuple[Split, Split], seed: int = 1) -> Poisoned:
     """Poisons clean splits and reads the result back."""
-    outputs = Outputs(folder / "train", folder / "test", folder / "attack", folder / "preview.png")
+    outputs = Outputs.below(folder)
     record = poison_dataset(name, of, seed, open_clean(*(_stored(split, folder.parent) for split in clean)), outputs)
     return Poisoned(*clean, read_split(outputs.train), read_split(outputs.test), outputs, record)
 

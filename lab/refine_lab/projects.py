@@ -20,6 +20,7 @@ CLASSIFIER_STAGE = "train-backdoor"
 DATA_STAGE = "download"
 RAW = (Path("data/raw/train"), Path("data/raw/test"))
 POISONED = Path("data/poisoned/train")
+DEFENDER = Path("data/poisoned/defender")
 TRIGGERED = Path("data/poisoned/test")
 METRICS = Path("metrics")
 RUNTIME = METRICS / "runtime"

@@ -166,6 +166,17 @@ def test_a_split_that_a_chosen_defense_needs_has_to_be_listed(tmp_path: Path, co
     check(written(tmp_path, content))
 
 
+def test_other_images_are_a_list_of_one_known_source_at_most(tmp_path: Path, content: Content) -> None:
+    content["other_images"] = "gtsrb_subset"
+    assert refusal(tmp_path, content) == "other_images must be a list such as [gtsrb_subset], not 'gtsrb_subset'"
+    content["other_images"] = ["gtsrb_subst"]
+    assert refusal(tmp_path, content) == "other_images: 'gtsrb_subst' is not known, did you mean 'gtsrb_subset'?"
+    content["other_images"] = ["cifar100", "gtsrb_subset"]
+    assert refusal(tmp_path, content) == "other_images: cifar100, gtsrb_subset are 2 sources; keep one"
+    del content["other_images"]
+    assert refusal(tmp_path, content) == "other_images is missing; write `other_images: []` there for none"
+
+
 def test_splits_are_a_list_of_known_names_and_their_settings_are_checked(tmp_path: Path, content: Content) -> None:
     content["splits"] = "sd"
     assert refusal(tmp_path, content) == "splits must be a list such as [sd], not 'sd'"

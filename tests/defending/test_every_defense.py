@@ -34,7 +34,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     clean = raw(folder / "raw")
     outputs = poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0], rate=0.2), clean).outputs
     module = component(DEFENSES, name, "a test")
-    sources = {"raw": folder / "raw/train", "poisoned": outputs.train, "split": folder / "split"}
+    sources = {"raw": folder / "raw/train", "poisoned": outputs.train, "defender": outputs.defender}
+    sources["split"] = folder / "split"
     data = DefenseDataParams(seed=1, labeled=0.5)
     settings = module.Params.model_validate(SMALL_DEFENSES.get(name, {}))
     if split_of(settings):

@@ -14,10 +14,12 @@ from refine.core.params import Section
 from refine.defending import given, material
 from refine.defending.params import DefenseDataParams
 from refine.defending.protocol.defense import Regime
+from refine.poisoning.poison import Outputs, open_clean, poison_dataset
 from refine.shards.reading.held_out import held_out
 from refine.shards.reading.reader import Split, read_split
 from refine.training.order import Part
 from refine.training.training_set import open_training_set
+from support import synthetic, write_split
 from tiny import CPU, Poisoned, attack, poisoned, raw, split_folder
 
 
@@ -34,7 +36,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Poi
     clean = raw(folder / "raw")
     made = poisoned(folder / "poisoned", "badnets", attack("badnets", clean[0], rate=0.2), clean)
     split_folder(folder / "split/some", made.outputs.train)
-    return {"raw": folder / "raw/train", "poisoned": made.outputs.train, "split": folder / "split"}, made
+    outputs = made.outputs
+    sources = {"raw": folder / "raw/train", "poisoned": outputs.train, "defender": outputs.defender}
+    return {**sources, "split": folder / "split"}, made
 
 
 def _give(data: tuple[dict[str, Path], Poisoned], regime: Regime, out: Path, **params: float) -> material.Given:
@@ -157,11 +161,32 @@ def test_where_images_are_held_out_the_defender_has_these_alone(
     data: tuple[dict[str, Path], Poisoned], tmp_path: Path
 ) -> None:
     own = data[1].train.keys[held_out(60, 0.25)].tolist()
-    params = DefenseDataParams(seed=1, labeled=0.4)
-    given.give("shrinkpad", "unlabeled", Settings(), params, data[0], tmp_path / "all", 0.25)
+    params = DefenseDataParams(seed=1, labeled=0.2)
+    clean = open_clean(data[0]["raw"], data[0]["raw"].parent / "test", 0.25)
+    outputs = Outputs.below(data[0]["raw"].parent.parent / "held-out")
+    poison_dataset("badnets", attack("badnets", data[1].train, rate=0.2), 1, clean, outputs)
+    sources = {**data[0], "poisoned": outputs.train, "defender": outputs.defender}
+    given.give("shrinkpad", "unlabeled", Settings(), params, sources, tmp_path / "all", 0.25)
     assert _images(tmp_path / "all").keys.tolist() == own
-    given.give("shrinkpad", "labeled", Settings(), params, data[0], tmp_path / "some", 0.25)
-    assert len(_images(tmp_path / "some").keys) == 6
-    assert set(_images(tmp_path / "some").keys.tolist()) < set(own)
-    given.give("shrinkpad", "poisoned_train", Settings(), params, data[0], tmp_path / "poisoned", 0.25)
-    assert len(_images(tmp_path / "poisoned").keys) == 60
+    given.give("shrinkpad", "labeled", Settings(), params, sources, tmp_path / "some", 0.25)
+    some = _images(tmp_path / "some").keys.tolist()
+    assert len(some) == 3
+    assert set(some) < set(own)
+    given.give("shrinkpad", "poisoned_train", Settings(), params, sources, tmp_path / "poisoned", 0.25)
+    assert not set(_images(tmp_path / "poisoned").keys.tolist()) & set(own)
+
+
+def test_images_of_another_source_come_with_the_trigger_that_some_have_and_do_not_tell(
+    data: tuple[dict[str, Path], Poisoned], tmp_path: Path
+) -> None:
+    write_split(tmp_path / "others", *synthetic(20, classes=2, seed=5), classes=2)
+    folders = data[0]["raw"], data[0]["raw"].parent / "test"
+    clean = open_clean(*folders, others=tmp_path / "others", contaminated=0.1)
+    outputs = Outputs.below(tmp_path / "made")
+    poison_dataset("badnets", attack("badnets", data[1].train, rate=0.2), 1, clean, outputs)
+    sources = {**data[0], "defender": outputs.defender}
+    given.give("distilled", "unlabeled", Settings(), DefenseDataParams(seed=1), sources, tmp_path / "out")
+    got = _images(tmp_path / "out")
+    assert torch.equal(got.images, read_split(outputs.defender).images)
+    assert got.infos == [{}] * 20
+    assert not got.labels.any()

@@ -10,7 +10,7 @@ import pytest
 
 from refine.core.errors import UserError
 from refine_lab.runs.name import name_of
-from refine_lab.runs.parameters import changes, effective, same_experiment
+from refine_lab.runs.parameters import changes, effective, same_defense, same_experiment
 from support import TINY_PARAMS
 
 
@@ -67,6 +67,21 @@ def test_a_run_depends_on_the_split_that_its_defense_is_given_and_on_no_other() 
     for defense in ("refine", "shrinkpad"):
         old = {name: content for name, content in params.items() if not name.startswith("split")}
         assert effective(params, defense) == effective(old, defense)
+
+
+def test_a_run_depends_on_the_settings_of_a_defender_s_other_images() -> None:
+    params = _params(sources={"folder": {"side": 16}, "gtsrb_subset": {}}) | {"other_images": ["gtsrb_subset"]}
+    assert effective(params, "refine")["sources"].keys() == {"folder", "gtsrb_subset"}
+    assert not same_defense(params, {**params, "other_images": []}, "refine")
+
+
+def test_runs_that_do_not_tell_of_other_or_contaminated_images_had_none() -> None:
+    params = _params()
+    old = {name: content for name, content in params.items() if name != "other_images"}
+    assert effective(old, "refine") == effective({**params, "other_images": []}, "refine")
+    new = _params(poison_dataset={"contaminated": 0.0})
+    assert effective(old, "bcu") == effective(new, "bcu")
+    assert effective(old, "bcu") != effective(_params(poison_dataset={"contaminated": 0.1}), "bcu")
 
 
 def test_settings_of_what_is_not_chosen_do_not_count_and_a_missing_entry_means_defaults() -> None:

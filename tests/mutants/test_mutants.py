@@ -17,6 +17,7 @@ COPIED = (
     "presets",
     "data/own",
     "data/split",
+    "data/other",
     "dvc.yaml",
     "params.yaml",
     "pyproject.toml",

@@ -110,7 +110,13 @@ def test_paper_trains_the_defense_as_the_released_code_does() -> None:
 def test_paper_poisons_cifar10_by_badnets() -> None:
     content = ParamsFile(PAPER).content
     assert content["download"]["source"] == "cifar10"
-    assert content["poison_dataset"] == {"attack": {"name": "badnets"}, "seed": 1, "held_out": 0.0}
+    assert content["poison_dataset"] == {
+        "attack": {"name": "badnets"},
+        "seed": 1,
+        "held_out": 0.0,
+        "contaminated": 0.0,
+    }
+    assert content["other_images"] == []
     assert content["sources"] == {}
 
 

@@ -95,8 +95,8 @@ def test_a_damaged_shard_stops_the_stage_that_reads_it(copy: Path, damage: str) 
     else:
         shard.unlink()
     assert is_one_sentence(run_stage(copy, "poison_dataset"), "shard-000001.tar", "dvc")
-    outputs = ("data/poisoned/train", "data/poisoned/test", "data/poisoned/attack", "data/poisoned/preview.png")
-    assert _leftovers(copy, *outputs) == []
+    outputs = ("train", "test", "attack", "preview.png", "defender")
+    assert _leftovers(copy, *(f"data/poisoned/{name}" for name in outputs)) == []
 
 
 def test_a_classifier_of_another_architecture_than_its_card_says_is_refused(copy: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from gates import Gate, group, hook_into
+from refine.shards.reading.folder import read as read_manifest
 from refine.shards.reading.held_out import held_out
 from refine.shards.reading.reader import read_split
 from refine_lab.recording.defender import defender
@@ -174,3 +175,18 @@ def test_images_that_are_held_out_for_the_defender_never_reach_the_attacker(repo
     assert defender(repo, "refine").images == own
     trained = json.loads((repo / "metrics/runtime/train-refine.json").read_text(encoding="utf-8"))
     assert trained["images"] == own
+
+
+def test_a_defender_s_other_images_concern_no_attacker(repo: Path) -> None:
+    content = yaml.safe_load((repo / "params.yaml").read_text(encoding="utf-8"))
+    write_params(repo, {**content, "other_images": ["folder"]})
+    assert ran(repo) == ["download-other@folder", "poison-dataset", "train-refine", "evaluate"]
+    assert not read_manifest(repo / "data/poisoned/defender").labeled
+    write_params(repo, content)
+    assert ran(repo) == ["poison-dataset"], "although data/other/folder is still there"
+
+
+def test_contaminated_images_concern_no_attacker(repo: Path) -> None:
+    _edit(repo, poison_dataset={"contaminated": 0.25})
+    assert ran(repo) == ["poison-dataset", "train-refine", "evaluate"]
+    assert int(read_split(repo / "data/poisoned/defender").flags("poisoned").sum()) == 12

@@ -16,8 +16,10 @@ from support import PROJECT, TINY_PARAMS, environment, run, run_stage, tiny_proj
 
 FURTHER = "shrinkpad"
 SPLIT = "sd"
+OTHER = "folder"
 STAGES = (
     "download",
+    f"download-other@{OTHER}",
     "poison-dataset",
     "train-backdoor",
     "train-refine",
@@ -29,13 +31,17 @@ STAGES = (
     f"evaluate-defense@{FURTHER}",
 )
 OWN = {"data/own/images", "data/own/attack", "data/own/model"}
-UNREAD = {f"give-data@{FURTHER}": {"data/raw/train", "data/poisoned/train", "data/split"}}
-"""Images that defenses with another data regime are given, and splits of them."""
+UNREAD = {
+    "train-refine": {"data/raw/train"},
+    f"give-data@{FURTHER}": {"data/raw/train", "data/poisoned/train", "data/poisoned/defender", "data/split"},
+}
+"""Images of a defender who has those of the data set, or another data regime, and splits of them."""
 _NETWORK = [f"src/refine/architectures/resnet18/{name}.py" for name in ("network", "params")]
 _TRANSFORM = [f"src/refine/defenses/refine/model/transforms/unet/{name}.py" for name in ("params", "transform")]
 _DEFENSE = f"src/refine/defenses/{FURTHER}/defense.py"
 CHOSEN = {
     "download": ["src/refine/sources/folder.py"],
+    f"download-other@{OTHER}": [f"src/refine/sources/{OTHER}.py"],
     "poison-dataset": ["src/refine/attacks/badnets.py"],
     "train-backdoor": _NETWORK,
     "train-refine": [*_NETWORK, *_TRANSFORM],
@@ -70,6 +76,7 @@ _SPLITS = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "src/refi
 # What a stage chooses from, and what the choices choose from in turn: attacks that train may take any architecture.
 CHOICES: dict[str, tuple[set[str], set[str]]] = {
     "download": (_room("sources"), set()),
+    f"download-other@{OTHER}": (_room("sources"), set()),
     "poison-dataset": (_room("attacks"), _ARCHITECTURES),
     "train-refine": (_TRANSFORMS, set()),
     "evaluate": (_TRANSFORMS, set()),
@@ -101,6 +108,7 @@ Stages = tuple[Path, dict[str, Declared]]
 
 PARAMS = {
     **TINY_PARAMS,
+    "other_images": [OTHER],
     "splits": [SPLIT],
     "split_settings": {SPLIT: {"recipe": {"epochs": 3, "batch_size": 16}}},
     "defenses": [FURTHER],

@@ -36,7 +36,7 @@ def test_the_attack_poisons_its_share_of_what_the_attacker_has(tmp_path: Path, s
     train, _ = raw(tmp_path / "raw")
     own = train.subset(of_attacker(60, share))
     clean = open_clean(tmp_path / "raw/train", tmp_path / "raw/test", share)
-    outputs = Outputs(*(tmp_path / "poisoned" / name for name in ("train", "test", "attack", "preview.png")))
+    outputs = Outputs.below(tmp_path / "poisoned")
     poison_dataset("badnets", attack("badnets", train, rate=0.4), 1, clean, outputs)
     made = read_split(outputs.train)
     assert made.keys.tolist() == own.keys.tolist()

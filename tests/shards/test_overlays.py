@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("made")
     train, _ = raw(home / "raw")
     clean = open_clean(home / "raw/train", home / "raw/test", HELD_OUT)
-    outputs = Outputs(*(home / "poisoned" / name for name in ("train", "test", "attack", "preview.png")))
+    outputs = Outputs.below(home / "poisoned")
     poison_dataset("badnets", attack("badnets", train, rate=15 / 48), 1, clean, outputs)
     return home
 
@@ -242,6 +242,6 @@ def test_samples_out_of_order_are_refused_where_they_stay_on_the_disk(home: Path
 def test_files_of_the_clean_set_are_only_read(made: Path, tmp_path: Path) -> None:
     before = files_of(made / "raw")
     clean = open_clean(made / "raw/train", made / "raw/test")
-    outputs = Outputs(*(tmp_path / name for name in ("train", "test", "attack", "preview.png")))
+    outputs = Outputs.below(tmp_path)
     poison_dataset("blended", attack("blended", read_split(made / "raw/train"), rate=0.5), 1, clean, outputs)
     assert files_of(made / "raw") == before

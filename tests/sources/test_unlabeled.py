@@ -106,7 +106,7 @@ def test_no_training_takes_labels_from_it(tmp_path: Path) -> None:
 def test_only_no_attack_can_be_applied_to_it(classes: list[str] | None) -> None:
     write_splits(opened(classes=classes), "unlabeled", Path("train"), Path("test"), 4)
     train, clean = read_split(Path("train")), open_clean(Path("train"), Path("test"))
-    out = Outputs(Path("out/train"), Path("out/test"), Path("out/attack"), Path("out/preview.png"))
+    out = Outputs.below(Path("out"))
     with pytest.raises(UserError, match=r"The attack sig needs labels, .* choose a source with labels"):
         poison_dataset("sig", attack("none", train), 1, clean, out)
     poison_dataset("none", attack("none", train), 1, clean, out)

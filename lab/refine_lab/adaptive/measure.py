@@ -28,8 +28,8 @@ from refine.models import classifier as classifiers
 from refine.models.device import Compute
 from refine.poisoning import saved
 from refine.poisoning.adversarial.pattern import Ball, Box, sought_pattern
+from refine.poisoning.attack import NONE
 from refine.poisoning.overlay import to_levels
-from refine.poisoning.poison import NONE
 from refine.shards.reading.reader import Split, read_split
 from refine_lab.projects import ATTACK, CLASSIFIER, RAW
 from refine_lab.systems import BARE

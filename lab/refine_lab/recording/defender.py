@@ -9,10 +9,8 @@ from refine.core.registry import DEFENSES, component
 from refine.defending import material
 from refine.defending.params import STAGE_OF_ITS_OWN
 from refine.defenses.refine.training.params import TrainRefineParams
-from refine.poisoning.params import PoisonDatasetParams
 from refine.shards.reading.folder import complete
-from refine.shards.reading.held_out import of_defender
-from refine_lab.projects import PARAMS, RAW, Stages
+from refine_lab.projects import DEFENDER, PARAMS, Stages
 from refine_lab.runs.record import Defender
 
 _LABELED = ("labeled", "poisoned_train")
@@ -30,12 +28,8 @@ def defender(project: Path, defense: str) -> Defender:
     """
     kind = component(DEFENSES, defense, "defenses").Defended
     if defense == STAGE_OF_ITS_OWN:
-        train, _ = RAW
-        file = ParamsFile(project / PARAMS)
-        fraction = file.section("train_refine", TrainRefineParams).unlabeled_fraction
-        held_out = file.section("poison_dataset", PoisonDatasetParams).held_out
-        own = int(of_defender(complete(project / train).samples, held_out).sum())
-        regime, images = kind.regime, round(fraction * own)
+        fraction = ParamsFile(project / PARAMS).section("train_refine", TrainRefineParams).unlabeled_fraction
+        regime, images = kind.regime, round(fraction * complete(project / DEFENDER).samples)
     else:
         given = material.read(project / Stages(defense).given)
         regime, images = given.regime, given.images

@@ -16,6 +16,9 @@ IN_THE_NAME = ("poison_dataset.attack.name", "defenses", "splits")
 """Parameters that the name of a run shows, besides its seeds."""
 
 _ABSENT = object()
+_NEW_IN_SECTIONS = {"poison_dataset": {"contaminated": 0.0}}
+_NEW_SECTIONS: dict[str, Any] = {"other_images": []}
+"""What runs that were recorded by an early version do not tell, and what they had."""
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -39,9 +42,12 @@ def effective(params: dict[str, Any], defense: str) -> dict[str, Any]:
     A missing entry means defaults, as an empty one does.
     """
     split = split_of(params, defense)
+    told = {**_NEW_SECTIONS, **params}
+    others = told["other_images"]
     kept = {
-        **params,
-        "sources": _entry(params["sources"], params["download"]["source"]),
+        **told,
+        **{name: {**new, **told[name]} for name, new in _NEW_IN_SECTIONS.items()},
+        "sources": {name: _entry(params["sources"], name)[name] for name in (params["download"]["source"], *others)},
         "attacks": _entry(params["attacks"], attack_of(params)),
         "defense_settings": _entry(params["defense_settings"], defense),
         "split_settings": _entry(params.get("split_settings"), split) if split else {},
@@ -104,6 +110,9 @@ def put(params: dict[str, Any], name: str, value: Any) -> None:
     inner[last] = value
 
 
+_OF_A_DEFENSE = ("train_refine", "defense_data", "defense_settings", "other_images")
+
+
 def _entry(room: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return {name: (room or {}).get(name) or {}}
 
@@ -111,7 +120,7 @@ def _entry(room: dict[str, Any] | None, name: str) -> dict[str, Any]:
 def same_defense(params: dict[str, Any], other: dict[str, Any], defense: str) -> bool:
     """Whether two runs have trained a defense by the same settings and with as much data."""
     one, two = (effective(each, defense) for each in (params, other))
-    return all(one.get(name) == two.get(name) for name in ("train_refine", "defense_data", "defense_settings"))
+    return all(one.get(name) == two.get(name) for name in _OF_A_DEFENSE)
 
 
 def _without_seeds(params: dict[str, Any], defense: str) -> dict[str, Any]:

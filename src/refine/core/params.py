@@ -18,6 +18,7 @@ from refine.core.yaml12 import cut, load, shown
 SECTIONS = {
     "download": "refine.download.params:DownloadParams",
     "sources": "refine.sources",
+    "other_images": "refine.download.params:other_images",
     "poison_dataset": "refine.poisoning.params:PoisonDatasetParams",
     "attacks": "refine.attacks",
     "train_backdoor": "refine.backdoor.params:TrainBackdoorParams",

@@ -31,7 +31,7 @@ from refine.splitting.groups import CLEAN, NAMES, POISONED
 
 Flags = dict[int, dict[str, bool]]
 
-_SOURCES = {"unlabeled": "raw", "labeled": "raw", "poisoned_train": "poisoned"}
+_SOURCES = {"unlabeled": "defender", "labeled": "raw", "poisoned_train": "poisoned"}
 
 
 def give(
@@ -51,7 +51,7 @@ def give(
         regime: what it needs.
         settings: of the defense.
         data: how much of the clean images that the defender has.
-        sources: folders: of shards `raw` and `poisoned`, and of all splits `split`.
+        sources: folders: of shards `raw`, `poisoned` and `defender`, and of all splits `split`.
         out: takes `given.json` and, unless the regime is `none`, the shards.
         held_out: share of the training images that is held out for the defender, see `reading.held_out`.
         machine: its settings.
@@ -89,10 +89,10 @@ def _split(settings: Section, sources: dict[str, Path]) -> tuple[GivenSplit, Fla
 
 
 def _given(regime: Regime, samples: int, data: DefenseDataParams, share: float) -> Tensor:
-    """Which of the images a regime allows, bool [samples]."""
+    """Which of the images of its folder a regime allows, bool [samples]."""
     if regime == "poisoned_train":
         return torch.ones(samples, dtype=torch.bool)
-    own = of_defender(samples, share).nonzero().flatten()
+    own = of_defender(samples, share if regime == "labeled" else 0.0).nonzero().flatten()
     fraction = {"labeled": data.labeled, "unlabeled": data.unlabeled}[regime]
     given = torch.zeros(samples, dtype=torch.bool)
     given[own[chosen(len(own), fraction, Generator().manual_seed(data.seed), f"defense_data.{regime}")]] = True

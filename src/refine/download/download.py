@@ -1,7 +1,8 @@
-"""The stage download: writes a data set as two folders of shards."""
+"""Writes a data set as folders of shards."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from refine.core.bounds import MOST_SHARDS
@@ -13,8 +14,15 @@ from refine.shards.format.manifest import Description
 from refine.shards.writer import write_shards
 
 
-def write_splits(splits: Splits, source: str, train: Path, test: Path, samples_per_shard: int) -> int:
+def write_splits(splits: Splits, source: str, train: Path, test: Path | None, samples_per_shard: int) -> int:
     """Writes both splits; neither folder appears before both are complete.
+
+    Args:
+        splits: of the data set.
+        source: its name.
+        train: folder to write.
+        test: likewise; None where the test split is not wanted.
+        samples_per_shard: images per shard.
 
     Raises:
         UserError: a split would take too many shards, or an image cannot be read.
@@ -36,13 +44,14 @@ def write_splits(splits: Splits, source: str, train: Path, test: Path, samples_p
         samples_per_shard=samples_per_shard,
         labeled=splits.labeled,
     )
+    test_labeled = splits.labeled if splits.test_labeled is None else splits.test_labeled
+    wanted = [(train, splits.train, splits.sizes[0], splits.labeled)]
+    if test is not None:
+        wanted.append((test, splits.test, splits.sizes[1], test_labeled))
     written = 0
-    with new_folder(test) as test_part, new_folder(train) as train_part:
-        test_labeled = splits.labeled if splits.test_labeled is None else splits.test_labeled
-        for folder, samples, size, labeled in (
-            (train_part, splits.train, splits.sizes[0], splits.labeled),
-            (test_part, splits.test, splits.sizes[1], test_labeled),
-        ):
+    with ExitStack() as stack:
+        parts = [stack.enter_context(new_folder(folder)) for folder, *_ in wanted]  # the training split appears last
+        for folder, (_, samples, size, labeled) in zip(parts, wanted, strict=True):
             counted = progress(samples, f"write {folder.name.split('.')[1]}", total=size, unit="image")
             written += write_shards(folder, counted, description.model_copy(update={"labeled": labeled})).samples
     return written

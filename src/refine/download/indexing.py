@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +33,14 @@ class _Found:
     labels: list[int]
 
 
-def write_indexes(data: Elsewhere, source: str, train: Path, test: Path, machine: Machine) -> int:
+def write_indexes(data: Elsewhere, source: str, train: Path, test: Path | None, machine: Machine) -> int:
     """Writes the indexes of both splits; neither folder appears before both are complete.
 
     Args:
         data: where the shards are.
         source: name of the data source.
         train: folder to write.
-        test: likewise.
+        test: likewise; None where the test split is not wanted.
         machine: its settings.
 
     Returns:
@@ -48,15 +49,14 @@ def write_indexes(data: Elsewhere, source: str, train: Path, test: Path, machine
     Raises:
         UserError: a shard cannot be read, holds no samples, or a label is no class.
     """
-    found = [list(_looked(addresses, data, machine)) for addresses in (data.train, data.test)]
+    wanted = [(train, data.train), *([] if test is None else [(test, data.test)])]
+    found = [list(_looked(addresses, data, machine)) for _, addresses in wanted]
     names = data.classes
     if names is None:
         names = [str(label) for label in range(1 + max(max(shard.labels) for shards in found for shard in shards))]
-    with new_folder(test) as test_part, new_folder(train) as train_part:
-        return sum(
-            _write(part, shards, data, source, names)
-            for part, shards in zip((train_part, test_part), found, strict=True)
-        )
+    with ExitStack() as stack:
+        parts = [stack.enter_context(new_folder(folder)) for folder, _ in wanted]
+        return sum(_write(part, shards, data, source, names) for part, shards in zip(parts, found, strict=True))
 
 
 def _looked(addresses: list[str], data: Elsewhere, machine: Machine) -> Iterator[_Found]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from refine.shards.reading.pixels import Images
 
+NONE = "none"
+"""The attack that leaves every image and every label as it is, and so takes images without labels, too."""
 Candidates = Literal["every class", "other classes", "the target class"]
 
 

@@ -23,8 +23,10 @@ class PoisonDatasetParams(Section):
     seed: of all random draws of the attack.
     held_out: share of the training images that the attacker does not have; defenses with clean images then have these
         and no others. With 0, as in the papers, they have the very images that the classifier is fitted to.
+    contaminated: share of the images of defenses without labels that have the trigger.
     """
 
     attack: AttackName
     seed: Seed
     held_out: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    contaminated: Annotated[Number, Field(ge=0, lt=1)] = 0.0

@@ -6,8 +6,7 @@ time. The poisoned training set is written as the changes to the clean one (`sha
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,26 +15,22 @@ from torch import Generator, Tensor
 
 from refine.backdoor import attacker_augmentation, twins
 from refine.backdoor.twins import Twins
-from refine.core.files import new_folder, sha256_of
+from refine.core.files import new_folder
 from refine.core.machine import DEFAULTS, Machine
 from refine.core.progress import progress
 from refine.poisoning import saved
-from refine.poisoning.attack import AnyAttack, Chosen
+from refine.poisoning.attack import NONE, AnyAttack, Chosen
+from refine.poisoning.changing import applied, changed, overlay
 from refine.poisoning.check import Shown, refuse_useless
+from refine.poisoning.defender import Defender, refuse_unfit, write_images
 from refine.poisoning.memory import refuse_many
 from refine.poisoning.preview import Preview
-from refine.shards.format.manifest import NAME, Base, Manifest, Overlay, Shard
-from refine.shards.reading.folder import complete
-from refine.shards.reading.held_out import of_attacker
+from refine.shards.format.manifest import Manifest, Shard
+from refine.shards.reading.held_out import of_attacker, of_defender
 from refine.shards.reading.shard import Chunk
-from refine.shards.reading.store import flagged
 from refine.shards.reading.stored import StoredSplit, open_split
 from refine.shards.reading.tensors import save_tensors
 from refine.shards.writer import Sample, put_shard, write_shards, writing
-
-NONE = "none"
-"""The attack that leaves every image and every label as it is, and so takes images without labels, too."""
-_BATCH = 512  # bounds the memory of float arithmetic in triggers
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,12 @@ class Outputs:
     test: Path
     attack: Path
     preview: Path
+    defender: Path
+
+    @classmethod
+    def below(cls, folder: Path) -> Outputs:
+        """All of them in one folder."""
+        return cls(*(folder / name for name in ("train", "test", "attack", "preview.png", "defender")))
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,44 @@ class Clean:
         held_out: share of it that the attacker does not have.
         train: the images that he has.
         test: the test split.
+        defender: what the defender has.
     """
 
     folder: Path
     held_out: float
     train: StoredSplit
     test: StoredSplit
+    defender: Defender
 
 
-def open_clean(train: Path, test: Path, held_out: float = 0.0, machine: Machine = DEFAULTS) -> Clean:
-    """Opens the data set, whose folders are of any kind; see `Clean`.
+def open_clean(
+    train: Path,
+    test: Path,
+    held_out: float = 0.0,
+    machine: Machine = DEFAULTS,
+    others: Path | None = None,
+    contaminated: float = 0.0,
+) -> Clean:
+    """Opens the data set, whose folders are of any kind.
+
+    Args:
+        train: folder of the training images.
+        test: of the test images.
+        held_out: share of the training images that the attacker does not have.
+        machine: its settings, for shards that lie elsewhere.
+        others: folder of the images that the defender has instead of the data set's own.
+        contaminated: share of the defender's images that have the trigger.
 
     Raises:
         UserError: a folder is damaged, or the attacker or the defender would have no image.
     """
     split = open_split(train, machine)
     own = split if not held_out else split.subset(of_attacker(len(split.keys), held_out))
-    return Clean(train, held_out, own, open_split(test, machine))
+    if others is None:
+        defender = Defender(split.subset(of_defender(len(split.keys), held_out)), contaminated, train, held_out)
+    else:
+        defender = Defender(open_split(others, machine), contaminated, None, held_out)
+    return Clean(train, held_out, own, open_split(test, machine), defender)
 
 
 def poison_dataset(name: str, attack: AnyAttack, seed: int, clean: Clean, outputs: Outputs) -> saved.SavedAttack:
@@ -91,6 +113,7 @@ def poison_dataset(name: str, attack: AnyAttack, seed: int, clean: Clean, output
     """
     train, test = clean.train, clean.test
     refuse_unlabeled(name, train.manifest)
+    refuse_unfit(clean.defender, attack, name)
     generator = Generator().manual_seed(seed)
     chosen = attack.choose(train.labels, generator)
     given = train.labels.clone()
@@ -104,11 +127,13 @@ def poison_dataset(name: str, attack: AnyAttack, seed: int, clean: Clean, output
         new_folder(outputs.attack) as attack_part,
         new_folder(outputs.test) as test_part,
         new_folder(outputs.train) as train_part,
+        new_folder(outputs.defender) as defender_part,
     ):
         twin_images = _Train(attack, clean, chosen, given).write(train_part)
         write_shards(test_part, _triggered(attack, test, to_trigger), test.manifest.description)
         record = saved.save(attack_part, name, attack, chosen, seed, train.labels)
         _save_attacker_augmentation(attack_part / "training", attack, twin_images)
+        write_images(defender_part, clean.defender, attack, seed)
         Preview(attack, train, chosen, test, to_trigger, seed).draw(outputs.preview)
     return record
 
@@ -125,15 +150,6 @@ def refuse_unlabeled(name: str, manifest: Manifest) -> None:
     """
     if name != NONE:
         manifest.refuse_unlabeled(Path("data/raw/train"), f"The attack {name}")
-
-
-def _applied(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, numbers: Tensor) -> Tensor:
-    """Changed images in the order of the others; `numbers` is the second argument of `change`."""
-    result = images.clone()
-    for start in range(0, len(images), _BATCH):
-        some = slice(start, start + _BATCH)
-        result[some] = change(images[some], numbers[some])
-    return result
 
 
 class _Train:
@@ -176,12 +192,13 @@ class _Train:
             shards.append(put_shard(writing(folder), name, samples, train.manifest.labeled))
             if attack.after_flips:
                 places = poisoned >= 0
-                mirrored = _applied(attack.poison, chunk.images[places].flip(3), poisoned[places])
+                mirrored = applied(attack.poison, chunk.images[places].flip(3), poisoned[places])
                 found.append((chunk.keys[places], mirrored))
         if attack.attacker_augmentation().poisoned is None:
             self._shown[0].refuse_hidden()
         self._shown[1].refuse_hidden()
-        _overlay(self._clean, folder, self._given, shards).write(folder)
+        made = overlay(self._clean.folder, folder, self._clean.held_out, "attacker", self._given, shards)
+        made.write(folder)
         if not found:
             return None
         keys, images = zip(*found, strict=True)
@@ -199,10 +216,10 @@ class _Train:
         images, changes = chunk.images.clone(), (self._attack.poison, self._attack.cover)
         for change, order, shown in zip(changes, (poisoned, cover), self._shown, strict=True):
             places = order >= 0
-            images[places] = _applied(change, chunk.images[places], order[places])
+            images[places] = applied(change, chunk.images[places], order[places])
             shown.add(chunk.images[places], images[places])
         return [
-            _sample(chunk, place, images[place], given[place], poisoned=bool(poisoned[place] >= 0))
+            changed(chunk, place, images[place], given[place], poisoned=bool(poisoned[place] >= 0))
             for place in range(len(images))
         ]
 
@@ -212,32 +229,11 @@ def _triggered(attack: AnyAttack, test: StoredSplit, to_trigger: Tensor) -> Iter
     shown = Shown("triggered test", attack.setting.section)
     chunks = test.images.chunks(to_trigger.nonzero().flatten())
     for _, chunk in progress(chunks, "write the triggered test set", unit="shard"):
-        images, given = _applied(attack.trigger, chunk.images, chunk.keys), attack.relabel(chunk.labels).tolist()
+        images, given = applied(attack.trigger, chunk.images, chunk.keys), attack.relabel(chunk.labels).tolist()
         shown.add(chunk.images, images)
         for place in range(len(images)):
-            yield _sample(chunk, place, images[place], given[place], poisoned=True)
+            yield changed(chunk, place, images[place], given[place], poisoned=True)
     shown.refuse_hidden()
-
-
-def _sample(chunk: Chunk, place: int, image: Tensor, given: int, poisoned: bool) -> Sample:
-    """A sample with the trigger, which an unlabeled data set has none of."""
-    labels = int(chunk.labels[place]), given
-    info = flagged(chunk.infos[place], poisoned=poisoned, cover=not poisoned, labels=labels)
-    return Sample(int(chunk.keys[place]), image.permute(1, 2, 0).numpy(), given, info)
-
-
-def _overlay(clean: Clean, folder: Path, given: Tensor, shards: list[Shard]) -> Overlay:
-    """The manifest of the poisoned training set, in a folder beside the final one."""
-    base = complete(clean.folder)
-    left = torch.split(of_attacker(base.samples, clean.held_out), [shard.samples for shard in base.shards])
-    return Overlay(
-        **base.description.model_dump(),
-        base=Base(folder=os.path.relpath(clean.folder, folder), sha256=sha256_of(clean.folder / NAME)),
-        held_out=clean.held_out,
-        sizes=[int(own.sum()) for own in left],
-        counts=given.bincount(minlength=len(base.classes)).tolist() if base.labeled else [],
-        shards=shards,
-    )
 
 
 def _save_attacker_augmentation(folder: Path, attack: AnyAttack, twin_images: Twins | None) -> None:

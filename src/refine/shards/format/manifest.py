@@ -24,7 +24,13 @@ NAME = "manifest.json"
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256."""
+Owner = Literal["attacker", "defender"]
+"""Who has a part of the training images."""
 Counts = list[Annotated[int, Field(ge=0)]]
+
+
+_UNWRITTEN = (("labeled", True), ("owner", "attacker"))
+"""Defaults that are left out, so that manifests stay as they were before there was anything else."""
 
 
 class Shard(Strict):
@@ -45,8 +51,8 @@ class Description(Strict):
         mean: of each channel, for pixels in [0, 1], as published for the data set.
         std: likewise.
         samples_per_shard: of every shard except the last, which may have fewer.
-        labeled: whether the classes of the images are known. Only written where they are not, so that other manifests
-            stay as they were. Shards of unlabeled images hold no labels, and readers give 0 for all of them.
+        labeled: whether the classes of the images are known. Shards of unlabeled images hold no labels, and readers
+            give 0 for all of them.
     """
 
     source: Name
@@ -72,7 +78,7 @@ class Description(Strict):
     @model_serializer(mode="wrap")
     def _without_default(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = written(self)
-        return {name: value for name, value in content.items() if name != "labeled" or not value}
+        return {name: value for name, value in content.items() if (name, value) not in _UNWRITTEN}
 
     @property
     def description(self) -> Description:
@@ -148,7 +154,8 @@ class Overlay(Description):
     Attributes:
         format_version: of this file.
         base: the other folder.
-        held_out: share of its samples that are left out, see `reading.held_out`.
+        held_out: share of its samples that is held out for the defender, see `reading.held_out`.
+        owner: whose samples these are; those of the other one are left out.
         sizes: samples that are left of each shard of the base, in its order.
         counts: samples of each class that are left, by their label after the changes; none without labels.
         shards: the changed samples, in a shard of the same name as that of the base; none where nothing changes.
@@ -157,6 +164,7 @@ class Overlay(Description):
     format_version: Literal[2] = 2
     base: Base
     held_out: Annotated[float, Field(ge=0, le=1)]
+    owner: Owner = "attacker"
     sizes: Annotated[Counts, Field(max_length=MOST_SHARDS)]
     counts: Counts
     shards: Annotated[list[Shard], Field(max_length=MOST_SHARDS)]

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from refine.core.errors import UserError
+from refine.shards.format.manifest import Owner
 
 _SEED = 2025
 
@@ -44,3 +45,8 @@ def of_attacker(samples: int, share: float) -> Tensor:
 def of_defender(samples: int, share: float) -> Tensor:
     """Which training images the defender has, bool [samples]: those that are held out, or all where none are."""
     return held_out(samples, share) if share else torch.ones(samples, dtype=torch.bool)
+
+
+def left_to(owner: Owner, samples: int, share: float) -> Tensor:
+    """Which training images one of the two has, see `of_attacker` and `of_defender`."""
+    return (of_attacker if owner == "attacker" else of_defender)(samples, share)

@@ -17,7 +17,7 @@ from refine.core.machine import DEFAULTS, Machine
 from refine.shards.format.index import Index
 from refine.shards.format.manifest import NAME, Manifest, Overlay, Shard
 from refine.shards.reading import folder as folders
-from refine.shards.reading.held_out import of_attacker
+from refine.shards.reading.held_out import left_to
 from refine.shards.reading.indexed import Indexed
 from refine.shards.reading.shard import Chunk, read_flags, read_labels, read_shard
 
@@ -105,7 +105,8 @@ class Overlaid:
         below = base.manifest
         self._below = {shard.name: shard for shard in below.shards}
         self._changed = {shard.name: shard for shard in overlay.shards}
-        left = torch.split(of_attacker(below.samples, overlay.held_out), [shard.samples for shard in below.shards])
+        left_over = left_to(overlay.owner, below.samples, overlay.held_out)
+        left = torch.split(left_over, [shard.samples for shard in below.shards])
         self._left = dict(zip(self._below, left, strict=True))
         if [int(own.sum()) for own in left] != overlay.sizes:
             raise UserError(
