@@ -45,7 +45,12 @@ def poison_dataset(machine: Machine) -> dict[str, Any]:
     attack = module.Attack(settings, setting)
     outputs = poison.Outputs.below(Path("data/poisoned"))
     record = poison.poison_dataset(params.attack.name, attack, params.seed, clean, outputs)
-    counts = {"poisoned": len(record.poisoned), "cover": len(record.cover), "rate_of_dataset": record.rate_of_dataset}
+    counts = {
+        "poisoned": len(record.poisoned),
+        "cover": len(record.cover),
+        "rate_of_dataset": record.rate_of_dataset,
+        "contaminated": clean.defender.triggered,
+    }
     if record.rate_of_classes is None:
         return counts
     log.info(

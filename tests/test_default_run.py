@@ -73,8 +73,8 @@ def test_the_attack_is_told_to_have_succeeded(figures: dict[str, Any]) -> None:
 
 
 def test_shards_of_the_run_are_whole(figures: dict[str, Any]) -> None:
-    for folder in ("data/raw/train", "data/raw/test", "data/poisoned/train", "data/poisoned/test"):
-        assert len(read_split(PROJECT / folder).images)
+    for folder in ("raw/train", "raw/test", "poisoned/train", "poisoned/test", "poisoned/defender"):
+        assert len(read_split(PROJECT / "data" / folder).images)
 
 
 def test_pictures_show_something(figures: dict[str, Any]) -> None:

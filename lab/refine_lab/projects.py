@@ -21,6 +21,7 @@ DATA_STAGE = "download"
 RAW = (Path("data/raw/train"), Path("data/raw/test"))
 POISONED = Path("data/poisoned/train")
 DEFENDER = Path("data/poisoned/defender")
+OTHERS = Path("data/other")
 TRIGGERED = Path("data/poisoned/test")
 METRICS = Path("metrics")
 RUNTIME = METRICS / "runtime"
@@ -85,7 +86,7 @@ class Stages:
 
     @property
     def given(self) -> Path:
-        """Folder of what its defender is given; REFINE's stage reads that from the parameters instead."""
+        """Folder of what its defender is given; REFINE's stage reads `DEFENDER` and the parameters instead."""
         return Path("data/given") / self.defense
 
     @property

@@ -173,6 +173,14 @@ def test_other_images_are_a_list_of_one_known_source_at_most(tmp_path: Path, con
     assert refusal(tmp_path, content) == "other_images: 'gtsrb_subst' is not known, did you mean 'gtsrb_subset'?"
     content["other_images"] = ["cifar100", "gtsrb_subset"]
     assert refusal(tmp_path, content) == "other_images: cifar100, gtsrb_subset are 2 sources; keep one"
+    content["other_images"] = [content["download"]["source"]]
+    assert "is the data set itself; write `other_images: []`" in refusal(tmp_path, content)
+    content["other_images"] = ["webdataset"]
+    assert refusal(tmp_path, content).startswith("sources.webdataset.train: Field required")
+    content["other_images"], content["poison_dataset"]["contaminated"] = [], 0.01
+    content["poison_dataset"]["attack"]["name"] = "none"
+    assert "the attack none has no trigger" in refusal(tmp_path, content)
+    content["poison_dataset"]["attack"]["name"] = "badnets"
     del content["other_images"]
     assert refusal(tmp_path, content) == "other_images is missing; write `other_images: []` there for none"
 

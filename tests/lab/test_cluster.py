@@ -70,7 +70,7 @@ def _recorded(project: Path) -> list[str]:
 
 
 CLEAN = Row(attack="none", defense="shrinkpad")
-TOGETHER = [CLEAN, Row(attack="badnets"), Row(attack="badnets", variant="plain", machine={"REFINE_THREADS": 1})]
+TOGETHER = [CLEAN, Row(attack="badnets", variant="plain", machine={"REFINE_THREADS": 1})]
 APART = [CLEAN, Row(attack="badnets", defense="shrinkpad")]
 
 

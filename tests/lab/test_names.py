@@ -73,6 +73,12 @@ def test_a_run_depends_on_the_settings_of_a_defender_s_other_images() -> None:
     params = _params(sources={"folder": {"side": 16}, "gtsrb_subset": {}}) | {"other_images": ["gtsrb_subset"]}
     assert effective(params, "refine")["sources"].keys() == {"folder", "gtsrb_subset"}
     assert not same_defense(params, {**params, "other_images": []}, "refine")
+    others = {**params["sources"], "gtsrb_subset": {"part": "dev"}}
+    assert not same_defense(params, {**params, "sources": others}, "refine")
+    assert same_defense(params, {**params, "other_images": []}, "d3"), "which has images with labels"
+    assert effective(params, "d3")["other_images"] == []
+    contaminated = {**params, "poison_dataset": {**params["poison_dataset"], "contaminated": 0.1}}
+    assert same_defense(params, contaminated, "refine")
 
 
 def test_runs_that_do_not_tell_of_other_or_contaminated_images_had_none() -> None:

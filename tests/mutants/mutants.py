@@ -68,8 +68,8 @@ MUTANTS = (
         (
             (
                 "src/refine/poisoning/poison.py",
-                "_applied(attack.trigger, chunk.images,",
-                "_applied(lambda images, keys: attack.trigger(images.flip(3), keys).flip(3), chunk.images,",
+                "applied(attack.trigger, chunk.images,",
+                "applied(lambda images, keys: attack.trigger(images.flip(3), keys).flip(3), chunk.images,",
             ),
         ),
         "tests/poisoning/test_poison.py::"

@@ -179,14 +179,15 @@ def test_images_that_are_held_out_for_the_defender_never_reach_the_attacker(repo
 
 def test_a_defender_s_other_images_concern_no_attacker(repo: Path) -> None:
     content = yaml.safe_load((repo / "params.yaml").read_text(encoding="utf-8"))
-    write_params(repo, {**content, "other_images": ["folder"]})
-    assert ran(repo) == ["download-other@folder", "poison-dataset", "train-refine", "evaluate"]
+    photos = {**content["sources"], "unlabeled": {"side": 16}}
+    write_params(repo, {**content, "sources": photos, "other_images": ["unlabeled"]})
+    assert ran(repo) == ["download", "download-other@unlabeled", "poison-dataset", "train-refine", "evaluate"]
     assert not read_manifest(repo / "data/poisoned/defender").labeled
-    write_params(repo, content)
-    assert ran(repo) == ["poison-dataset"], "although data/other/folder is still there"
+    write_params(repo, {**content, "sources": photos})
+    assert ran(repo) == ["poison-dataset"], "although data/other/unlabeled is still there"
 
 
 def test_contaminated_images_concern_no_attacker(repo: Path) -> None:
     _edit(repo, poison_dataset={"contaminated": 0.25})
     assert ran(repo) == ["poison-dataset", "train-refine", "evaluate"]
-    assert int(read_split(repo / "data/poisoned/defender").flags("poisoned").sum()) == 12
+    assert int(read_split(repo / "data/poisoned/defender").flags("cover").sum()) == 12

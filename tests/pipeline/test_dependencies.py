@@ -16,7 +16,7 @@ from support import PROJECT, TINY_PARAMS, environment, run, run_stage, tiny_proj
 
 FURTHER = "shrinkpad"
 SPLIT = "sd"
-OTHER = "folder"
+OTHER = "unlabeled"
 STAGES = (
     "download",
     f"download-other@{OTHER}",
@@ -108,6 +108,7 @@ Stages = tuple[Path, dict[str, Declared]]
 
 PARAMS = {
     **TINY_PARAMS,
+    "sources": {**TINY_PARAMS["sources"], OTHER: {"side": 16}},  # type: ignore[dict-item]
     "other_images": [OTHER],
     "splits": [SPLIT],
     "split_settings": {SPLIT: {"recipe": {"epochs": 3, "batch_size": 16}}},

@@ -60,11 +60,11 @@ def test_by_default_they_are_those_of_the_data_set_or_the_held_out_ones(
 def test_a_share_of_them_has_the_trigger_and_keeps_its_label(home: Path, held_out: float) -> None:
     outputs = _poisoned(_clean(home, held_out, contaminated=0.2), home / f"contaminated-{held_out}")
     found, own = read_split(outputs.defender), read_split(home / "raw/train").subset(of_defender(60, held_out))
-    flagged = found.flags("poisoned")
+    flagged = found.flags("cover")
     assert int(flagged.sum()) == round(0.2 * len(own.keys))
     assert torch.equal(_differ(found, own), flagged)
     assert torch.equal(found.labels, own.labels)
-    assert torch.equal(open_split(outputs.defender).images.flags("poisoned"), flagged)
+    assert torch.equal(open_split(outputs.defender).images.flags("cover"), flagged)
 
 
 def test_another_source_s_images_are_written_whole_and_without_labels(home: Path) -> None:
@@ -72,7 +72,9 @@ def test_another_source_s_images_are_written_whole_and_without_labels(home: Path
     found, others = read_split(outputs.defender), read_split(home / "others")
     assert not found.manifest.labeled
     assert found.keys.tolist() == list(range(OTHERS))
-    assert int(_differ(found, others).sum()) == 2
+    assert torch.equal(_differ(found, others), found.flags("cover"))
+    assert int(found.flags("cover").sum()) == 2
+    assert not any("file" in info for info in found.infos), "a folder's name may be a label"
 
 
 def test_what_the_attacker_does_is_the_same_whatever_the_defender_has(home: Path) -> None:
@@ -84,10 +86,10 @@ def test_what_the_attacker_does_is_the_same_whatever_the_defender_has(home: Path
 
 def test_the_contaminated_images_are_not_drawn_as_the_poisoned_ones_are(home: Path) -> None:
     outputs = _poisoned(_clean(home, contaminated=0.2), home / "drawn")
-    poisoned, contaminated = (read_split(folder).flags("poisoned") for folder in (outputs.train, outputs.defender))
+    poisoned, contaminated = read_split(outputs.train).flags("poisoned"), read_split(outputs.defender).flags("cover")
     assert 0 < int((poisoned & contaminated).sum()) < 12
     other = _poisoned(_clean(home, contaminated=0.2), home / "drawn-again", seed=2)
-    assert not torch.equal(read_split(other.defender).flags("poisoned"), contaminated)
+    assert not torch.equal(read_split(other.defender).flags("cover"), contaminated)
 
 
 @pytest.mark.parametrize(
@@ -108,5 +110,5 @@ def test_a_share_that_cannot_get_the_trigger_is_refused(
 def test_images_of_another_size_are_refused(home: Path, tmp_path: Path) -> None:
     write_split(tmp_path / "large", *synthetic(8, side=20))
     clean = open_clean(home / "raw/train", home / "raw/test", others=tmp_path / "large")
-    with pytest.raises(UserError, match="have a side of 20 pixels and those of the data set 16; set sources"):
+    with pytest.raises(UserError, match="have a side of 20 pixels and those of the data set 16; take a source of 16"):
         _poisoned(clean, tmp_path / "out")

@@ -182,6 +182,8 @@ def _changed(**changes: Any) -> Callable[[Path], None]:
         (_a_shard_of_the_base_is_lost, r"raw/train/shard-000002\.tar is missing"),
         (_own_shard_is_lost, r"poisoned/train/shard-00000\d\.tar is missing"),
         (_changed(held_out=0.5), "sizes: they do not follow from held_out 0.5"),
+        (_changed(owner="defender"), "sizes: they do not follow from held_out 0.2 and owner defender"),
+        (_changed(owner="nobody"), "owner"),
         (_changed(held_out=2.0), "held_out"),
         (_changed(sizes=[8] * 7), "its shards are not those of its base"),
         (_changed(sizes=[9] * 8), "it has more samples than its base"),

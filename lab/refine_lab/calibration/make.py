@@ -18,6 +18,7 @@ from refine.core.documents import read_document
 from refine.core.errors import UserError
 from refine.core.files import new_folder, remove, write_json
 from refine.core.machine import Machine
+from refine.defending.params import STAGE_OF_ITS_OWN
 from refine.defending.protocol.defense import NoDefense
 from refine.evaluation.answers import answers
 from refine.evaluation.metrics import measure
@@ -27,7 +28,8 @@ from refine.models.device import compute
 from refine.shards.reading.reader import read_split
 from refine_lab.calibration.about import DONE, About
 from refine_lab.calibration.plan import CLEAN, LEAST_ACCURACY, LEAST_SUCCESS, Model
-from refine_lab.runs.parameters import read_params
+from refine_lab.projects import DEFENDER, POISONED
+from refine_lab.runs.parameters import effective, read_params
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +59,16 @@ def make(home: Path, project: Path, machine: Machine, wanted: list[Model], *, de
         else:
             _make(model, folder, home / "raw" / model.data, project, machine)
         if defend and not (folder / "models/refine/card.json").is_file():
+            if not (folder / DEFENDER).is_dir():  # of an early version, or removed
+                _stage(project, folder, "poison_dataset")
+                remove(folder / POISONED)
             _stage(project, folder, "train_refine")
 
 
 def _refuse_other(model: Model, folder: Path, project: Path) -> None:
     about = read_document(folder / DONE, About, f"remove {folder}")
-    if read_params(folder / "params.yaml") != model.params(project, about.attempt):
+    made, wanted = read_params(folder / "params.yaml"), model.params(project, about.attempt)
+    if effective(made, STAGE_OF_ITS_OWN) != effective(wanted, STAGE_OF_ITS_OWN):
         raise UserError(f"{folder} was made with other parameters; remove it, and type the same command again")
 
 

@@ -23,7 +23,7 @@ from dvc.repo import Repo
 from refine.core.files import new_folder, remove
 from refine.core.outside import first_line
 from refine.upkeep.leftovers import SCRATCH
-from refine_lab.projects import git
+from refine_lab.projects import OTHERS, git
 
 HOME = Path(".rows")
 DOWNLOADS = "data/.cache"
@@ -143,6 +143,8 @@ def _prepare(source: Path, folder: Path, cache: Path, own_data: Path | None = No
             git(part, "clone", "--quiet", str(source.resolve()), str(part.resolve()))
     for stale in (".git/index.lock", ".dvc/tmp/rwlock"):  # of a killed process: nobody else works here
         (folder / stale).unlink(missing_ok=True)
+    for other in (folder / OTHERS).glob("*/"):  # the stage poison-dataset depends on all that is there
+        shutil.rmtree(other)
     git(folder, "fetch", "--quiet", str(source.resolve()), "HEAD")
     git(folder, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD")
     local = ConfigObj(str(source / ".dvc/config.local"))  # of a bundle, there is none

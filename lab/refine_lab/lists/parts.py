@@ -60,7 +60,7 @@ def parts(text: str, defense: str, code: str) -> list[Part]:
     of_data = [code, params["download"], (params.get("sources") or {}).get(source)]
     of_classifier = [
         *of_data,
-        params["poison_dataset"],
+        {**params["poison_dataset"], "contaminated": None},  # which concerns defenders alone
         (params.get("attacks") or {}).get(attack),
         params["train_backdoor"],
     ]

@@ -22,7 +22,7 @@ from refine.models import classifier as classifiers
 from refine_lab.projects import CLASSIFIER, PARAMS, RAW, Stages
 from refine_lab.recording.cache import from_cache
 from refine_lab.recording.measuring import Bench
-from refine_lab.runs.parameters import read_params, same_defense
+from refine_lab.runs.parameters import held_out, read_params, same_defense
 from refine_lab.runs.record import Clean, OnTriggered
 from refine_lab.runs.recorded import Run
 
@@ -91,15 +91,9 @@ def _fitting(runs: Iterable[Run], params: dict[str, Any], defense: str, outputs:
         if each.record.name.attack == "none"
         and each.shares(outputs, RAW)
         and each.params["train_backdoor"] == params["train_backdoor"]
-        and _held_out(each.params) == _held_out(params)
+        and held_out(each.params) == held_out(params)
     ]
     return sorted(fitting, key=lambda each: (not _same_defense(each, params, defense), each.folder.name))
-
-
-def _held_out(params: dict[str, Any]) -> float:
-    """Share of the images that its attacker, and so its clean classifier, does not have."""
-    share: float = params["poison_dataset"].get("held_out", 0.0)
-    return share
 
 
 def _same_defense(clean: Run, params: dict[str, Any], defense: str) -> bool:

@@ -11,14 +11,16 @@ from refine.core.registry import DEFENSES, component, names
 from refine.core.yaml12 import shown
 from refine.defending.params import STAGE_OF_ITS_OWN
 from refine.defending.params import split_of as split_named
+from refine_lab.systems import regime
 
 IN_THE_NAME = ("poison_dataset.attack.name", "defenses", "splits")
 """Parameters that the name of a run shows, besides its seeds."""
 
 _ABSENT = object()
-_NEW_IN_SECTIONS = {"poison_dataset": {"contaminated": 0.0}}
-_NEW_SECTIONS: dict[str, Any] = {"other_images": []}
-"""What runs that were recorded by an early version do not tell, and what they had."""
+_OF_A_DEFENSE = ("train_refine", "defense_data", "defense_settings", "other_images")
+"""Sections that a defense is trained by, whatever the attack."""
+_OF_IMAGES: dict[str, Any] = {"held_out": 0.0, "contaminated": 0.0}
+"""Whose images these are; runs that were recorded by an early version do not tell, and had these."""
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -38,15 +40,19 @@ def attack_of(params: dict[str, Any]) -> str:
 def effective(params: dict[str, Any], defense: str) -> dict[str, Any]:
     """The part of a parameters file that a run with one of its defenses depends on.
 
-    Settings of other sources, attacks, defenses and splits are left out, and so are sections of other defenses' stages.
+    Settings of other sources, attacks, defenses and splits are left out, and so are sections of other defenses' stages,
+    and for a defense with another data regime, what concerns images without labels.
     A missing entry means defaults, as an empty one does.
     """
     split = split_of(params, defense)
-    told = {**_NEW_SECTIONS, **params}
-    others = told["other_images"]
+    others = other_images(params, defense)
+    images = {**_OF_IMAGES, **params["poison_dataset"]}
+    if regime(defense) != "unlabeled":
+        images["contaminated"] = 0.0
     kept = {
-        **told,
-        **{name: {**new, **told[name]} for name, new in _NEW_IN_SECTIONS.items()},
+        **params,
+        "poison_dataset": images,
+        "other_images": others,
         "sources": {name: _entry(params["sources"], name)[name] for name in (params["download"]["source"], *others)},
         "attacks": _entry(params["attacks"], attack_of(params)),
         "defense_settings": _entry(params["defense_settings"], defense),
@@ -56,6 +62,17 @@ def effective(params: dict[str, Any], defense: str) -> dict[str, Any]:
     if defense == STAGE_OF_ITS_OWN:
         unused = ["defense_data", "defense_settings"]
     return {name: content for name, content in kept.items() if name not in ("defenses", "splits", *unused)}
+
+
+def other_images(params: dict[str, Any], defense: str) -> list[str]:
+    """The source of the images of a defense without labels, where they are not those of the data set."""
+    return list(params.get("other_images") or []) if regime(defense) == "unlabeled" else []
+
+
+def held_out(params: dict[str, Any]) -> float:
+    """Share of the training images that the attacker, and so the classifier, does not have."""
+    share: float = {**_OF_IMAGES, **params["poison_dataset"]}["held_out"]
+    return share
 
 
 def split_of(params: dict[str, Any], defense: str) -> str | None:
@@ -110,17 +127,18 @@ def put(params: dict[str, Any], name: str, value: Any) -> None:
     inner[last] = value
 
 
-_OF_A_DEFENSE = ("train_refine", "defense_data", "defense_settings", "other_images")
-
-
 def _entry(room: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return {name: (room or {}).get(name) or {}}
 
 
 def same_defense(params: dict[str, Any], other: dict[str, Any], defense: str) -> bool:
-    """Whether two runs have trained a defense by the same settings and with as much data."""
+    """Whether two runs have trained a defense by the same settings, and with as much data from the same sources.
+
+    Contaminated images do not count: without an attack there is no trigger, so no clean run could have them.
+    """
     one, two = (effective(each, defense) for each in (params, other))
-    return all(one.get(name) == two.get(name) for name in _OF_A_DEFENSE)
+    alike = all(one.get(name) == two.get(name) for name in _OF_A_DEFENSE)
+    return alike and all(one["sources"][name] == two["sources"][name] for name in one["other_images"])
 
 
 def _without_seeds(params: dict[str, Any], defense: str) -> dict[str, Any]:

@@ -109,9 +109,20 @@ def _rows(experiment: Path, settings: Settings, place: Path) -> list[dict[str, A
 
 
 def _images_of_user(experiment: Path, settings: Settings) -> Split:
-    """Some of the training images that are not the attacker's, or of all where none are held out."""
+    """Some of the training images that are not the attacker's, or of all where none are held out.
+
+    Raises:
+        UserError: the defender has other images than these.
+    """
     split = read_split(experiment / RAW[0])
-    share = ParamsFile(experiment / PARAMS).section("poison_dataset", PoisonDatasetParams).held_out
+    file = ParamsFile(experiment / PARAMS)
+    data = file.section("poison_dataset", PoisonDatasetParams)
+    if file.content.get("other_images") or data.contaminated:
+        raise UserError(
+            f"the defender of {experiment} has other images than the data set's, or contaminated ones, and a stress "
+            "test needs labels; take an experiment without other_images and poison_dataset.contaminated"
+        )
+    share = data.held_out
     own = of_defender(len(split.keys), share).nonzero().flatten()
     rows = own[torch.randperm(len(own), generator=Generator().manual_seed(settings.seed))[: settings.images]]
     selected = torch.zeros(len(split.keys), dtype=torch.bool)

@@ -36,9 +36,25 @@ def check(path: Path) -> None:
         if name not in names(room):
             raise UserError(f"{path}: {parameter}: {unknown(name, names(room))} (known are {', '.join(names(room))})")
         chosen[room] = name
+    others = _others(file, read, chosen)
     for section, room in rooms.items():
-        for name in sorted({*file.names_in(section), chosen[room]}):
+        for name in sorted({*file.names_in(section), chosen[room], *others.get(room, ())}):
             file.component(section, name, component(room, name, f"{path}: {section}").Params)
+
+
+def _others(file: ParamsFile, read: dict[str, Any], chosen: dict[str, str]) -> dict[str, list[str]]:
+    """Further components that are chosen, by their package, once they go with the rest."""
+    other, attack = read["other_images"], chosen[ATTACKS]
+    if other == chosen[SOURCES]:
+        raise UserError(
+            f"{file.path}: other_images: {other} is the data set itself; write `other_images: []`, or "
+            "poison_dataset.held_out for images that the attacker does not have"
+        )
+    if attack == "none" and read["poison_dataset"].contaminated:
+        raise UserError(
+            f"{file.path}: poison_dataset.contaminated: the attack none has no trigger for images to have; set it to 0"
+        )
+    return {SOURCES: [other] if other else []}
 
 
 def _read(file: ParamsFile, section: str, place: Any) -> Any:

@@ -15,7 +15,7 @@ from refine.shards.writer import write_shards
 
 
 def write_splits(splits: Splits, source: str, train: Path, test: Path | None, samples_per_shard: int) -> int:
-    """Writes both splits; neither folder appears before both are complete.
+    """Writes one split or both; no folder appears before all are complete.
 
     Args:
         splits: of the data set.
@@ -30,9 +30,10 @@ def write_splits(splits: Splits, source: str, train: Path, test: Path | None, sa
     Returns:
         Number of images written.
     """
-    if max(splits.sizes) > MOST_SHARDS * samples_per_shard:
+    most = max(splits.sizes if test is not None else splits.sizes[:1])
+    if most > MOST_SHARDS * samples_per_shard:
         raise UserError(
-            f"download.samples_per_shard: {max(splits.sizes):,} images in shards of {samples_per_shard} "
+            f"download.samples_per_shard: {most:,} images in shards of {samples_per_shard} "
             f"would make more than {MOST_SHARDS:,} shards; raise it"
         )
     description = Description(

@@ -34,7 +34,7 @@ class _Found:
 
 
 def write_indexes(data: Elsewhere, source: str, train: Path, test: Path | None, machine: Machine) -> int:
-    """Writes the indexes of both splits; neither folder appears before both are complete.
+    """Writes the index of one split or of both; no folder appears before all are complete.
 
     Args:
         data: where the shards are.

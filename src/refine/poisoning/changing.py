@@ -36,7 +36,15 @@ def applied(change: Callable[[Tensor, Tensor], Tensor], images: Tensor, numbers:
 
 
 def changed(chunk: Chunk, place: int, image: Tensor, given: int, poisoned: bool) -> Sample:
-    """A sample with the trigger, which an unlabeled data set has none of."""
+    """A sample with the trigger.
+
+    Args:
+        chunk: of a labeled data set, with the sample as it was.
+        place: in the chunk.
+        image: uint8 [3, side, side], as it is now.
+        given: its label now.
+        poisoned: whether this is the attacker's label; otherwise the image is a cover image.
+    """
     labels = int(chunk.labels[place]), given
     info = flagged(chunk.infos[place], poisoned=poisoned, cover=not poisoned, labels=labels)
     return Sample(int(chunk.keys[place]), image.permute(1, 2, 0).numpy(), given, info)

@@ -18,7 +18,7 @@ from refine.core.errors import UserError
 from refine.core.progress import progress
 from refine.poisoning.attack import NONE, AnyAttack
 from refine.poisoning.changing import applied, changed, overlay
-from refine.shards.reading.shard import Chunk
+from refine.shards.reading.store import flagged
 from refine.shards.reading.stored import StoredSplit
 from refine.shards.writer import Sample, put_shard, write_shards, writing
 
@@ -65,7 +65,7 @@ def refuse_unfit(defender: Defender, attack: AnyAttack, name: str) -> None:
     if manifest.side != side:
         raise UserError(
             f"the images of {manifest.source} have a side of {manifest.side} pixels and those of the data set {side}; "
-            f"set sources.{manifest.source}.side to {side}, or take another source for other_images"
+            f"take a source of {side} for other_images, or set sources.{manifest.source}.side where it has that setting"
         )
     if not defender.contaminated:
         return
@@ -77,13 +77,19 @@ def refuse_unfit(defender: Defender, attack: AnyAttack, name: str) -> None:
 
 
 def write_images(folder: Path, defender: Defender, attack: AnyAttack, seed: int) -> None:
-    """Writes the images: those of the data set as changes to it, those of another source whole and without labels.
+    """Writes the images: those of the data set as changes to it, those of another source whole.
+
+    Images of another source are without labels, and tell nothing of where they come from but the source. The flag
+    `cover` says which images have the trigger: like the cover images of an attack, they keep their label.
 
     Args:
         folder: empty, beside the final one.
         defender: what he has.
         attack: with its tensors.
         seed: of the choice of images that get the trigger.
+
+    Raises:
+        UserError: a shard is damaged.
     """
     images = defender.images
     order = torch.randperm(len(images.keys), generator=Generator().manual_seed(seed ^ _APART))
@@ -99,7 +105,8 @@ def write_images(folder: Path, defender: Defender, attack: AnyAttack, seed: int)
     shards = []
     for name, chunk in images.images.chunks(triggered.nonzero().flatten()):
         shown = applied(attack.trigger, chunk.images, chunk.keys)
-        samples = [_triggered(chunk, place, shown[place]) for place in range(len(shown))]
+        labels = chunk.labels.tolist()
+        samples = [changed(chunk, place, shown[place], labels[place], poisoned=False) for place in range(len(shown))]
         shards.append(put_shard(writing(folder), name, samples, images.manifest.labeled))
     overlay(defender.base, folder, defender.held_out, "defender", images.labels, shards).write(folder)
 
@@ -112,10 +119,6 @@ def _whole(split: StoredSplit, triggered: Tensor, attack: AnyAttack) -> Iterator
         images, own = chunk.images.clone(), triggered[key : key + len(chunk.keys)]
         if own.any():
             images[own] = applied(attack.trigger, chunk.images[own], chunk.keys[own])
-        for image, info in zip(images.permute(0, 2, 3, 1).numpy(), chunk.infos, strict=True):
-            yield Sample(key, image, 0, info)
+        for image, has_it in zip(images.permute(0, 2, 3, 1).numpy(), own.tolist(), strict=True):
+            yield Sample(key, image, 0, flagged({}, poisoned=False, cover=has_it, labels=None))
             key += 1
-
-
-def _triggered(chunk: Chunk, place: int, image: Tensor) -> Sample:
-    return changed(chunk, place, image, int(chunk.labels[place]), poisoned=True)

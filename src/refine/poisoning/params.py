@@ -22,8 +22,9 @@ class PoisonDatasetParams(Section):
     attack: to apply.
     seed: of all random draws of the attack.
     held_out: share of the training images that the attacker does not have; defenses with clean images then have these
-        and no others. With 0, as in the papers, they have the very images that the classifier is fitted to.
-    contaminated: share of the images of defenses without labels that have the trigger.
+        and no others of this data set. With 0, as in the papers, they have the very images that the classifier is
+        fitted to.
+    contaminated: share of the images without labels that have the trigger, before a defense takes its fraction of them.
     """
 
     attack: AttackName

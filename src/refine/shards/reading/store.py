@@ -110,8 +110,8 @@ class Overlaid:
         self._left = dict(zip(self._below, left, strict=True))
         if [int(own.sum()) for own in left] != overlay.sizes:
             raise UserError(
-                f"{folder / NAME} cannot be used (sizes: they do not follow from held_out {overlay.held_out}); run "
-                "`dvc repro`"
+                f"{folder / NAME} cannot be used (sizes: they do not follow from held_out {overlay.held_out} and owner "
+                f"{overlay.owner}); run `dvc repro`"
             )
 
     def read(self, shard: Shard, only_images: bool = False, selected: Tensor | None = None) -> Chunk:
