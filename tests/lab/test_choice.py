@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 
 from recorded_runs import name, run, write
 from refine.core.errors import UserError
+from refine.core.files import write_json
 from refine_lab.lists.rows import read_rows
+from refine_lab.pages.adapted import adapted
 from refine_lab.pages.comparison.choice import chosen
 from refine_lab.pages.comparison.published import COLUMNS, FILE, beside_published
 from refine_lab.runs.record import Defender
@@ -51,7 +55,7 @@ def _cells(table: str) -> list[list[str]]:
 
 def test_each_situation_names_its_best_defense_and_the_command(project: Path) -> None:
     lines = {cells[0]: cells[1:] for cells in _cells(chosen(read_rows(project / "experiments/pairs.yaml"), project))}
-    assert lines["nothing but the classifier"][0] == "none of these; least bad: ShrinkPad"
+    assert lines["nothing but the classifier"][0] == "none of these; the first one is ShrinkPad"
     unlabeled = lines["images without labels"]
     assert unlabeled[0] == "**BCU**"
     assert unlabeled[2] == "3.8"
@@ -63,6 +67,18 @@ def test_each_situation_names_its_best_defense_and_the_command(project: Path) ->
     assert (trained[0], trained[4]) == ("**D-BR**", "-")
     assert trained[5] == "`dvc exp run -S 'splits=[sd]' -S 'defenses=[dbr]'`"
     assert "some labeled images" not in lines
+
+
+def test_a_defense_that_costs_too_much_comes_after_one_that_lacks_attacks(project: Path) -> None:
+    for attack in ("badnets", "sig"):
+        folder = project / HOME / str(name(attack, "bcu")) / "bcu.json"
+        figures = json.loads(folder.read_text(encoding="utf-8"))
+        folder.write_text(json.dumps({**figures, "benign_accuracy": 0.8}), encoding="utf-8")
+    shutil.rmtree(project / HOME / str(name("sig", "refine")))
+    found = _cells(chosen(read_rows(project / "experiments/pairs.yaml"), project))
+    unlabeled = next(cells for cells in found if cells[0] == "images without labels")
+    assert unlabeled[1] == "**REFINE**"
+    assert unlabeled[5].startswith("BCU")
 
 
 def test_published_figures_stand_beside_ours(project: Path) -> None:
@@ -101,3 +117,28 @@ def test_nothing_is_chosen_before_a_run(tmp_path: Path) -> None:
     (project / "experiments/pairs.yaml").write_text(LIST, encoding="utf-8")
     assert chosen(read_rows(project / "experiments/pairs.yaml"), project) == "Not yet run."
     assert beside_published(read_rows(project / "experiments/pairs.yaml"), project) == "Not yet run."
+
+
+def test_what_an_attacker_found_is_a_line_for_each_pair(tmp_path: Path) -> None:
+    row = {"sought_through": "refine", "tried_on": "redrawn", "success": 0.924, "interval_95": [0.918, 0.93]}
+    clean = {**row, "sought_through": "clean refine", "tried_on": "clean no_defense"}
+    rows = [{**each, "without": 0.02, "robust_accuracy": 0.05} for each in (row, clean)]
+    write_json(tmp_path / "adapted.json", {"rows": rows})
+    assert _cells(adapted(tmp_path / "adapted.json")) == [
+        ["REFINE", "redrawn", "92.4 % [91.8, 93.0]", "2.0 %", "5.0 %"],
+        [
+            "REFINE, classifier without backdoor",
+            "no defense, classifier without backdoor",
+            "92.4 % [91.8, 93.0]",
+            "2.0 %",
+            "5.0 %",
+        ],
+    ]
+
+
+@pytest.mark.parametrize("content", [None, {}, {"rows": [{}]}, {"rows": 3}])
+def test_what_refine_adapt_did_not_write_is_refused(tmp_path: Path, content: object) -> None:
+    if content is not None:
+        write_json(tmp_path / "adapted.json", content)
+    with pytest.raises(UserError, match="`refine adapt`"):
+        adapted(tmp_path / "adapted.json")

@@ -1,4 +1,4 @@
-"""Filling the tables of pages in Markdown from recorded runs.
+"""Filling the tables of pages in Markdown from recorded runs and other measurements.
 
 A page says what goes where: `<!-- made: attacks experiments/attacks.yaml -->` ... `<!-- end -->`.
 """
@@ -13,6 +13,7 @@ from refine.core.errors import UserError
 from refine.core.files import new_file
 from refine_lab.lists.rows import Rows, read_rows
 from refine_lab.pages import gallery, tables
+from refine_lab.pages.adapted import adapted
 from refine_lab.pages.comparison.choice import chosen
 from refine_lab.pages.comparison.published import beside_published
 from refine_lab.pages.comparison.tables import compared, ranked
@@ -28,6 +29,7 @@ _TABLES: dict[str, Callable[[Rows, Path], str]] = {
     "results": tables.results,
     "spread": tables.spread,
 }
+_FILES: dict[str, Callable[[Path], str]] = {"adapted": adapted}
 _SECTIONS: dict[str, Callable[[Rows, Path, Path], str]] = {
     "gallery": gallery.attacks,
     "defense-gallery": gallery.defenses,
@@ -61,9 +63,11 @@ def filled(page: Path, project: Path) -> str:
 
 
 def _made(kind: str, source: Path, page: Path, project: Path) -> str:
+    if kind in _FILES:
+        return _FILES[kind](source)
     if kind in _SECTIONS:
         return _SECTIONS[kind](read_rows(source), project, page.resolve())
     if kind in _TABLES:
         return _TABLES[kind](read_rows(source), project)
-    known = ", ".join([*_TABLES, *_SECTIONS])
+    known = ", ".join([*_TABLES, *_FILES, *_SECTIONS])
     raise UserError(f"{page} asks for {kind!r}, which is not known; choose one of {known}")

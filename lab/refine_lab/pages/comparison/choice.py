@@ -17,8 +17,8 @@ from refine_lab.pages.comparison.tables import minutes, points, worst
 from refine_lab.pages.tables import markdown
 from refine_lab.runs.parameters import split_of
 
-SAFE = 0.1
-"""Attack success rate above its floor from which on the best defense of a situation counts as none."""
+MOST = 0.1
+"""Attack success rate above its floor, and drop of benign accuracy, above which nobody is told to take a defense."""
 
 Line = dict[str, Any]
 
@@ -43,11 +43,14 @@ _SITUATIONS: dict[str, Callable[[Line], bool]] = {
 
 
 def chosen(listed: Rows, project: Path) -> str:
-    """A line for each situation: the defense that comes first in the ranking among those for it, and the next one."""
+    """A line for each situation: the defense that comes first in the ranking among those for it, and the next one.
+
+    Defenses that let too much through or cost too much, see `MOST`, come after all others.
+    """
     measured = measurements(listed, project)
     if measured.empty:
         return "Not yet run."
-    order = records(ranking(measured))
+    order = sorted(records(ranking(measured)), key=_of_no_use)
     commands = _commands(listed, measured, project)
     lines = [
         _line(situation, [line for line in order if fits(line)], commands) for situation, fits in _SITUATIONS.items()
@@ -59,16 +62,20 @@ def _line(situation: str, candidates: list[Line], commands: dict[str, str]) -> d
     if not candidates:
         return {}
     best, *others = candidates
-    unsafe = best["above_floor"] > SAFE
+    name = best["system"]
     return {
         "you have": situation,
-        "take": f"none of these; least bad: {best['system']}" if unsafe else f"**{best['system']}**",
+        "take": f"none of these; the first one is {name}" if _of_no_use(best) else f"**{name}**",
         "worst ASR above its floor": worst(best),
         "largest BA drop": points(best["ba_drop"]),
         "minutes": minutes(best["minutes"]),
         "next": f"{others[0]['system']}: {worst(others[0])}, BA drop {points(others[0]['ba_drop'])}" if others else "-",
-        "command": f"`{commands[best['system']]}`",
+        "command": f"`{commands[name]}`",
     }
+
+
+def _of_no_use(line: Line) -> bool:
+    return bool(max(line["above_floor"], line["ba_drop"]) > MOST)
 
 
 def _commands(listed: Rows, measured: pd.DataFrame, project: Path) -> dict[str, str]:
