@@ -201,7 +201,7 @@ def test_images_are_the_same_whichever_batches_they_are_poisoned_in(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = case.result
-    monkeypatch.setattr("refine.poisoning.poison._BATCH", 3)
+    monkeypatch.setattr("refine.poisoning.changing._BATCH", 3)
     poisoned(tmp_path, case.name, _attack(case.name, result.train), (result.train, result.test))
     assert files_of(tmp_path) == files_of(result.outputs.train.parent)
 

@@ -45,12 +45,12 @@ _SITUATIONS: dict[str, Callable[[Line], bool]] = {
 def chosen(listed: Rows, project: Path) -> str:
     """A line for each situation: the defense that comes first in the ranking among those for it, and the next one.
 
-    Defenses that let too much through or cost too much, see `MOST`, come after all others.
+    Defenses that let too much through or cost too much, see `MOST`, come after all others, in the order of that.
     """
     measured = measurements(listed, project)
     if measured.empty:
         return "Not yet run."
-    order = sorted(records(ranking(measured)), key=_of_no_use)
+    order = sorted(records(ranking(measured)), key=_harm)
     commands = _commands(listed, measured, project)
     lines = [
         _line(situation, [line for line in order if fits(line)], commands) for situation, fits in _SITUATIONS.items()
@@ -65,7 +65,7 @@ def _line(situation: str, candidates: list[Line], commands: dict[str, str]) -> d
     name = best["system"]
     return {
         "you have": situation,
-        "take": f"none of these; the first one is {name}" if _of_no_use(best) else f"**{name}**",
+        "take": f"none of these; least bad: {name}" if _harm(best) else f"**{name}**",
         "worst ASR above its floor": worst(best),
         "largest BA drop": points(best["ba_drop"]),
         "minutes": minutes(best["minutes"]),
@@ -74,8 +74,10 @@ def _line(situation: str, candidates: list[Line], commands: dict[str, str]) -> d
     }
 
 
-def _of_no_use(line: Line) -> bool:
-    return bool(max(line["above_floor"], line["ba_drop"]) > MOST)
+def _harm(line: Line) -> float:
+    """What a defense that is no choice lets through or costs; 0 for one that may be chosen."""
+    harm = max(float(line["above_floor"]), float(line["ba_drop"]))
+    return harm if harm > MOST else 0.0
 
 
 def _commands(listed: Rows, measured: pd.DataFrame, project: Path) -> dict[str, str]:
