@@ -27,7 +27,7 @@ def test_a_row_departs_from_its_preset_where_it_says() -> None:
     before = copy.deepcopy(QUICK)
     row = Row(attack="sig", seed=3, changes={"attacks.sig.rate": 0.5, "train_refine.recipe.epochs": 2})
     params = row.params(QUICK)
-    assert params["poison_dataset"] == {"attack": {"name": "sig"}, "seed": 3, "held_out": 0.0}
+    assert params["poison_dataset"] == {"attack": {"name": "sig"}, "seed": 3, "held_out": 0.0, "contaminated": 0.0}
     assert params["attacks"] == {"sig": {"rate": 0.5}}
     assert (params["train_refine"]["recipe"]["epochs"], params["train_refine"]["seed"]) == (2, 3)
     assert params["defenses"] == []
