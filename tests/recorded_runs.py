@@ -12,7 +12,7 @@ from refine.core.files import write_json
 from refine_lab.runs.name import Name
 from refine_lab.runs.record import Clean, Record
 from refine_lab.runs.recorded import Run
-from support import TINY_PARAMS
+from support import TINY_PARAMS, tiny_project
 
 BEFORE: dict[str, Any] = {
     "benign_accuracy": 0.978,
@@ -63,6 +63,19 @@ def run(of: Name | None = None, clean: Clean | None = None, misread: Any = None,
     for own in figures.values():
         own["interval_95"] = {figure: list(INTERVALS[figure]) for figure in own if figure in INTERVALS}
     return Run(Path(), record(of, clean=clean), figures, {"misread": {of.defense: misread or []}})
+
+
+def with_list(folder: Path, text: str) -> tuple[Path, Path]:
+    """The tiny project with its parameters as the preset `quick`, and a list of runs in it."""
+    project = tiny_project(folder)
+    listed = project / "experiments/pairs.yaml"
+    for path, content in (
+        (project / "presets/quick.yaml", (project / "params.yaml").read_text(encoding="utf-8")),
+        (listed, text),
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return project, listed
 
 
 def write(home: Path, done: Run, **sections: Any) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recorded_runs import name, run, write
+from recorded_runs import name, run, with_list, write
 from refine.core.errors import UserError
 from refine.core.files import write_json
 from refine_lab.lists.rows import read_rows
@@ -18,7 +18,6 @@ from refine_lab.pages.comparison.choice import chosen
 from refine_lab.pages.comparison.published import COLUMNS, FILE, beside_published
 from refine_lab.runs.record import Defender
 from refine_lab.runs.recorded import HOME
-from support import tiny_project
 
 LIST = (
     "preset: quick\neach:\n  - defense: refine\n  - defense: shrinkpad\n  - defense: bcu\n  - defense: dbr\n"
@@ -31,11 +30,7 @@ REGIMES = {"refine": "unlabeled", "shrinkpad": "none", "bcu": "unlabeled", "dbr"
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """With every run of the list but D-BR against SIG."""
-    project = tiny_project(tmp_path / "project")
-    for folder in ("presets", "experiments", "docs"):
-        (project / folder).mkdir(exist_ok=True)
-    (project / "presets/quick.yaml").write_text((project / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    (project / "experiments/pairs.yaml").write_text(LIST, encoding="utf-8")
+    project, _ = with_list(tmp_path / "project", LIST)
     for attack in ("badnets", "sig"):
         for defense, (asr, ba) in AFTER.items():
             if (attack, defense) == ("sig", "dbr"):
@@ -71,9 +66,9 @@ def test_each_situation_names_its_best_defense_and_the_command(project: Path) ->
 
 def test_a_defense_that_costs_too_much_comes_after_one_that_lacks_attacks(project: Path) -> None:
     for attack in ("badnets", "sig"):
-        folder = project / HOME / str(name(attack, "bcu")) / "bcu.json"
-        figures = json.loads(folder.read_text(encoding="utf-8"))
-        folder.write_text(json.dumps({**figures, "benign_accuracy": 0.8}), encoding="utf-8")
+        file = project / HOME / str(name(attack, "bcu")) / "bcu.json"
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**figures, "benign_accuracy": 0.8}), encoding="utf-8")
     shutil.rmtree(project / HOME / str(name("sig", "refine")))
     found = _cells(chosen(read_rows(project / "experiments/pairs.yaml"), project))
     unlabeled = next(cells for cells in found if cells[0] == "images without labels")
@@ -110,13 +105,9 @@ def test_a_damaged_file_of_published_figures_is_refused(project: Path, content: 
 
 
 def test_nothing_is_chosen_before_a_run(tmp_path: Path) -> None:
-    project = tiny_project(tmp_path / "project")
-    for folder in ("presets", "experiments"):
-        (project / folder).mkdir(exist_ok=True)
-    (project / "presets/quick.yaml").write_text((project / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    (project / "experiments/pairs.yaml").write_text(LIST, encoding="utf-8")
-    assert chosen(read_rows(project / "experiments/pairs.yaml"), project) == "Not yet run."
-    assert beside_published(read_rows(project / "experiments/pairs.yaml"), project) == "Not yet run."
+    project, listed = with_list(tmp_path / "project", LIST)
+    assert chosen(read_rows(listed), project) == "Not yet run."
+    assert beside_published(read_rows(listed), project) == "Not yet run."
 
 
 def test_what_an_attacker_found_is_a_line_for_each_pair(tmp_path: Path) -> None:

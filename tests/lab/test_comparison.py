@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recorded_runs import name, record, run, write
+from recorded_runs import name, record, run, with_list, write
 from refine.core.errors import UserError
 from refine_lab.lists.rows import Row, Rows, read_rows
 from refine_lab.pages.comparison import pictures, tables
@@ -20,7 +20,6 @@ from refine_lab.pages.comparison.ranking import averaged, ranking, records
 from refine_lab.pages.comparison.write import write as write_files
 from refine_lab.runs.record import AfterRetuning, Clean, Defender, OnTriggered, Retuned, Retuning, Shares
 from refine_lab.runs.recorded import HOME
-from support import tiny_project
 
 LIST = (
     "preset: quick\neach:\n  - defense: refine\n  - defense: shrinkpad\nrows:\n  - attack: badnets\n  - attack: sig\n"
@@ -102,11 +101,7 @@ def test_a_row_has_the_split_that_its_defense_names_and_no_other() -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """With recorded runs of three of the four pairs of the list."""
-    project = tiny_project(tmp_path / "project")
-    (project / "presets").mkdir(exist_ok=True)
-    (project / "presets/quick.yaml").write_text((project / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    (project / "experiments").mkdir(exist_ok=True)
-    (project / "experiments/pairs.yaml").write_text(LIST, encoding="utf-8")
+    project, _ = with_list(tmp_path / "project", LIST)
     for attack, defense, clean in (
         ("badnets", "refine", _clean(0.005)),
         ("badnets", "shrinkpad", _clean(None)),

@@ -11,6 +11,7 @@ from typing import Any
 from refine.core.errors import UserError
 from refine.core.params import SECTIONS, ParamsFile, unknown
 from refine.core.registry import ATTACKS, SOURCES, component, names
+from refine.poisoning.attack import NONE
 
 CHOICES = {
     "download.source": SOURCES,
@@ -29,32 +30,31 @@ def check(path: Path) -> None:
     places = {section: resolve_name(place) for section, place in SECTIONS.items()}
     rooms = {section: place.__name__ for section, place in places.items() if isinstance(place, ModuleType)}
     read = {section: _read(file, section, place) for section, place in places.items() if section not in rooms}
-    chosen: dict[str, str] = {}
+    _refuse_contradictions(path, read)
+    chosen: dict[str, set[str]] = {SOURCES: {read["other_images"]} if read["other_images"] else set()}
     for parameter, room in CHOICES.items():
         section, *rest = parameter.split(".")
         name: str = reduce(getattr, rest, read[section])
         if name not in names(room):
             raise UserError(f"{path}: {parameter}: {unknown(name, names(room))} (known are {', '.join(names(room))})")
-        chosen[room] = name
-    others = _others(file, read, chosen)
+        chosen.setdefault(room, set()).add(name)
     for section, room in rooms.items():
-        for name in sorted({*file.names_in(section), chosen[room], *others.get(room, ())}):
+        for name in sorted({*file.names_in(section), *chosen[room]}):
             file.component(section, name, component(room, name, f"{path}: {section}").Params)
 
 
-def _others(file: ParamsFile, read: dict[str, Any], chosen: dict[str, str]) -> dict[str, list[str]]:
-    """Further components that are chosen, by their package, once they go with the rest."""
-    other, attack = read["other_images"], chosen[ATTACKS]
-    if other == chosen[SOURCES]:
+def _refuse_contradictions(path: Path, read: dict[str, Any]) -> None:
+    """Stops where two sections, each of them right, do not go together."""
+    other = read["other_images"]
+    if other is not None and other == read["download"].source:
         raise UserError(
-            f"{file.path}: other_images: {other} is the data set itself; write `other_images: []`, or "
+            f"{path}: other_images: {other} is the data set itself; write `other_images: []`, or "
             "poison_dataset.held_out for images that the attacker does not have"
         )
-    if attack == "none" and read["poison_dataset"].contaminated:
+    if read["poison_dataset"].attack.name == NONE and read["poison_dataset"].contaminated:
         raise UserError(
-            f"{file.path}: poison_dataset.contaminated: the attack none has no trigger for images to have; set it to 0"
+            f"{path}: poison_dataset.contaminated: the attack {NONE} has no trigger for images to have; set it to 0"
         )
-    return {SOURCES: [other] if other else []}
 
 
 def _read(file: ParamsFile, section: str, place: Any) -> Any:

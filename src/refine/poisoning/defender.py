@@ -22,7 +22,7 @@ from refine.shards.reading.store import flagged
 from refine.shards.reading.stored import StoredSplit
 from refine.shards.writer import Sample, put_shard, write_shards, writing
 
-_SECTION = "poison_dataset.contaminated"
+_PARAMETER = "poison_dataset.contaminated"
 _APART = 2**31
 """A bit of the seed: with the seed as it is, the draw would be that of the images that the attacker poisons."""
 
@@ -53,7 +53,7 @@ def refuse_unfit(defender: Defender, attack: AnyAttack, name: str) -> None:
     """Stops before anything is written for images that do not fit.
 
     Args:
-        defender: what he has.
+        defender: what the defender has.
         attack: that the classifier is attacked by.
         name: of the attack.
 
@@ -70,10 +70,10 @@ def refuse_unfit(defender: Defender, attack: AnyAttack, name: str) -> None:
     if not defender.contaminated:
         return
     if name == NONE:
-        raise UserError(f"the attack {name} has no trigger for a share of the defender's images; set {_SECTION} to 0")
+        raise UserError(f"the attack {name} has no trigger for a share of the defender's images; set {_PARAMETER} to 0")
     if not defender.triggered:
         count = len(defender.images.keys)
-        raise UserError(f"{_SECTION} {defender.contaminated} picks none of {count} images; raise it, or set it to 0")
+        raise UserError(f"{_PARAMETER} {defender.contaminated} picks none of {count} images; raise it, or set it to 0")
 
 
 def write_images(folder: Path, defender: Defender, attack: AnyAttack, seed: int) -> None:
@@ -84,7 +84,7 @@ def write_images(folder: Path, defender: Defender, attack: AnyAttack, seed: int)
 
     Args:
         folder: empty, beside the final one.
-        defender: what he has.
+        defender: what the defender has.
         attack: with its tensors.
         seed: of the choice of images that get the trigger.
 
