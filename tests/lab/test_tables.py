@@ -8,6 +8,7 @@ import pytest
 
 from recorded_runs import name, record, run
 from refine.core.registry import ATTACKS, DEFENSES, names
+from refine_lab.lists.plan import plan
 from refine_lab.lists.rows import Row, Rows
 from refine_lab.pages import lines, notes, tables
 from refine_lab.pages.aim import aim
@@ -135,10 +136,36 @@ def test_broken_classification_says_what_images_are_taken_for() -> None:
     assert aim(broken).endswith("not read as what they are, most often as `1` (20.0 %)")
 
 
+def copied_presets(folder: Path) -> Path:
+    (folder / "presets").symlink_to(PROJECT / "presets")
+    return folder
+
+
 def test_a_run_that_is_not_recorded_is_not_yet_run() -> None:
     listed = Rows(preset="quick", rows=[Row(attack="badnets", seed=999)])
-    for table in (tables.attacks, tables.defenses, tables.results, tables.spread):
+    for table in (tables.attacks, tables.defenses, tables.spread):
         assert "not yet run" in table(listed, PROJECT)
+
+
+def test_results_leave_out_what_was_not_run_and_count_it() -> None:
+    missing = Row(attack="badnets", seed=999)
+    none = tables.results(Rows(preset="quick", rows=[missing]), PROJECT)
+    assert none == "None of the 1 rows of this list has been run."
+    some = tables.results(Rows(preset="quick", rows=[Row(attack="badnets"), missing]), PROJECT)
+    assert "999" not in some
+    assert some.endswith("1 of the 2 rows of this list have not been run.")
+    assert "have not been run" not in tables.results(Rows(preset="quick", rows=[Row(attack="badnets")]), PROJECT)
+
+
+def test_lists_with_rows_that_were_not_run_have_the_command_that_runs_them(tmp_path: Path) -> None:
+    lists = copied_presets(tmp_path) / "experiments"
+    lists.mkdir()
+    (lists / "one.yaml").write_text("preset: quick\nrows: [{attack: badnets}, {attack: badnets, seed: 999}]\n")
+    assert tables.not_run(lists, tmp_path).splitlines()[2:] == ["| 2 of 2    | `refine run-list experiments/one.yaml` |"]
+    (tmp_path / "metrics").symlink_to(PROJECT / "metrics")
+    assert "1 of 2" in tables.not_run(lists, tmp_path)
+    (lists / "one.yaml").write_text("preset: quick\nrows: [{attack: badnets}]\n")
+    assert tables.not_run(lists, tmp_path) == "All rows of all lists have been run."
 
 
 def test_attacks_and_defenses_that_no_row_names_are_not_yet_run() -> None:
@@ -151,14 +178,16 @@ def test_attacks_and_defenses_that_no_row_names_are_not_yet_run() -> None:
     assert all(sum(f"`{name}`" in line and "not yet run" in line for line in defenses) == 1 for name in names(DEFENSES))
 
 
-def test_what_all_rows_share_is_said_once_above_them() -> None:
+def test_what_all_rows_share_is_said_once_above_them(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = {"download.source": "cifar10", "train_refine.encoder": None}
     own = {**shared, "train_refine.remap": False}
     rows = [
         Row(attack="badnets", seed=998, changes=shared),
         Row(attack="badnets", seed=999, changes=own),
     ]
-    above, _, table = tables.results(Rows(preset="cpu", rows=rows), PROJECT).partition("\n")
+    listed = Rows(preset="cpu", rows=rows)
+    monkeypatch.setattr(tables, "read_all", lambda _: {str(name): run() for _, name, _ in plan(listed, PROJECT)})
+    above, _, table = tables.results(listed, PROJECT).partition("\n")
     assert above == "Every row departs from `cpu` in `download.source: cifar10`, `train_refine.encoder: null`."
     assert "cifar10" not in table
     assert table.count("`train_refine.remap: false`") == 1

@@ -30,6 +30,7 @@ _TABLES: dict[str, Callable[[Rows, Path], str]] = {
     "spread": tables.spread,
 }
 _FILES: dict[str, Callable[[Path], str]] = {"adapted": adapted}
+_FOLDERS: dict[str, Callable[[Path, Path], str]] = {"not-run": tables.not_run}
 _SECTIONS: dict[str, Callable[[Rows, Path, Path], str]] = {
     "gallery": gallery.attacks,
     "defense-gallery": gallery.defenses,
@@ -65,9 +66,11 @@ def filled(page: Path, project: Path) -> str:
 def _made(kind: str, source: Path, page: Path, project: Path) -> str:
     if kind in _FILES:
         return _FILES[kind](source)
+    if kind in _FOLDERS:
+        return _FOLDERS[kind](source, project)
     if kind in _SECTIONS:
         return _SECTIONS[kind](read_rows(source), project, page.resolve())
     if kind in _TABLES:
         return _TABLES[kind](read_rows(source), project)
-    known = ", ".join([*_TABLES, *_FILES, *_SECTIONS])
+    known = ", ".join([*_TABLES, *_FILES, *_FOLDERS, *_SECTIONS])
     raise UserError(f"{page} asks for {kind!r}, which is not known; choose one of {known}")

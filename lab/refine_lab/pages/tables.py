@@ -9,7 +9,7 @@ import pandas as pd
 
 from refine.core.registry import ATTACKS, DEFENSES, names
 from refine_lab.lists.plan import plan
-from refine_lab.lists.rows import Row, Rows
+from refine_lab.lists.rows import Row, Rows, read_rows
 from refine_lab.pages.cells import settings
 from refine_lab.pages.lines import attack_line, defense_line, result_line, spread_line
 from refine_lab.pages.notes import notes
@@ -39,13 +39,38 @@ def spread(listed: Rows, project: Path) -> str:
 def results(listed: Rows, project: Path) -> str:
     """Each run with its figures, what departs from the preset, and how long it took on what.
 
-    What all of them depart in is said once, above the table.
+    What all of them depart in is said once, above the table. Rows that have not been run are counted below it.
     """
     first, *others = (row.changes for row in listed.rows)
     common = {name: value for name, value in first.items() if all((name, value) in other.items() for other in others)}
-    table = _table(listed, project, lambda row, run: result_line(row, run, common))
+    runs = computed(listed, project)
+    lines = [result_line(row, run, common) for row, run in runs if run is not None]
+    missing = len(runs) - len(lines)
+    if not lines:
+        return f"None of the {missing} rows of this list has been run."
+    table = markdown(pd.DataFrame(lines))
+    left = [f"{missing} of the {len(runs)} rows of this list have not been run."] if missing else []
+    table = "\n\n".join([table, " ".join(notes([run for _, run in runs if run is not None]) + left)])
     above = f"Every row departs from `{listed.preset}` in {', '.join(settings(common))}.\n\n" if common else ""
     return above + table
+
+
+def not_run(lists: Path, project: Path) -> str:
+    """The lists of a folder that have rows that were not run, how many, and the command that runs them."""
+    lines = []
+    for file in sorted(lists.glob("*.yaml")):
+        runs = computed(read_rows(file), project)
+        missing = sum(run is None for _, run in runs)
+        if missing:
+            command = f"`refine run-list {file.relative_to(project).as_posix()}`"
+            lines.append({"not run": f"{missing} of {len(runs)}", "command": command})
+    return markdown(pd.DataFrame(lines)) if lines else "All rows of all lists have been run."
+
+
+def computed(listed: Rows, project: Path) -> list[tuple[Row, Run | None]]:
+    """The rows of a list, each with its recorded run if there is one."""
+    recorded = read_all(project / HOME)
+    return [(row, recorded.get(str(name))) for row, name, _ in plan(listed, project)]
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -62,9 +87,7 @@ def _table(listed: Rows, project: Path, line: Line, unlisted: list[Row] | None =
         line: makes the cells of one run.
         unlisted: further rows, which have no run.
     """
-    recorded = read_all(project / HOME)
-    runs = [(row, recorded.get(str(name))) for row, name, _ in plan(listed, project)]
-    runs += [(row, None) for row in unlisted or ()]
+    runs = computed(listed, project) + [(row, None) for row in unlisted or ()]
     table = markdown(pd.DataFrame([line(row, run) for row, run in runs]))
     return "\n\n".join([table, *notes([run for _, run in runs if run is not None])])
 
