@@ -161,7 +161,8 @@ def test_lists_with_rows_that_were_not_run_have_the_command_that_runs_them(tmp_p
     lists = copied_presets(tmp_path) / "experiments"
     lists.mkdir()
     (lists / "one.yaml").write_text("preset: quick\nrows: [{attack: badnets}, {attack: badnets, seed: 999}]\n")
-    assert tables.not_run(lists, tmp_path).splitlines()[2:] == ["| 2 of 2    | `refine run-list experiments/one.yaml` |"]
+    *_, line = tables.not_run(lists, tmp_path).splitlines()
+    assert line == "| 2 of 2    | `refine run-list experiments/one.yaml` |"
     (tmp_path / "metrics").symlink_to(PROJECT / "metrics")
     assert "1 of 2" in tables.not_run(lists, tmp_path)
     (lists / "one.yaml").write_text("preset: quick\nrows: [{attack: badnets}]\n")
