@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.transform import Transform
 from refine.defenses.refine.training.params import EncoderRecipe
+from refine.defenses.refine.training.universal import Universal
 from refine.models.device import Compute, to_float32
 from refine.training.augment import augment, uniform
 from refine.training.batches import Batch
@@ -70,14 +72,26 @@ class EncoderTask:
     def __post_init__(self) -> None:
         self.module = EncoderWithHead(self.defense.transform, self.head).to(self.compute.device)
         self.generator = Generator(self.compute.device)
+        self._universal = Universal(self.recipe.universal, self.generator) if self.recipe.universal else None
         self._forward = compiled(Processes(self.compute).data_parallel(self.module), self.recipe)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """See `training.loop.BeginsEpochs`."""
+        if self._universal:
+            self._universal.begin()
+
+    def update(self, optimizer: Optimizer) -> None:
+        """See `training.loop.Updates`."""
+        optimizer.step()
+        if self._universal:
+            self._universal.follow()
 
     def step(self, batch: Batch) -> Step:
         with torch.no_grad():
             pixels = augment(batch.pixels, self.recipe.augment, self.generator)
             if self.recipe.mixup:
                 pixels = mixed(pixels, self.generator)
-            inputs = self.defense.transform_inputs(pixels)
+        inputs = self.defense.transform_inputs(self._universal.added(pixels) if self._universal else pixels)
         with self.compute.autocast(self.precision):
             encoded, logits = map(to_float32, self._forward(inputs))
         recipe, answers = self.recipe, self.answers
