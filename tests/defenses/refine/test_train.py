@@ -38,7 +38,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "asked once": {"pseudo_labels": "once"},
     "encoder first": {"encoder": ENCODER},
     "encoder first, asked once": {"encoder": ENCODER, "pseudo_labels": "once"},
-    "encoder against a pattern": {"encoder": {**ENCODER, "universal": 0.05}},
+    "encoder against a perturbation": {"encoder": {**ENCODER, "universal_perturbation": 0.05}},
 }
 
 

@@ -20,7 +20,7 @@ from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.transform import Transform
 from refine.defenses.refine.training.params import EncoderRecipe
-from refine.defenses.refine.training.universal import Universal
+from refine.defenses.refine.training.universal_perturbation import UniversalPerturbation
 from refine.models.device import Compute, to_float32
 from refine.training.augment import augment, uniform
 from refine.training.batches import Batch
@@ -29,6 +29,9 @@ from refine.training.compilation import compiled
 from refine.training.loop import Epochs, Row, Run, Step, Weights, batches_of
 from refine.training.processes import Processes
 from refine.training.training_set import TrainingSet
+
+_PERTURBATION = "universal-perturbation"
+"""Under which it lies among what a training keeps."""
 
 
 class EncoderWithHead(nn.Module):
@@ -72,26 +75,27 @@ class EncoderTask:
     def __post_init__(self) -> None:
         self.module = EncoderWithHead(self.defense.transform, self.head).to(self.compute.device)
         self.generator = Generator(self.compute.device)
-        self._universal = Universal(self.recipe.universal, self.generator) if self.recipe.universal else None
+        bound = self.recipe.universal_perturbation
+        self._perturbation = UniversalPerturbation(bound, self.generator) if bound else None
         self._forward = compiled(Processes(self.compute).data_parallel(self.module), self.recipe)
 
     def begin_epoch(self, epoch: int) -> None:
         """See `training.loop.BeginsEpochs`."""
-        if self._universal:
-            self._universal.begin()
+        if self._perturbation:
+            self._perturbation.load(self.kept.get(_PERTURBATION, {}))
 
     def update(self, optimizer: Optimizer) -> None:
         """See `training.loop.Updates`."""
         optimizer.step()
-        if self._universal:
-            self._universal.follow()
+        if self._perturbation:
+            self._perturbation.follow()
 
     def step(self, batch: Batch) -> Step:
         with torch.no_grad():
             pixels = augment(batch.pixels, self.recipe.augment, self.generator)
             if self.recipe.mixup:
                 pixels = mixed(pixels, self.generator)
-        inputs = self.defense.transform_inputs(self._universal.added(pixels) if self._universal else pixels)
+        inputs = self.defense.transform_inputs(self._perturbation.added(pixels) if self._perturbation else pixels)
         with self.compute.autocast(self.precision):
             encoded, logits = map(to_float32, self._forward(inputs))
         recipe, answers = self.recipe, self.answers
@@ -113,7 +117,9 @@ class EncoderTask:
         return Step(loss * batch.loss_weight, {"loss": loss, "agreement": agreement, **more})
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
-        """Nothing to keep: the last epoch counts (no selection)."""
+        """The last epoch counts (no selection); the perturbation goes on in the next one."""
+        if self._perturbation:
+            self.kept[_PERTURBATION] = self._perturbation.state()
 
 
 def mixed(pixels: Tensor, generator: Generator) -> Tensor:

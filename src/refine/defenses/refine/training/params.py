@@ -54,10 +54,9 @@ class EncoderRecipe(DefenderRecipe):
         mixup: mix each image with one drawn from its batch, at a share drawn from [0, 1). The classifier is asked for
             its answers to the mixtures, so `pseudo_labels` has to be `each_step`. A mixture may look to it like a faint
             trigger, and its answer then tells the encoder where that leads, see docs/results.md.
-        universal: largest change of a pixel by a pattern that is the same in all images; half of each batch has it. It
-            is sought during the training, as the one that changes most, and the encoder learns to answer as without it.
-            Less of a backdoor with a faint pattern comes along, and more of its images are recognized, at a cost in BA;
-            0 trains without.
+        universal_perturbation: largest change of a pixel, of pixels in [0, 1], by a perturbation that is the same for
+            all images, sought during the training as the one that the encoder answers worst; about half of each batch
+            has it, and the encoder learns to answer as without it. 0 trains without.
         frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
     """
 
@@ -74,7 +73,7 @@ class EncoderRecipe(DefenderRecipe):
     temperature: PositiveNumber = 2.0
     features_weight: PositiveNumber = 10.0
     mixup: bool = False
-    universal: Share = 0.0
+    universal_perturbation: Share = 0.0
     frozen: bool = False
 
 
