@@ -18,6 +18,7 @@ PREVIEW = Path("data/poisoned/preview.png")
 CLASSIFIER = Path("models/backdoor")
 CLASSIFIER_STAGE = "train-backdoor"
 DATA_STAGE = "download"
+SPLITTING = "split-samples@"
 RAW = (Path("data/raw/train"), Path("data/raw/test"))
 POISONED = Path("data/poisoned/train")
 DEFENDER = Path("data/poisoned/defender")

@@ -53,14 +53,15 @@ def test_each_situation_names_its_best_defense_and_the_command(project: Path) ->
     assert lines["nothing but the classifier"][0] == "none of these; least bad: ShrinkPad"
     unlabeled = lines["images without labels"]
     assert unlabeled[0] == "**BCU**"
-    assert unlabeled[2] == "3.8"
-    assert unlabeled[4].startswith("REFINE: 0.2")
-    assert unlabeled[5] == "`dvc exp run -S 'splits=[]' -S 'defenses=[bcu]'`"
+    assert (unlabeled[1], unlabeled[3]) == ("2 of 2", "3.8")
+    assert unlabeled[7].startswith("REFINE: 0.2")
+    assert unlabeled[8] == "`dvc exp run -S 'splits=[]' -S 'defenses=[bcu]'`"
     untouched = lines["images without labels, and the classifier must stay as it is"]
-    assert (untouched[0], untouched[5]) == ("**REFINE**", "`dvc exp run -S 'splits=[]' -S 'defenses=[]'`")
+    assert (untouched[0], untouched[8]) == ("**REFINE**", "`dvc exp run -S 'splits=[]' -S 'defenses=[]'`")
     trained = lines["the training set that the classifier was trained on"]
-    assert (trained[0], trained[4]) == ("**D-BR**", "-")
-    assert trained[5] == "`dvc exp run -S 'splits=[sd]' -S 'defenses=[dbr]'`"
+    assert trained[:2] == ["none of these; least bad: D-BR", "1 of 2"]
+    assert trained[7] == "-"
+    assert trained[8] == "`dvc exp run -S 'splits=[sd]' -S 'defenses=[dbr]'`"
     assert "some labeled images" not in lines
 
 
@@ -72,8 +73,17 @@ def test_a_defense_that_costs_too_much_comes_after_one_that_lacks_attacks(projec
     shutil.rmtree(project / HOME / str(name("sig", "refine")))
     found = _cells(chosen(read_rows(project / "experiments/pairs.yaml"), project))
     unlabeled = next(cells for cells in found if cells[0] == "images without labels")
-    assert unlabeled[1] == "**REFINE**"
-    assert unlabeled[5].startswith("BCU")
+    assert unlabeled[1:3] == ["none of these; least bad: REFINE", "1 of 2"]
+    assert unlabeled[8].startswith("BCU")
+    assert "attacks)" not in unlabeled[8]
+
+
+def test_what_comes_next_says_how_many_attacks_it_met(project: Path) -> None:
+    shutil.rmtree(project / HOME / str(name("sig", "refine")))
+    found = _cells(chosen(read_rows(project / "experiments/pairs.yaml"), project))
+    unlabeled = next(cells for cells in found if cells[0] == "images without labels")
+    assert unlabeled[1] == "**BCU**"
+    assert unlabeled[8].endswith("(1 of 2 attacks)")
 
 
 def test_published_figures_stand_beside_ours(project: Path) -> None:

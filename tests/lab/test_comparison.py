@@ -128,6 +128,18 @@ def test_a_measurement_is_held_against_the_same_defense_of_a_clean_classifier(pr
     assert all(isnan(value) for value in found["retuned"])
 
 
+def test_minutes_are_those_of_the_training_and_of_the_split_that_it_is_given(project: Path) -> None:
+    of = name("sig", "shrinkpad")
+    seconds = {"train-defense@shrinkpad": 60, "split-samples@sd": 30, "train-backdoor": 600}
+    runtime = {stage: {"seconds": value} for stage, value in seconds.items()}
+    done = replace(run(of), record=record(of, runtime=runtime))
+    done.diagnostics["images"] = {"benign": 1000, "triggered": 900}
+    write(project / HOME, done)
+    found = measurements(read_rows(project / "experiments/pairs.yaml"), project)
+    assert found["minutes"].tolist()[-1] == 1.5
+    assert isnan(found["minutes"].tolist()[0])
+
+
 def test_a_defense_that_leads_to_the_target_itself_gets_no_higher_floor(project: Path) -> None:
     done = run(name("badnets"), _clean(0.2))
     done.diagnostics["images"] = {"benign": 1000, "triggered": 900}

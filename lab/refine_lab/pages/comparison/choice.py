@@ -13,7 +13,7 @@ from refine_lab.lists.plan import plan
 from refine_lab.lists.rows import Rows
 from refine_lab.pages.comparison.frame import measurements
 from refine_lab.pages.comparison.ranking import ranking, records
-from refine_lab.pages.comparison.tables import minutes, points, worst
+from refine_lab.pages.comparison.tables import minutes, points, retuned, worst
 from refine_lab.pages.tables import markdown
 from refine_lab.runs.parameters import split_of
 
@@ -45,33 +45,51 @@ _SITUATIONS: dict[str, Callable[[Line], bool]] = {
 def chosen(listed: Rows, project: Path) -> str:
     """A line for each situation: the defense that comes first in the ranking among those for it, and the next one.
 
-    Defenses that let too much through or cost too much, see `MOST`, come after all others, in the order of that.
+    Defenses that let too much through or cost too much, see `MOST`, come after all others, in the order of that. Nobody
+    is told to take one of them, or one that was not measured against all attacks.
     """
     measured = measurements(listed, project)
     if measured.empty:
         return "Not yet run."
     order = sorted(records(ranking(measured)), key=_harm)
+    most = max(line["attacks"] for line in order)
     commands = _commands(listed, measured, project)
     lines = [
-        _line(situation, [line for line in order if fits(line)], commands) for situation, fits in _SITUATIONS.items()
+        _line(situation, [line for line in order if fits(line)], most, commands)
+        for situation, fits in _SITUATIONS.items()
     ]
     return markdown(pd.DataFrame([line for line in lines if line]))
 
 
-def _line(situation: str, candidates: list[Line], commands: dict[str, str]) -> dict[str, str]:
+def _line(situation: str, candidates: list[Line], most: int, commands: dict[str, str]) -> dict[str, str]:
+    """Args:
+    situation: what the defender has.
+    candidates: defenses for that, in order.
+    most: attacks that a defense was measured against.
+    commands: by the defenses.
+    """
     if not candidates:
         return {}
     best, *others = candidates
     name = best["system"]
+    no_choice = _harm(best) or best["attacks"] < most
     return {
         "you have": situation,
-        "take": f"none of these; least bad: {name}" if _harm(best) else f"**{name}**",
+        "take": f"none of these; least bad: {name}" if no_choice else f"**{name}**",
+        "attacks": f"{best['attacks']} of {most}",
         "worst ASR above its floor": worst(best),
         "largest BA drop": points(best["ba_drop"]),
+        "largest ASR after retuning": retuned(best),
+        "largest loss of robust accuracy": points(best["robust_loss"]),
         "minutes": minutes(best["minutes"]),
-        "next": f"{others[0]['system']}: {worst(others[0])}, BA drop {points(others[0]['ba_drop'])}" if others else "-",
+        "next": _next(others[0], most) if others else "-",
         "command": f"`{commands[name]}`",
     }
+
+
+def _next(line: Line, most: int) -> str:
+    lacks = f" ({line['attacks']} of {most} attacks)" if line["attacks"] < most else ""
+    return f"{line['system']}: {worst(line)}, BA drop {points(line['ba_drop'])}{lacks}"
 
 
 def _harm(line: Line) -> float:

@@ -11,7 +11,7 @@ import pandas as pd
 from refine.evaluation.metrics import interval
 from refine_lab.lists.plan import plan
 from refine_lab.lists.rows import Rows
-from refine_lab.projects import CLASSIFIER, Stages
+from refine_lab.projects import CLASSIFIER, SPLITTING, Stages
 from refine_lab.runs.recorded import HOME, Run, read_all
 from refine_lab.systems import label, regime
 
@@ -43,7 +43,7 @@ def measurements(listed: Rows, project: Path) -> pd.DataFrame:
     `images`, `labels`, `changes_classifier`: how many images the defender had, whether with labels, and whether weights
         of the classifier differ afterwards.
     `classifier`: DVC's hash of the attacked classifier; runs recorded by an early version do not tell it.
-    `minutes`: of the training of the defense, where it was computed for this run.
+    `minutes`: of the training of the defense, where it was computed for this run, with the split that it is given.
     """
     recorded = read_all(project / HOME)
     found = [(row.variant, recorded.get(str(name))) for row, name, _ in plan(listed, project)]
@@ -57,13 +57,12 @@ def _line(variant: str, run: Run) -> dict[str, Any]:
     above = after["attack_success_rate"] - floor
     count = run.diagnostics["images"]["triggered"]
     low, high = difference_interval(after["attack_success_rate"], floor, count, count)
-    training = run.record.runtime.get(Stages(run.defense).training)
     return {
         **run.record.name.model_dump(),
         "system": label(run.defense) + ("" if variant == "default" else f", {variant.replace('_', ' ')}"),
         **_defender(run),
         "classifier": run.output(CLASSIFIER),
-        "minutes": training["seconds"] / 60 if training else nan,
+        "minutes": _minutes(run),
         "ba_before": before["benign_accuracy"],
         "ba": after["benign_accuracy"],
         "ba_drop": before["benign_accuracy"] - after["benign_accuracy"],
@@ -88,6 +87,14 @@ def _defender(run: Run) -> dict[str, Any]:
     if told is None:
         return {"regime": regime(run.defense), "images": nan, "labels": None, "changes_classifier": None}
     return told.model_dump()
+
+
+def _minutes(run: Run) -> float:
+    runtime = run.record.runtime
+    if Stages(run.defense).training not in runtime:
+        return nan
+    own = [stage for stage in runtime if stage == Stages(run.defense).training or stage.startswith(SPLITTING)]
+    return float(sum(runtime[stage]["seconds"] for stage in own)) / 60
 
 
 def _retuned(run: Run, variant: str, ending: str) -> dict[str, float]:

@@ -34,7 +34,7 @@ def ranked(listed: Rows, project: Path) -> str:
             "mean DER": f"{line['der']:.3f}",
             "largest BA drop": points(line["ba_drop"]),
             "largest loss of robust accuracy": points(line["robust_loss"]),
-            "largest ASR after retuning": _retuned(line),
+            "largest ASR after retuning": retuned(line),
             "minutes": minutes(line["minutes"]),
         }
         for place, line in enumerate(records(table), 1)
@@ -106,7 +106,7 @@ def _line(cell: dict[str, Any]) -> dict[str, str]:
         "ASR above floor": f"{points(cell['above_floor'])} {_range(cell)}",
         "robust accuracy": percent(cell["robust"]),
         "DER": f"{cell['der']:.3f}",
-        "ASR after retuning": _retuned(cell),
+        "ASR after retuning": retuned(cell),
         "minutes": minutes(cell["minutes"]),
         "seeds": str(cell["seeds"]),
     }
@@ -119,7 +119,7 @@ def _had(line: dict[str, Any]) -> dict[str, str]:
     return {"data regime": f"`{line['regime']}`", "images": images, "changes weights": changes}
 
 
-def _retuned(line: dict[str, Any]) -> str:
+def retuned(line: dict[str, Any]) -> str:
     """Points above a clean model, with the benign accuracy then."""
     if isnan(line["retuned"]):
         return NONE
