@@ -187,12 +187,18 @@ def test_recorded_folders_are_written_as_a_whole(tmp_path: Path) -> None:
     (made,) = parcels.unpacked(parcels.packed([tmp_path / "one/run"]), tmp_path / "two")
     assert made == tmp_path / "two/run"
     assert (made / "deep/file").read_text(encoding="utf-8") == "content"
+
+
+@pytest.mark.parametrize(("called", "kind"), [("run/../../escaped", tarfile.REGTYPE), ("run/link", tarfile.SYMTYPE)])
+def test_no_path_and_no_link_leads_out_of_a_recorded_folder(tmp_path: Path, called: str, kind: bytes) -> None:
     hostile = io.BytesIO()
     with tarfile.open(fileobj=hostile, mode="w") as tar:
-        tar.addfile(tarfile.TarInfo("run/../../escaped"), io.BytesIO())
-    with pytest.raises(tarfile.TarError):
-        parcels.unpacked(hostile.getvalue(), tmp_path / "three")
-    assert not [path for path in (tmp_path / "three").rglob("*") if path.is_file()]
+        member = tarfile.TarInfo(called)
+        member.type, member.linkname = kind, "../../elsewhere"
+        tar.addfile(member, io.BytesIO())
+    with pytest.raises(tarfile.TarError, match="neither a file nor a folder"):
+        parcels.unpacked(hostile.getvalue(), tmp_path / "runs")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()]
 
 
 @pytest.mark.parametrize("names", [[], ["another"], ["run", "another"], [".."], ["."]])
