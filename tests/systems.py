@@ -12,6 +12,7 @@ from torch import Tensor
 from refine.defending import loading
 from refine.defending.protocol.defense import Defense
 from refine.defenses.refine import defense as refine
+from refine.defenses.refine.card import InputSpace
 from refine.evaluation.evaluate import Measured, Models, Outputs, evaluate
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.test_sets import TestSets
@@ -85,7 +86,7 @@ def system(kind: str, folder: Path, classes: int) -> System:
     """A random classifier's folder, and one of `ALL` in front of it."""
     classifier_folder(folder / "classifier", classes)
     if kind in ("pixel", "normalized_clamp01"):
-        space: refine.InputSpace = "pixel" if kind == "pixel" else "normalized_clamp01"
+        space: InputSpace = "pixel" if kind == "pixel" else "normalized_clamp01"
         defense_folder(folder / "refine", folder / "classifier", classes, space)
         return System(
             Models(folder / "classifier", folder / "refine", "refine"),
@@ -103,4 +104,5 @@ def evaluated(of: System, data: Poisoned, folder: Path, *, bare: bool = True, **
         if of.models.name != "refine":
             patched.setattr(loading, "load", lambda *_: of.defense)
             patched.setattr(loading, "snapshots", lambda _: [])
+            patched.setattr(loading, "parts", lambda *_: {})
         return evaluate(EvaluateParams.model_validate(params), tests, of.models, CPU, outputs)

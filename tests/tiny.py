@@ -20,7 +20,8 @@ from refine.backdoor.params import TrainBackdoorParams
 from refine.core.files import new_folder, sha256_of, write_json
 from refine.core.registry import ARCHITECTURES, component
 from refine.defenses.refine import defense as refine
-from refine.defenses.refine.defense import InputSpace, Refine, RefineCard, Snapshot
+from refine.defenses.refine.card import InputSpace, RefineCard, Snapshot
+from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.label_map import derangement
 from refine.defenses.refine.model.transforms.unet import params as unet
 from refine.defenses.refine.model.transforms.unet.transform import UNet

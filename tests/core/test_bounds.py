@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from refine.backdoor.params import BackdoorRecipe, TrainBackdoorParams
 from refine.core.registry import ARCHITECTURES, ATTACKS, DEFENSES, SOURCES, SPLITS, component, names
 from refine.defending.params import STAGE_OF_ITS_OWN, DefenseDataParams
-from refine.defenses.refine.defense import RefineCard, Snapshot
+from refine.defenses.refine.card import RefineCard, Snapshot
 from refine.defenses.refine.training.params import RefineRecipe, TrainRefineParams
 from refine.download.params import DownloadParams
 from refine.evaluation.params import EvaluateParams

@@ -12,11 +12,15 @@ import torch
 
 from refine.core.errors import UserError
 from refine.core.machine import machine
+from refine.defenses.refine import defense as refine
+from refine.defenses.refine.card import RefineCard
+from refine.defenses.refine.defense import Refine
 from refine.evaluation import evaluate as stage
 from refine.evaluation.evaluate import Outputs
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.stage import measure_all
 from refine.models import classifier as classifiers
+from refine.models.card import read_card
 from refine.shards.reading.pixels import to_pixels
 from systems import System, evaluated, system
 from tiny import Poisoned, attack, files_of, poisoned, raw
@@ -60,6 +64,24 @@ def test_a_further_defense_leaves_the_figures_without_defense_alone(kind: str, d
     files = files_of(tmp_path / "both")
     del files["no_defense.json"]
     assert files_of(tmp_path / "alone") == files
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_answers_inside_a_defense_is_measured_beside_it(data: Poisoned, tmp_path: Path) -> None:
+    """Here an encoder under a head that answers always the same, so that its figures are known."""
+    of = system("pixel", tmp_path / "models", CLASSES)
+    assert isinstance(of.defense, Refine)
+    head = of.defense.transform.new_head(CLASSES)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.arange(CLASSES, 0, -1))
+    refine.save(of.models.defense, of.defense, read_card(of.models.defense, RefineCard), head)
+    with_head = evaluated(of, data, tmp_path / "with")
+    figures = with_head.diagnostics["parts"]["encoder"]
+    assert figures["benign_accuracy"] == pytest.approx((data.test.labels == 0).double().mean().item(), abs=1e-6)
+    assert (figures["attack_success_rate"], figures["asr_floor_clean"], figures["robust_accuracy"]) == (1, 1, 0)
+    assert set(figures) == set(with_head.figures["refine"])
+    assert list(with_head.figures) == ["no_defense", "refine"]
 
 
 @pytest.mark.usefixtures("no_pictures")

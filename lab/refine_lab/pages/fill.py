@@ -17,6 +17,7 @@ from refine_lab.pages.adapted import adapted
 from refine_lab.pages.comparison.choice import chosen
 from refine_lab.pages.comparison.published import beside_published
 from refine_lab.pages.comparison.tables import compared, ranked
+from refine_lab.pages.headline import headline
 
 _PLACE = re.compile(r"(?s)(<!-- made: (\S+) (\S+) -->\n).*?(<!-- end -->)")
 _TABLES: dict[str, Callable[[Rows, Path], str]] = {
@@ -25,6 +26,7 @@ _TABLES: dict[str, Callable[[Rows, Path], str]] = {
     "chosen": chosen,
     "compared": compared,
     "defenses": tables.defenses,
+    "headline": headline,
     "ranked": ranked,
     "results": tables.results,
     "spread": tables.spread,

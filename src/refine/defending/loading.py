@@ -45,6 +45,16 @@ def snapshots(folder: Path) -> list[int]:
     return list(kept(folder)) if kept else []
 
 
+def parts(folder: Path, classifier_folder: Path) -> dict[str, Defense]:
+    """What inside a defense answers images by itself, by its name, in eval mode.
+
+    Raises:
+        UserError: as in `load`.
+    """
+    own: Any = getattr(_module(folder), "parts", None)
+    return dict(own(folder, classifier_folder)) if own else {}
+
+
 def _module(folder: Path) -> ModuleType:
     kind = read_document(folder / NAME, _Kind, REMEDY).kind
     if kind not in names(DEFENSES):

@@ -93,6 +93,12 @@ def evaluate(params: EvaluateParams, tests: TestSets, models: Models, compute: C
     shares = {name: measure(given, truth) for name, given in answered.items()}
     figures = {name: judged(shares[BARE], own, truth) for name, own in shares.items()}
     diagnostics = _diagnostics(params, tests, answered, shares[BARE])
+    inside = {name: part.to(compute.device) for name, part in loading.parts(models.defense, models.classifier).items()}
+    if inside:
+        alone = answers_of_all(inside, tests, params.batch_size, compute)
+        diagnostics["parts"] = {
+            name: judged(shares[BARE], measure(given, truth), truth) for name, given in alone.items()
+        }
     if not labeled:
         figures = {name: agreement(own) for name, own in figures.items()}
         diagnostics = {"images": diagnostics["images"]}

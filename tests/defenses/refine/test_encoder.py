@@ -145,6 +145,40 @@ def test_frozen_it_stays_as_it_was_trained_and_the_decoder_learns(tmp_path: Path
     assert all(not torch.equal(made.get_parameter(name), trained[0][name]) for name in decoder)
 
 
+@pytest.mark.parametrize("transform", [{"name": "unet", "first_channels": 8}, {"name": "encoder_decoder"}])
+def test_frozen_it_is_kept_with_its_head_and_answers_by_itself(tmp_path: Path, transform: dict[str, Any]) -> None:
+    """As at the end of its training, so the head that is stored belongs to the encoder that is stored."""
+    classifier_folder(tmp_path / "classifier")
+    images, pixels, wanted = Resident(synthetic(48)[0], ()), torch.rand(5, 3, 16, 16), []
+
+    def watched(*given: Any) -> Any:
+        history = train_encoder(*given)
+        made, head = given[2:4]
+        with torch.no_grad():
+            wanted.append(head(made.eval().transform.encoded(pixels)))
+        return history
+
+    params = refine_params(encoder={**ENCODER, "frozen": True}, pseudo_labels="once", transform=transform)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_encoder", watched)
+        train_refine(params, images, tmp_path / "classifier", CPU, tmp_path / "refine")
+    (name, part), *others = refine.parts(tmp_path / "refine", tmp_path / "classifier").items()
+    assert (name, others) == ("encoder", [])
+    assert not any(module.training for module in part.modules())
+    torch.testing.assert_close(part(pixels), wanted[0])
+    defended = refine.load(tmp_path / "refine", tmp_path / "classifier")
+    assert not torch.allclose(part(pixels), defended(pixels), atol=1e-3)
+
+
+def test_an_encoder_that_goes_on_learning_leaves_its_head_behind(tmp_path: Path) -> None:
+    classifier_folder(tmp_path / "classifier")
+    images = Resident(synthetic(48)[0], ())
+    for name, params in (("free", _params()), ("plain", refine_params())):
+        train_refine(params, images, tmp_path / "classifier", CPU, tmp_path / name)
+        assert refine.parts(tmp_path / name, tmp_path / "classifier") == {}
+        assert not (tmp_path / name / refine.ENCODER_HEAD).exists()
+
+
 def test_its_history_lies_beside_the_transforms(tmp_path: Path) -> None:
     classifier_folder(tmp_path / "classifier")
     images = Resident(synthetic(48)[0], ())

@@ -17,8 +17,9 @@ from torch import Tensor
 from refine.core.errors import UserError
 from refine.core.files import sha256_of
 from refine.defenses.refine import defense as refine
-from refine.defenses.refine.defense import InputSpace
+from refine.defenses.refine.card import InputSpace, RefineCard
 from refine.defenses.refine.model.label_map import derangement
+from refine.models.card import read_card
 from tiny import MEAN, STD, classifier, classifier_folder, defense, defense_folder, files_of, same_tensors
 
 SPACES: list[InputSpace] = ["pixel", "normalized_clamp01"]
@@ -208,6 +209,26 @@ def test_a_damaged_snapshot_is_refused_by_its_name(models: Path) -> None:
     with pytest.raises(UserError, match=r"epoch-0001\.safetensors is not the file"):
         _load(models, 1)
     assert _load(models, 2) is not None
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.unlink(), "encoder_head.safetensors is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "encoder_head.safetensors is not the file"),
+    ],
+    ids=["missing", "cut off"],
+)
+def test_a_damaged_head_of_the_encoder_is_refused_by_its_name(
+    models: Path, damage: Callable[[Path], object], said: str
+) -> None:
+    made = _load(models)
+    refine.save(models / "refine", made, read_card(models / "refine", RefineCard), made.transform.new_head(3))
+    assert list(refine.parts(models / "refine", models / "classifier")) == ["encoder"]
+    damage(models / "refine" / refine.ENCODER_HEAD)
+    with pytest.raises(UserError, match=said):
+        refine.parts(models / "refine", models / "classifier")
+    assert _load(models) is not None
 
 
 def test_another_classifier_is_refused(models: Path) -> None:

@@ -53,10 +53,10 @@ def measurements(listed: Rows, project: Path) -> pd.DataFrame:
 
 def _line(variant: str, run: Run) -> dict[str, Any]:
     before, after = run.before, run.after
-    floor, robust_clean, floor_of = _floor(run)
-    above = after["attack_success_rate"] - floor
+    lowest, robust_clean, floor_of = floor(run)
+    above = after["attack_success_rate"] - lowest
     count = run.diagnostics["images"]["triggered"]
-    low, high = difference_interval(after["attack_success_rate"], floor, count, count)
+    low, high = difference_interval(after["attack_success_rate"], lowest, count, count)
     return {
         **run.record.name.model_dump(),
         "system": label(run.defense) + ("" if variant == "default" else f", {variant.replace('_', ' ')}"),
@@ -68,7 +68,7 @@ def _line(variant: str, run: Run) -> dict[str, Any]:
         "ba_drop": before["benign_accuracy"] - after["benign_accuracy"],
         "asr_before": before["attack_success_rate"],
         "asr": after["attack_success_rate"],
-        "floor": floor,
+        "floor": lowest,
         "floor_of": floor_of,
         "above_floor": above,
         "above_floor_low": low,
@@ -106,14 +106,14 @@ def _retuned(run: Run, variant: str, ending: str) -> dict[str, float]:
     }
 
 
-def _floor(run: Run) -> tuple[float, float, str]:
+def floor(run: Run) -> tuple[float, float, str]:
     """Floor of the attack success rate, robust accuracy beside it, and whose they are."""
     clean = run.record.clean
     if clean is None:
         return run.after["asr_floor_clean"], run.after["benign_accuracy"], "untriggered"
     of = {"classifier": clean.no_defense} | ({"defended": clean.defended} if clean.defended else {})
-    floor, floor_of = min((answers.asr_floor_triggered, name) for name, answers in of.items())
-    return floor, max(answers.robust_accuracy for answers in of.values()), floor_of
+    lowest, floor_of = min((answers.asr_floor_triggered, name) for name, answers in of.items())
+    return lowest, max(answers.robust_accuracy for answers in of.values()), floor_of
 
 
 def difference_interval(one: float, other: float, count: int, other_count: int) -> tuple[float, float]:

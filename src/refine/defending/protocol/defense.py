@@ -3,7 +3,9 @@
 - `Params`, the settings, with published defaults;
 - `Defended`, a `Defense`: the defended classifier;
 - `load(folder, classifier_folder) -> Defense`, from the folder that its training wrote;
-- `snapshots(folder) -> list[int]`, where states of its training are kept; `load` then takes `epoch` too.
+- `snapshots(folder) -> list[int]`, where states of its training are kept; `load` then takes `epoch` too;
+- `parts(folder, classifier_folder) -> dict[str, Defense]`, where something inside it answers images by itself, which
+  is then measured beside it.
 
 A defense that is trained has `training.py` beside it with `train(task)`, see `defending.train.Task`, which writes that
 folder. Without it the card is written alone.

@@ -8,68 +8,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Self
 
 import torch
-from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
-from refine.core.bounds import MOST_CLASSES, MOST_SNAPSHOTS, Epochs
 from refine.core.errors import UserError
-from refine.core.strict import Strict
 from refine.defending.protocol.card import protected_classifier
 from refine.defending.protocol.defense import Defense
+from refine.defenses.refine.card import InputSpace, RefineCard
 from refine.defenses.refine.model.label_map import inverted, remap_by
 from refine.defenses.refine.model.transform import Transform, built
 from refine.defenses.refine.model.transform_params import TransformParams
 from refine.models import classifier as classifiers
 from refine.models.apart import side_of
-from refine.models.card import REMEDY, WEIGHTS, Card, Sha256, read_card, restored, write_card
+from refine.models.card import REMEDY, WEIGHTS, read_card, restored, write_card
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import to_float32
 from refine.models.probe import probe, refuse_unusable
 from refine.shards.reading.tensors import save_tensors
 
-InputSpace = Literal["normalized_clamp01", "pixel"]
-
-
-class Snapshot(Strict):
-    """A state of the transform during training: after which epoch, its file in `snapshots`, its sum."""
-
-    epoch: Epochs
-    file: Annotated[str, Field(pattern=r"^snapshots/epoch-\d{4,6}\.safetensors$")]
-    sha256: Sha256
-
-
-class RefineCard(Card):
-    """Card of a REFINE defense.
-
-    Attributes:
-        transform: its name and settings; `first_channels` of version 0.1.0 means those of the U-Net.
-        input_space: what the transform sees and where its output is clamped.
-        permutation_direction: how the stored permutation is meant.
-        num_classes: K.
-        classifier_sha256: of the weights of the classifier that it was trained for.
-        snapshots: states kept for the curves, the last one equal to the weights.
-    """
-
-    kind: Literal["refine"] = "refine"
-    transform: SerializeAsAny[TransformParams]
-    input_space: InputSpace
-    permutation_direction: Literal["probability of class j moves to class permutation[j]"] = (
-        "probability of class j moves to class permutation[j]"
-    )
-    num_classes: Annotated[int, Field(ge=2, le=MOST_CLASSES)]
-    classifier_sha256: Sha256
-    snapshots: Annotated[list[Snapshot], Field(min_length=1, max_length=MOST_SNAPSHOTS)]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_the_first_version(cls, content: Any) -> Any:
-        if isinstance(content, dict) and "first_channels" in content and "transform" not in content:
-            content = {**content, "transform": {"name": "unet", "first_channels": content["first_channels"]}}
-            del content["first_channels"]
-        return content
+ENCODER_HEAD = "encoder_head.safetensors"
 
 
 class Refine(Defense):
@@ -160,15 +119,47 @@ class Refine(Defense):
 Defended = Refine
 
 
+class EncoderAlone(Defense):
+    """The encoder of a defense's transform under the head that it learned with: a student of the classifier.
+
+    What REFINE draws and maps comes from what this student sees, so it tells what drawing and mapping add.
+    """
+
+    title = "REFINE's encoder"
+    regime = "unlabeled"
+
+    def __init__(self, defense: Refine, head: nn.Module) -> None:
+        super().__init__()
+        self.defense, self.head = defense, head
+        self.classifier = defense.classifier
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        defense = self.defense
+        defense.classifier.refuse_other(pixels)
+        logits: Tensor = self.head(defense.transform.encoded(defense.transform_inputs(pixels)))
+        return logits
+
+
 def state(permutation: Tensor, transform: dict[str, Tensor]) -> dict[str, Tensor]:
     """What is stored of a defense: the state of its transform, and the permutation."""
     return {**{f"transform.{name}": tensor for name, tensor in transform.items()}, "permutation": permutation}
 
 
-def save(folder: Path, defense: Refine, card: RefineCard) -> None:
-    """Writes weights and card; the sum of the weights is filled in here."""
-    sha256 = save_tensors(folder / WEIGHTS, state(defense.permutation, defense.transform.state_dict()))
-    write_card(folder, card.model_copy(update={"weights_sha256": sha256}))
+def save(folder: Path, defense: Refine, card: RefineCard, head: nn.Module | None = None) -> None:
+    """Writes weights and card; the sums of the weights are filled in here.
+
+    Args:
+        folder: of the defense.
+        defense: whose transform and permutation are written.
+        card: with anything in the place of the sums.
+        head: under which the encoder learned, if it belongs to it.
+    """
+    sums = {
+        "weights_sha256": save_tensors(folder / WEIGHTS, state(defense.permutation, defense.transform.state_dict()))
+    }
+    if head is not None:
+        sums["encoder_head_sha256"] = save_tensors(folder / ENCODER_HEAD, head.state_dict())
+    write_card(folder, card.model_copy(update=sums))
 
 
 def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Refine:
@@ -206,6 +197,21 @@ def load(folder: Path, classifier_folder: Path, epoch: int | None = None) -> Ref
 def snapshots(folder: Path) -> list[int]:
     """Epochs whose states were kept, the last one that of the weights."""
     return [snapshot.epoch for snapshot in read_card(folder, RefineCard).snapshots]
+
+
+def parts(folder: Path, classifier_folder: Path) -> dict[str, Defense]:
+    """What inside a defense answers by itself, by its name: the encoder, where its head was kept.
+
+    Raises:
+        UserError: as in `load`.
+    """
+    sha256 = read_card(folder, RefineCard).encoder_head_sha256
+    if sha256 is None:
+        return {}
+    defense = load(folder, classifier_folder)
+    classes = len(defense.permutation)
+    head = restored(lambda: defense.transform.new_head(classes), folder / ENCODER_HEAD, sha256)
+    return {"encoder": EncoderAlone(defense, head).eval()}
 
 
 class _Stored(nn.Module):

@@ -39,6 +39,10 @@ class Transform(nn.Module, ABC):
         """What the encoder makes of images, float [N, D]."""
 
     @abstractmethod
+    def new_head(self, classes: int) -> nn.Module:
+        """A head as `begin` gives it, with other weights: float [N, D] to logits float [N, K]."""
+
+    @abstractmethod
     def begin(self, classifier: Classifier, classes: int, pixels: Callable[[], Tensor]) -> nn.Module:
         """Sets the weights that training begins with, where they are not those of a freshly built transform.
 

@@ -16,7 +16,8 @@ from refine.defending.pseudo_labels import PseudoLabels
 from refine.defending.retraining import own_seed
 from refine.defending.share import chosen
 from refine.defenses.refine import defense as refine
-from refine.defenses.refine.defense import Refine, RefineCard, Snapshot
+from refine.defenses.refine.card import RefineCard, Snapshot
+from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.label_map import derangement, remap
 from refine.defenses.refine.model.transform import Transform, built
 from refine.defenses.refine.training import substitute
@@ -233,7 +234,7 @@ def train_refine(
             snapshots=snapshots,
             training={**resolved(params, compute), "precision": precision},
         )
-        refine.save(part, defense, card)
+        refine.save(part, defense, card, head if params.encoder and params.encoder.frozen else None)
         write_history(part / "history.csv", history)
         write_history(part / "encoder_history.csv", encoder_history)
         if params.substitute:

@@ -73,6 +73,10 @@ class EncoderDecoder(Transform):
         features: Tensor = self._network((images - self.mean) / self.std)
         return features
 
+    def new_head(self, classes: int) -> nn.Module:
+        """That of the classifier's architecture, which fixes the number of classes."""
+        return _apart(classifiers.like(self._card).network)[1]
+
     def begin(self, classifier: Classifier, classes: int, pixels: Callable[[], Tensor]) -> nn.Module:
         """Its encoder begins as `start` says."""
         params, new = self._params, classifiers.like(self._card)

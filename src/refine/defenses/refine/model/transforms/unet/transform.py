@@ -64,9 +64,12 @@ class UNet(Transform):
         """The largest value of each of the innermost maps."""
         return self._levels(images)[-1].amax(dim=(2, 3))
 
+    def new_head(self, classes: int) -> nn.Module:
+        return nn.Linear(self._inner, classes)
+
     def begin(self, classifier: Classifier, classes: int, pixels: Callable[[], Tensor]) -> nn.Module:
         """It begins as it was built, under a new linear head."""
-        return nn.Linear(self._inner, classes)
+        return self.new_head(classes)
 
     def forward(self, images: Tensor) -> Tensor:
         skips = self._levels(images)
