@@ -15,6 +15,7 @@ from recorded_runs import name, record, run, with_list, write
 from refine.core.errors import UserError
 from refine_lab.lists.rows import Row, Rows, read_rows
 from refine_lab.pages.comparison import pictures, tables
+from refine_lab.pages.comparison.curves import over_images
 from refine_lab.pages.comparison.frame import difference_interval, measurements
 from refine_lab.pages.comparison.ranking import averaged, ranking, records
 from refine_lab.pages.comparison.write import write as write_files
@@ -234,6 +235,17 @@ def test_pictures_name_every_system_and_attack_and_tell_which_did_not_take() -> 
         words = {"".join(text.itertext()) for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")}
         assert {"one", "two", "badnets", "wanet (70 %)"} <= words
     assert ">50.0<" in pictures.heat_map(measured)
+
+
+def test_curves_are_of_defenses_that_were_measured_with_several_numbers_of_images() -> None:
+    few, many = (_line("s", "sig", images=images, ba_drop=drop) for images, drop in ((40.0, 0.5), (800.0, 0.1)))
+    lines = [few | {"defense": "refine"}, many | {"defense": "refine"}, many | {"defense": "shrinkpad"}]
+    drawn = over_images(_measured(*lines))
+    assert drawn is not None
+    words = {"".join(text.itertext()) for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"REFINE", "sig", "40", "800"} <= words
+    assert "ShrinkPad" not in words
+    assert over_images(_measured(*lines[1:])) is None
 
 
 def test_files_of_a_comparison_are_written_and_read_back(project: Path, tmp_path: Path) -> None:

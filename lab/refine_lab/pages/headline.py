@@ -34,12 +34,12 @@ def headline(listed: Rows, project: Path) -> str:
 
 _NOTE = (
     "In points, each between the same classifier without and with the defense; of several seeds the mean [95 % "
-    "interval of the mean, by Student's t]. *Encoder alone*: the encoder of REFINE's transform under the head that it "
-    "learned with, as a classifier of its own, which tells what drawing and mapping add. *Floor*: triggered images that "
-    "a clean classifier assigns to the attacker's class, without defense or with the same one, whichever are fewer. "
-    "*Robust accuracy lost*: how many more of the triggered images are misread than by the clean classifier without "
-    f"defense. {NONE}: the recorded run does not tell, or there is no run without attack of the same data, network and "
-    "seed."
+    "interval of the mean, by Student's t]. *Encoder alone*: the encoder of REFINE's transform under the head "
+    "that it learned with, as a classifier of its own, which tells what drawing and mapping add. *Floor*: "
+    "triggered images that a clean classifier assigns to the attacker's class, without defense or with the same "
+    "one, whichever are fewer. *Robust accuracy lost*: how many more of the triggered images are misread than by "
+    f"the clean classifier without defense. {NONE}: the recorded run does not tell, or there is no run without "
+    "attack of the same data, network and seed."
 )
 
 

@@ -31,7 +31,7 @@ _MARKS = (
 def heat_map(measured: pd.DataFrame) -> str:
     """SVG: a row for each system in the order of the ranking, a column for each attack, points in the cells."""
     rows = _rows(measured)
-    return _svg({"hconcat": [_panel(rows, *panel, first=not place) for place, panel in enumerate(_PANELS)]})
+    return svg({"hconcat": [_panel(rows, *panel, first=not place) for place, panel in enumerate(_PANELS)]})
 
 
 def small_multiples(measured: pd.DataFrame) -> str:
@@ -55,7 +55,7 @@ def small_multiples(measured: pd.DataFrame) -> str:
         {"transform": [{"filter": f"datum.figure == '{name}'"}], "mark": _mark(mark), "encoding": {"color": color}}
         for name, _, mark, _ in _MARKS
     ]
-    return _svg(
+    return svg(
         {
             "data": {"values": shown},
             "facet": {
@@ -150,7 +150,8 @@ def _mark(kind: str) -> dict[str, Any]:
     }[kind]
 
 
-def _svg(content: dict[str, Any]) -> str:
+def svg(content: dict[str, Any]) -> str:
+    """A drawing in Vega-Lite as SVG."""
     drawing = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": "white",
