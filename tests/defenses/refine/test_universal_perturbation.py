@@ -22,8 +22,8 @@ ENCODER = {"epochs": 3, "batch_size": 8, "optimizer": {"lr": 0.05}, "augment": {
 KINDS = {"labels": "of", "probabilities": "logits_of", "features": "features_of"}
 
 
-def _perturbation() -> UniversalPerturbation:
-    return UniversalPerturbation(BOUND, Generator().manual_seed(1))
+def _perturbation(bound: float = BOUND, warp: float = 0) -> UniversalPerturbation:
+    return UniversalPerturbation(bound, warp, Generator().manual_seed(1))
 
 
 def _changes(perturbation: UniversalPerturbation) -> Tensor:
@@ -66,6 +66,45 @@ def test_images_stay_in_range_and_the_search_goes_on_there(value: float) -> None
     assert (images != pixels).any()
     _steps(perturbation, 12, pixels)
     assert torch.allclose(_changes(perturbation)[-1], torch.full((3, 4, 4), BOUND), atol=1e-6)
+
+
+def _slope(columns: bool) -> Tensor:
+    """Images that get brighter by a hundredth with each pixel to the right, or down; float [64, 3, 8, 8]."""
+    ramp = torch.arange(8) / 100
+    return (ramp.view(1, -1) if columns else ramp.view(-1, 1)).expand(64, 3, 8, 8).contiguous()
+
+
+def test_a_warp_reads_pixels_from_where_the_shifts_say() -> None:
+    perturbation = _perturbation(0, 2)
+    shifts = torch.zeros(1, 2, 5, 5)
+    shifts[:, 0], shifts[:, 1] = 2, -1  # two to the right and one up
+    perturbation.load({"shifts": shifts, "steps": torch.tensor(1)})
+    pixels = torch.rand(64, 3, 8, 8)
+    images = perturbation.added(pixels).detach()
+    changed = (images - pixels).abs().amax(dim=(1, 2, 3)) > 0
+    assert 16 < changed.sum() < 48
+    assert torch.allclose(images[changed][:, :, 1:, :-2], pixels[changed][:, :, :-1, 2:], atol=1e-5)
+    assert torch.allclose(images[changed][:, :, 0, :-2], pixels[changed][:, :, 0, 2:], atol=1e-5), "as at the edge"
+
+
+@pytest.mark.parametrize("columns", [True, False])
+def test_a_warp_moves_to_where_the_loss_grows_and_no_further_than_the_bound(columns: bool) -> None:
+    perturbation = _perturbation(0, 1.5)
+    _steps(perturbation, 12, _slope(columns))
+    shifts = perturbation.state()["shifts"][0, 0 if columns else 1]
+    assert torch.allclose(shifts[:, :-1] if columns else shifts[:-1], torch.tensor(1.5))
+    assert perturbation.state()["shifts"].abs().max() <= 1.5
+
+
+def test_values_and_places_are_changed_together() -> None:
+    perturbation = _perturbation(BOUND, 1.5)
+    _steps(perturbation, 12, _slope(True))
+    assert set(perturbation.state()) == {"values", "shifts", "steps"}
+    pixels = _slope(True)
+    changes = (perturbation.added(pixels) - pixels).detach().flatten(1)
+    inner = changes.view(64, 3, 8, 8)[:, :, :, 1:-3]
+    changed = inner.amax(dim=(1, 2, 3)) > 0
+    assert torch.allclose(inner[changed], torch.tensor(BOUND + 0.015), atol=1e-4)
 
 
 def test_after_some_steps_another_one_is_sought() -> None:

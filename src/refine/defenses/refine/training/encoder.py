@@ -75,8 +75,8 @@ class EncoderTask:
     def __post_init__(self) -> None:
         self.module = EncoderWithHead(self.defense.transform, self.head).to(self.compute.device)
         self.generator = Generator(self.compute.device)
-        bound = self.recipe.universal_perturbation
-        self._perturbation = UniversalPerturbation(bound, self.generator) if bound else None
+        bounds = self.recipe.universal_perturbation, self.recipe.universal_warp
+        self._perturbation = UniversalPerturbation(*bounds, self.generator) if any(bounds) else None
         self._forward = compiled(Processes(self.compute).data_parallel(self.module), self.recipe)
 
     def begin_epoch(self, epoch: int) -> None:

@@ -41,6 +41,10 @@ class RefineRecipe(DefenderRecipe):
     augment: Augment = Augment(crop_scale=0.8, flip=0.5, grayscale=0.2)
 
 
+MOST_SHIFT = 16
+"""Pixels that a warp may shift places by."""
+
+
 class EncoderRecipe(DefenderRecipe):
     """How the encoder learns what the classifier says of images; ours, the paper has no such training.
 
@@ -57,6 +61,7 @@ class EncoderRecipe(DefenderRecipe):
         universal_perturbation: largest change of a pixel, of pixels in [0, 1], by a perturbation that is the same for
             all images, sought during the training as the one that the encoder answers worst; about half of each batch
             has it, and the encoder learns to answer as without it. 0 trains without.
+        universal_warp: the same by shifting places of the image, by no more pixels than this in each direction.
         frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
     """
 
@@ -74,6 +79,7 @@ class EncoderRecipe(DefenderRecipe):
     features_weight: PositiveNumber = 10.0
     mixup: bool = False
     universal_perturbation: Share = 0.0
+    universal_warp: Annotated[Number, Field(ge=0, le=MOST_SHIFT)] = 0.0
     frozen: bool = False
 
 
