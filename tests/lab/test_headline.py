@@ -34,8 +34,12 @@ def _run(attack: str, seed: int, ba: float, clean: Clean | None = CLEAN, parts: 
     return Run(done.folder, made, done.figures, diagnostics)
 
 
+def _page(project: Path) -> str:
+    return headline(read_rows(project / "experiments/pairs.yaml"), project)
+
+
 def _cells(project: Path) -> list[dict[str, str]]:
-    lines = headline(read_rows(project / "experiments/pairs.yaml"), project).split("\n\n")[0].splitlines()
+    lines = _page(project).split("\n\n")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
@@ -58,6 +62,8 @@ def test_seeds_are_a_mean_with_its_interval(project: Path) -> None:
     assert line["ASR above floor"] == "0.3 [0.3, 0.3]"
     assert line["robust accuracy lost"] == "0.5 [0.5, 0.5]"
     assert line["BA drop, encoder alone"] == line["ASR above floor, encoder alone"] == "-"
+    assert line["ASR before"] == "100.0 [100.0, 100.0]"
+    assert "3 of the 6 rows of this list have not been run." in _page(project)
 
 
 def test_the_encoder_alone_stands_beside_the_defense(project: Path) -> None:
@@ -74,9 +80,18 @@ def test_what_a_run_does_not_tell_is_left_open(project: Path) -> None:
     write(project / HOME, _run("sig", 1, 0.975, clean=None, parts=AFTER))
     none, sig = _cells(project)
     assert (none["BA drop"], sig["BA drop"], sig["BA drop, encoder alone"]) == ("0.3", "0.3", "-0.5")
+    assert (none["ASR before"], sig["ASR before"]) == ("-", "100.0")
     for line in (none, sig):
         assert line["ASR above floor"] == line["ASR above floor, encoder alone"] == line["robust accuracy lost"] == "-"
 
 
 def test_without_runs_it_says_so(project: Path) -> None:
-    assert headline(read_rows(project / "experiments/pairs.yaml"), project) == "Not yet run."
+    assert _page(project) == "Not yet run."
+
+
+def test_runs_of_several_defenses_are_no_seeds_of_each_other(tmp_path: Path) -> None:
+    text = "preset: quick\nrows:\n  - attack: badnets\n  - {attack: badnets, defense: shrinkpad}\n"
+    project = with_list(tmp_path / "project", text)[0]
+    write(project / HOME, _run("badnets", 1, 0.968))
+    write(project / HOME, run(name(defense="shrinkpad")))
+    assert [line["seeds"] for line in _cells(project)] == ["1", "1"]

@@ -18,28 +18,33 @@ from refine_lab.projects import Stages
 from refine_lab.runs.recorded import Run
 
 _ALONE = "encoder"
-"""The part of REFINE's defense that answers images by itself, see `Refine.parts`."""
+"""The part of REFINE's defense that answers images by itself, see `refine.defenses.refine.defense.parts`."""
 
 
 def headline(listed: Rows, project: Path) -> str:
     """A line for each attack and variant of a list, over the seeds that were recorded."""
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for row, run in computed(listed, project):
+    groups: dict[tuple[str, str, str], list[Run]] = {}
+    runs = computed(listed, project)
+    for row, run in runs:
         if run is not None:
-            groups.setdefault((row.attack, row.variant), []).append(run)
+            groups.setdefault((row.attack, row.variant, row.defense), []).append(run)
     if not groups:
         return "Not yet run."
-    return f"{markdown(pd.DataFrame([_line(*group, runs) for group, runs in groups.items()]))}\n\n{_NOTE}"
+    table = markdown(pd.DataFrame([_line(attack, variant, own) for (attack, variant, _), own in groups.items()]))
+    missing = sum(run is None for _, run in runs)
+    left = f" {missing} of the {len(runs)} rows of this list have not been run." if missing else ""
+    return f"{table}\n\n{_NOTE}{left}"
 
 
 _NOTE = (
-    "In points, each between the same classifier without and with the defense; of several seeds the mean [95 % "
-    "interval of the mean, by Student's t]. *Encoder alone*: the encoder of REFINE's transform under the head "
-    "that it learned with, as a classifier of its own, which tells what drawing and mapping add. *Floor*: "
-    "triggered images that a clean classifier assigns to the attacker's class, without defense or with the same "
-    "one, whichever are fewer. *Robust accuracy lost*: how many more of the triggered images are misread than by "
-    f"the clean classifier without defense. {NONE}: the recorded run does not tell, or there is no run without "
-    "attack of the same data, network and seed."
+    "Points and minutes; of several seeds the mean [95 % interval of the mean, by Student's t]. *ASR before*: "
+    "without defense; where the attack does not succeed, there is nothing to defend. *BA drop*: from the "
+    "classifier without defense. *Encoder alone*: the encoder of REFINE's transform under the head that it "
+    "learned with, as a classifier of its own, which tells what drawing and mapping add. *Floor*: triggered "
+    "images that a clean classifier assigns to the attacker's class, without defense or with REFINE, whichever "
+    "are fewer. *Robust accuracy lost*: how many more of the triggered images are misread than by the clean "
+    f"classifier without defense. {NONE}: the recorded run does not tell, or there is no run without attack of the "
+    "same data, network and seed."
 )
 
 
@@ -49,6 +54,7 @@ def _line(attack: str, variant: str, runs: list[Run]) -> dict[str, str]:
         "variant": variant.replace("_", " "),
         "images": _same(f"{run.record.defender.images:,}" for run in runs if run.record.defender),
         "seeds": str(len(runs)),
+        "ASR before": _over_seeds(runs, _before),
         "BA drop": _over_seeds(runs, _drop),
         "BA drop, encoder alone": _over_seeds(runs, _drop_alone),
         "ASR above floor": _over_seeds(runs, _above),
@@ -57,6 +63,10 @@ def _line(attack: str, variant: str, runs: list[Run]) -> dict[str, str]:
         "minutes": _over_seeds(runs, _minutes, scale=1),
         "on": _same(_machine(run) for run in runs),
     }
+
+
+def _before(run: Run) -> float | None:
+    return run.before.get("attack_success_rate")
 
 
 def _drop(run: Run) -> float:

@@ -36,7 +36,7 @@ def attack_line(row: Row, run: Run | None) -> dict[str, str]:
 
 def spread_line(row: Row, run: Run | None) -> dict[str, str]:
     """The figures, with the seed and the number of threads that computed them."""
-    line = {"seed": str(row.seed)}
+    line = {"variant": row.variant, "seed": str(row.seed)}
     if run is None:
         return {**line, "threads": NOT_YET}
     computed = run.record.runtime.get(Stages(run.defense).training, {})

@@ -93,13 +93,9 @@ def evaluate(params: EvaluateParams, tests: TestSets, models: Models, compute: C
     shares = {name: measure(given, truth) for name, given in answered.items()}
     figures = {name: judged(shares[BARE], own, truth) for name, own in shares.items()}
     diagnostics = _diagnostics(params, tests, answered, shares[BARE])
-    inside = {name: part.to(compute.device) for name, part in loading.parts(models.defense, models.classifier).items()}
-    if inside:
-        alone = answers_of_all(inside, tests, params.batch_size, compute)
-        diagnostics["parts"] = {
-            name: judged(shares[BARE], measure(given, truth), truth) for name, given in alone.items()
-        }
-    if not labeled:
+    if labeled:
+        diagnostics |= _parts(tests, models, shares[BARE], params.batch_size, compute)
+    else:
         figures = {name: agreement(own) for name, own in figures.items()}
         diagnostics = {"images": diagnostics["images"]}
     looks = look_at_all(classifier, defense, tests, choose(truth, params.diagnostic_images), params.batch_size, compute)
@@ -132,6 +128,17 @@ def _diagnostics(
         found["attack_succeeded"] = bare["attack_success_rate"] >= params.least_asr
         found["misread"] = {name: misread(given.triggered, truth, classes) for name, given in answered.items()}
     return found
+
+
+def _parts(
+    tests: TestSets, models: Models, bare: dict[str, float], batch_size: int, compute: Compute
+) -> dict[str, Any]:
+    """Figures of what inside the defense answers by itself, as in a metrics file; nothing where nothing does."""
+    found = {}
+    for name, part in loading.parts(models.defense, models.classifier).items():
+        given = answers(part.to(compute.device), tests, batch_size, compute)
+        found[name] = judged(bare, measure(given, tests.truth), tests.truth)
+    return {"parts": found} if found else {}
 
 
 def _curves(

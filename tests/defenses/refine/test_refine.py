@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from refine.core.errors import UserError
 from refine.core.files import sha256_of
@@ -229,6 +229,34 @@ def test_a_damaged_head_of_the_encoder_is_refused_by_its_name(
     with pytest.raises(UserError, match=said):
         refine.parts(models / "refine", models / "classifier")
     assert _load(models) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda head: head.weight.fill_(float("nan")), "not finite, in weight"),
+        (lambda head: (head.weight.fill_(3e38), head.bias.fill_(3e38)), "not finite"),
+    ],
+    ids=["nan", "overflow"],
+)
+def test_a_head_that_gives_no_numbers_is_refused(
+    models: Path, change: Callable[[nn.Linear], object], said: str
+) -> None:
+    made = _load(models)
+    head = made.transform.new_head(3)
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        change(head)
+    refine.save(models / "refine", made, read_card(models / "refine", RefineCard), head)
+    with pytest.raises(UserError, match=said):
+        refine.parts(models / "refine", models / "classifier")
+
+
+def test_a_head_of_more_classes_is_refused(models: Path) -> None:
+    made = _load(models)
+    refine.save(models / "refine", made, read_card(models / "refine", RefineCard), made.transform.new_head(4))
+    with pytest.raises(UserError, match=r"encoder_head\.safetensors does not fit"):
+        refine.parts(models / "refine", models / "classifier")
 
 
 def test_another_classifier_is_refused(models: Path) -> None:

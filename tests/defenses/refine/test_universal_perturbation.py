@@ -147,20 +147,21 @@ def _trained(kept: Path | None = None, **changes: Any) -> dict[str, Tensor]:
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = _trained(universal_perturbation=BOUND)
+    bounds = {"universal_perturbation": BOUND, "universal_warp": 1.0}
+    whole = _trained(**bounds)
     real, calls = EncoderTask.begin_epoch, []
 
     def interrupted(task: EncoderTask, epoch: int) -> None:
         calls.append(epoch)
-        if calls == [1, 2]:
+        if calls == [1, 2, 3]:
             raise KeyboardInterrupt
         real(task, epoch)
 
     monkeypatch.setattr(EncoderTask, "begin_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _trained(tmp_path, universal_perturbation=BOUND)
-    assert same_tensors(_trained(tmp_path, universal_perturbation=BOUND), whole)
-    assert calls == [1, 2, 2, 3]
+        _trained(tmp_path, **bounds)
+    assert same_tensors(_trained(tmp_path, **bounds), whole)
+    assert calls == [1, 2, 3, 3]
 
 
 def test_the_encoder_meets_one_that_is_sought(monkeypatch: pytest.MonkeyPatch) -> None:

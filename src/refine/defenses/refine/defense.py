@@ -210,7 +210,11 @@ def parts(folder: Path, classifier_folder: Path) -> dict[str, Defense]:
         return {}
     defense = load(folder, classifier_folder)
     classes = len(defense.permutation)
-    head = restored(lambda: defense.transform.new_head(classes), folder / ENCODER_HEAD, sha256)
+    path = folder / ENCODER_HEAD
+    head = restored(lambda: defense.transform.new_head(classes), path, sha256)
+    with torch.no_grad():
+        images = defense.transform_inputs(probe(side_of(defense.transform)))
+        refuse_unusable(head, defense.transform.encoded(images), path)
     return {"encoder": EncoderAlone(defense, head).eval()}
 
 

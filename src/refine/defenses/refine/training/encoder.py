@@ -2,9 +2,9 @@
 
 A transform has to know an image's class to draw what the frozen classifier takes for another one. Through the decoder
 and the classifier that knowledge is learned slowly and each step costs several times as much; a linear head on the
-encoder gives it directly. The head is thrown away. No label is used but the frozen classifier's answers on the
-defender's benign images. Where the encoder learns more of them than pseudo-labels, probabilities or features, more
-comes in than with REFINE's own loss, and it may be something of a backdoor.
+encoder gives it directly. The head is kept for comparison alone. No label is used but the frozen classifier's answers
+on the defender's benign images. Where the encoder learns more of them than pseudo-labels, probabilities or features,
+more comes in than with REFINE's own loss, and it may be something of a backdoor.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from refine.training.loop import Epochs, Row, Run, Step, Weights, batches_of
 from refine.training.processes import Processes
 from refine.training.training_set import TrainingSet
 
-_PERTURBATION = "universal-perturbation"
-"""Under which it lies among what a training keeps."""
+_PERTURBATION = "universal-perturbation-{:06d}"
+"""Under which it lies, as it was after an epoch, among what a training keeps, where a name stands for one content."""
 
 
 class EncoderWithHead(nn.Module):
@@ -82,7 +82,7 @@ class EncoderTask:
     def begin_epoch(self, epoch: int) -> None:
         """See `training.loop.BeginsEpochs`."""
         if self._perturbation:
-            self._perturbation.load(self.kept.get(_PERTURBATION, {}))
+            self._perturbation.load(self.kept.get(_PERTURBATION.format(epoch - 1), {}))
 
     def update(self, optimizer: Optimizer) -> None:
         """See `training.loop.Updates`."""
@@ -119,7 +119,7 @@ class EncoderTask:
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """The last epoch counts (no selection); the perturbation goes on in the next one."""
         if self._perturbation:
-            self.kept[_PERTURBATION] = self._perturbation.state()
+            self.kept[_PERTURBATION.format(epoch)] = self._perturbation.state()
 
 
 def mixed(pixels: Tensor, generator: Generator) -> Tensor:
@@ -168,7 +168,7 @@ def train_encoder(
         recipe: how.
         seed: of batch order and augmentation.
         defense: on its device.
-        head: that the encoder is trained under, and which is thrown away.
+        head: that the encoder is trained under; it is no part of the transform.
         images: benign and unlabeled, to which `answers` was given.
         answers: of the defense's classifier.
         compute: device and threads.

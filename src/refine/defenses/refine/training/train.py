@@ -164,8 +164,8 @@ def train_refine(
         images: benign and unlabeled.
         classifier_folder: of anybody's classifier.
         compute: device and threads.
-        folder: takes weights, card, snapshots and the history, that of the encoder, empty if it was not trained, and
-            that of a substitute.
+        folder: takes weights, card, snapshots and the history, that of the encoder, empty if it was not trained, its
+            head, if it stayed as it was then, and the history of a substitute.
         checkpoints: of this run.
 
     Raises:

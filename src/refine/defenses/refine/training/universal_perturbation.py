@@ -27,7 +27,9 @@ _PLACES = 5
 
 
 class UniversalPerturbation:
-    """One perturbation of all images, and after some steps another one. Each process seeks its own.
+    """One perturbation of all images, and after some steps another one.
+
+    Each process seeks its own; after an interrupted training, all go on from that of the first.
 
     Args:
         bound: largest change of a value, of pixels in [0, 1]; 0 changes none.

@@ -17,7 +17,7 @@ class Params(TransformParams):
         less of a backdoor comes along.
     replaced: share of the classifier's weights that is then replaced by new ones, for groups of layers from the input
         on, without the head; other numbers of groups take them by their relative depth, interpolated.
-    replaced_in_head: share in the head, under which the encoder learns and which is thrown away.
+    replaced_in_head: share in the head, under which the encoder learns, and which is no part of the transform.
     channels: of the decoder's first maps; those of each further size are half as many.
     """
 
