@@ -132,7 +132,7 @@ def test_curves_show_a_panel_for_each_figure_a_point_for_each_epoch_and_whole_ep
     text = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     drawn = dict(re.findall(r'id = "([^"]+)">\s*<script[^>]*>\s*var spec = (.*);\s*vegaEmbed', text))
     assert json.loads(drawn["Encoder_training"]) == {}
-    for name, panels, epochs in (("Attack_training", 2, "1"), ("Defense_training", 3, "12")):
+    for name, panels, epochs in (("Attack_training", 2, "1"), ("Defense_training", 2, "12")):
         svg = vl_convert.vegalite_to_svg(drawn[name], vl_version=overview.VEGA_LITE)
         points = re.findall(r'aria-roledescription="point"', svg)
         ticks = re.findall(r'text-anchor="middle"[^>]*font-size="10px"[^>]*>([^<]*)</text>', svg)
