@@ -13,7 +13,7 @@ from scipy import stats
 from refine_lab.lists.rows import Rows
 from refine_lab.pages.cells import NONE
 from refine_lab.pages.comparison.frame import floor
-from refine_lab.pages.tables import computed, markdown
+from refine_lab.pages.tables import computed, markdown, missing
 from refine_lab.projects import Stages
 from refine_lab.runs.recorded import Run
 
@@ -31,9 +31,7 @@ def headline(listed: Rows, project: Path) -> str:
     if not groups:
         return "Not yet run."
     table = markdown(pd.DataFrame([_line(attack, variant, own) for (attack, variant, _), own in groups.items()]))
-    missing = sum(run is None for _, run in runs)
-    left = f" {missing} of the {len(runs)} rows of this list have not been run." if missing else ""
-    return f"{table}\n\n{_NOTE}{left}"
+    return f"{table}\n\n{' '.join([_NOTE, *missing(runs)])}"
 
 
 _NOTE = (

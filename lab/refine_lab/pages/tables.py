@@ -45,12 +45,10 @@ def results(listed: Rows, project: Path) -> str:
     common = {name: value for name, value in first.items() if all((name, value) in other.items() for other in others)}
     runs = computed(listed, project)
     lines = [result_line(row, run, common) for row, run in runs if run is not None]
-    missing = len(runs) - len(lines)
     if not lines:
-        return f"None of the {missing} rows of this list has been run."
+        return f"None of the {len(runs)} rows of this list has been run."
     table = markdown(pd.DataFrame(lines))
-    left = [f"{missing} of the {len(runs)} rows of this list have not been run."] if missing else []
-    table = "\n\n".join([table, " ".join(notes([run for _, run in runs if run is not None]) + left)])
+    table = "\n\n".join([table, " ".join(notes([run for _, run in runs if run is not None]) + missing(runs))])
     above = f"Every row departs from `{listed.preset}` in {', '.join(settings(common))}.\n\n" if common else ""
     return above + table
 
@@ -60,11 +58,17 @@ def not_run(lists: Path, project: Path) -> str:
     lines = []
     for file in sorted(lists.glob("*.yaml")):
         runs = computed(read_rows(file), project)
-        missing = sum(run is None for _, run in runs)
-        if missing:
+        count = sum(run is None for _, run in runs)
+        if count:
             command = f"`refine run-list {file.relative_to(project).as_posix()}`"
-            lines.append({"not run": f"{missing} of {len(runs)}", "command": command})
+            lines.append({"not run": f"{count} of {len(runs)}", "command": command})
     return markdown(pd.DataFrame(lines)) if lines else "All rows of all lists have been run."
+
+
+def missing(runs: list[tuple[Row, Run | None]]) -> list[str]:
+    """A sentence on rows of a list that have not been run; none where all have."""
+    count = sum(run is None for _, run in runs)
+    return [f"{count} of the {len(runs)} rows of this list have not been run."] if count else []
 
 
 def computed(listed: Rows, project: Path) -> list[tuple[Row, Run | None]]:
