@@ -28,7 +28,6 @@ def _floor(runs: list[Run]) -> list[str]:
         )
     if any(run.record.clean is None for run in attacked):
         sentences.append(
-            f"{NONE} in *{FLOOR_TRIGGERED}*: no run without attack of the same data, network, recipe and seed is "
-            "recorded."
+            f"{NONE} in *{FLOOR_TRIGGERED}*: no run without attack of the same data, network and recipe is recorded."
         )
     return sentences

@@ -1,8 +1,8 @@
 """A clean classifier's answers to an attack's triggered images: the floor of its success rate with the trigger on.
 
 A trigger that hides or bends what it is put on leads some images to the target without any backdoor. How many, the
-recorded run of the attack `none` shows: the same data, network, recipe and seed, and nothing poisoned. Its models come
-from DVC's cache, by the hashes that were recorded with it.
+recorded run of the attack `none` shows: the same data, network and recipe, if possible the same seed, and nothing
+poisoned. Its models come from DVC's cache, by the hashes that were recorded with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from refine.models import classifier as classifiers
 from refine_lab.projects import CLASSIFIER, PARAMS, RAW, Stages
 from refine_lab.recording.cache import from_cache
 from refine_lab.recording.measuring import Bench
-from refine_lab.runs.parameters import held_out, read_params, same_defense
+from refine_lab.runs.parameters import held_out, read_params, same_classifier, same_defense, seeds
 from refine_lab.runs.record import Clean, OnTriggered
 from refine_lab.runs.recorded import Run
 
@@ -61,8 +61,8 @@ def found(project: Path, home: Path, runs: Iterable[Run], defense: str, outputs:
     fitting = _fitting(runs, params, defense, outputs)
     if not fitting:
         log.warning(
-            "asr_floor_triggered is left out: no run of the attack none with this data, network, recipe and seed "
-            "is recorded; record one first"
+            "asr_floor_triggered is left out: no run of the attack none with this data, network and recipe is "
+            "recorded; record one first"
         )
     for clean in fitting:
         try:
@@ -84,16 +84,24 @@ def measured(systems: CleanSystems | None, images: Bench) -> Clean | None:
 
 
 def _fitting(runs: Iterable[Run], params: dict[str, Any], defense: str, outputs: dict[str, str]) -> list[Run]:
-    """The clean runs of the same data and classifier; those with the same defense before others."""
+    """The clean runs of the same data and recipe; those with the same defense, and of these, with the same seeds first.
+
+    What images with a trigger look like to a clean classifier is hardly a matter of its seed.
+    """
     fitting = [
         each
         for each in runs
         if each.record.name.attack == "none"
         and each.shares(outputs, RAW)
-        and each.params["train_backdoor"] == params["train_backdoor"]
+        and same_classifier(each.params, params)
         and held_out(each.params) == held_out(params)
     ]
-    return sorted(fitting, key=lambda each: (not _same_defense(each, params, defense), each.folder.name))
+
+    def preference(run: Run) -> tuple[bool, bool, str]:
+        other_seeds = seeds(run.params, defense) != seeds(params, defense)
+        return not _same_defense(run, params, defense), other_seeds, run.folder.name
+
+    return sorted(fitting, key=preference)
 
 
 def _same_defense(clean: Run, params: dict[str, Any], defense: str) -> bool:

@@ -131,16 +131,25 @@ def _entry(room: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return {name: (room or {}).get(name) or {}}
 
 
+def same_classifier(params: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two runs have trained a classifier by the same settings but for the seed."""
+    return bool(_unseeded(params["train_backdoor"]) == _unseeded(other["train_backdoor"]))
+
+
 def same_defense(params: dict[str, Any], other: dict[str, Any], defense: str) -> bool:
     """Whether two runs have trained a defense by the same settings, and with as much data from the same sources.
 
-    Contaminated images do not count: without an attack there is no trigger, so no clean run could have them.
+    Neither seeds count nor contaminated images: without an attack there is no trigger, so no clean run could have any.
     """
     one, two = (effective(each, defense) for each in (params, other))
-    alike = all(one.get(name) == two.get(name) for name in _OF_A_DEFENSE)
+    alike = all(_unseeded(one.get(name)) == _unseeded(two.get(name)) for name in _OF_A_DEFENSE)
     return alike and all(one["sources"][name] == two["sources"][name] for name in one["other_images"])
 
 
 def _without_seeds(params: dict[str, Any], defense: str) -> dict[str, Any]:
     sections = effective(params, defense)
-    return sections | {name: {**sections[name], "seed": None} for name in seeds(params, defense)}
+    return {name: _unseeded(content) for name, content in sections.items()}
+
+
+def _unseeded(section: Any) -> Any:
+    return {**section, "seed": None} if isinstance(section, dict) and "seed" in section else section
