@@ -90,16 +90,18 @@ def test_published_figures_stand_beside_ours(project: Path) -> None:
     (project / FILE).write_text(
         ",".join(COLUMNS) + "\n"
         "a paper,bcu,badnets,91.0,90.0,99.0,1.5\n"
-        "a paper,bcu,mean,,90.0,,2.5\n"
-        "a paper,dbr,mean,91.0,90.0,99.0,1.5\n"
+        "a paper,bcu,sig,,90.0,99.0,2.5\n"
+        "another,bcu,badnets,91.0,90.5,99.0,1.0\n"
         "a paper,ft,badnets,91.0,90.0,99.0,1.5\n",
         encoding="utf-8",
     )
     found = _cells(beside_published(read_rows(project / "experiments/pairs.yaml"), project))
     assert found == [
         ["BCU", "`badnets`", "a paper", "1.0", "3.8", "1.5", "0.4"],
-        ["BCU", "mean of attacks", "a paper", "-", "3.8", "2.5", "0.4"],
-    ], "D-BR lacks an attack, and FT is not in the list"
+        ["BCU", "`sig`", "a paper", "-", "3.8", "2.5", "0.4"],
+        ["BCU", "mean of these", "a paper", "-", "3.8", "2.0", "0.4"],
+        ["BCU", "`badnets`", "another", "0.5", "3.8", "1.0", "0.4"],
+    ], "FT is not in the list"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def _clean(defended: float | None) -> Clean:
 def _line(system: str, attack: str, **figures: float) -> dict[str, object]:
     base = {"asr_before": 1.0, "asr": 0.01, "floor": 0.01, "above_floor": 0.0, "der": 0.99, "ba_drop": 0.0, "ba": 0.97}
     rest = {"above_floor_low": 0.0, "above_floor_high": 0.0, "robust": 0.9, "robust_clean": 0.9, "minutes": 1.0}
-    more = {"retuned": 0.2, "ba_retuned": 0.9, "retuned_transform": nan, "ba_retuned_transform": nan}
+    more = {"retuned": 0.2, "asr_retuned": 0.3, "ba_retuned": 0.9}
+    more |= {"retuned_transform": nan, "asr_retuned_transform": nan, "ba_retuned_transform": nan}
     had = {"images": 200.0, "labels": True, "changes_classifier": True}
     return {
         "system": system,
@@ -172,9 +173,13 @@ def test_what_a_defender_had_and_what_comes_back_stand_beside(project: Path) -> 
     (line,) = records(found[found["defense"] == "shrinkpad"].tail(1))
     assert (line["retuned"], line["retuned_transform"]) == pytest.approx((0.6, 0.0))
     assert (line["images"], line["labels"], line["changes_classifier"]) == (4000, False, False)
-    page = tables.ranked(read_rows(project / "experiments/pairs.yaml"), project)
-    assert "60.0 (BA 90.0 %); transform alone: 0.0 (BA 90.0 %)" in page
-    assert "| 4,000 " in page
+    listed = read_rows(project / "experiments/pairs.yaml")
+    assert "60.0 (BA 90.0 %); transform alone: 0.0 (BA 90.0 %)" in tables.ranked(listed, project)
+    other = replace(done, record=record(of, retuning=retuning.model_copy(update={"clean_defended": False})))
+    shutil.rmtree(project / HOME / str(of))
+    write(project / HOME, other)
+    page = tables.compared(listed, project)
+    assert "70.0 % itself (BA 90.0 %); transform alone: 10.0 % itself (BA 90.0 %)" in page
 
 
 def test_the_interval_of_a_difference_is_newcombe_s() -> None:

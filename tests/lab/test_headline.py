@@ -94,4 +94,7 @@ def test_runs_of_several_defenses_are_no_seeds_of_each_other(tmp_path: Path) -> 
     project = with_list(tmp_path / "project", text)[0]
     write(project / HOME, _run("badnets", 1, 0.968))
     write(project / HOME, run(name(defense="shrinkpad")))
-    assert [line["seeds"] for line in _cells(project)] == ["1", "1"]
+    refine, other = _cells(project)
+    assert (refine["seeds"], other["seeds"]) == ("1", "1")
+    assert (refine["BA before"], refine["BA drop"]) == ("97.8", "1.0")
+    assert (other["BA before"], other["BA drop"], other["images"]) == ("97.8", "-", "-"), "which is not REFINE's"

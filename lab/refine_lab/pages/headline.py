@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 import pandas as pd
 from scipy import stats
 
+from refine.defending.params import STAGE_OF_ITS_OWN
 from refine_lab.lists.rows import Rows
 from refine_lab.pages.cells import NONE
 from refine_lab.pages.comparison.frame import floor
@@ -35,8 +36,9 @@ def headline(listed: Rows, project: Path) -> str:
 
 
 _NOTE = (
-    "Points and minutes; of several seeds the mean [95 % interval of the mean, by Student's t]. *ASR before*: "
-    "without defense; where the attack does not succeed, there is nothing to defend. *BA drop*: from the "
+    "Points and minutes; of several seeds the mean [95 % interval of the mean, by Student's t]. *Before*: "
+    "without defense, the only figures of rows that have another defense than REFINE; where the "
+    "attack does not succeed, there is nothing to defend. *BA drop*: from the "
     "classifier without defense. *Encoder alone*: the encoder of REFINE's transform under the head that it "
     "learned with, as a classifier of its own, which tells what drawing and mapping add. *Floor*: triggered "
     "images that a clean classifier assigns to the attacker's class, without defense or with REFINE, whichever "
@@ -47,12 +49,20 @@ _NOTE = (
 
 
 def _line(attack: str, variant: str, runs: list[Run]) -> dict[str, str]:
+    of_refine = [run for run in runs if run.defense == STAGE_OF_ITS_OWN]
     return {
         "attack": f"`{attack}`",
         "variant": variant.replace("_", " "),
-        "images": _same(f"{run.record.defender.images:,}" for run in runs if run.record.defender),
+        "images": _same(f"{run.record.defender.images:,}" for run in of_refine if run.record.defender),
         "seeds": str(len(runs)),
+        "BA before": _over_seeds(runs, _ba_before),
         "ASR before": _over_seeds(runs, _before),
+        **_defended(of_refine),
+    }
+
+
+def _defended(runs: list[Run]) -> dict[str, str]:
+    return {
         "BA drop": _over_seeds(runs, _drop),
         "BA drop, encoder alone": _over_seeds(runs, _drop_alone),
         "ASR above floor": _over_seeds(runs, _above),
@@ -61,6 +71,10 @@ def _line(attack: str, variant: str, runs: list[Run]) -> dict[str, str]:
         "minutes": _over_seeds(runs, _minutes, scale=1),
         "on": _same(_machine(run) for run in runs),
     }
+
+
+def _ba_before(run: Run) -> float:
+    return float(run.before["benign_accuracy"])
 
 
 def _before(run: Run) -> float | None:
@@ -114,7 +128,7 @@ def _machine(run: Run) -> str:
 def _over_seeds(runs: list[Run], figure: Callable[[Run], float | None], scale: float = 100.0) -> str:
     """Mean of a figure with its interval, where all runs tell it."""
     values = [value for value in map(figure, runs) if value is not None]
-    if len(values) < len(runs):
+    if not values or len(values) < len(runs):
         return NONE
     mean = f"{scale * fmean(values):z.1f}"
     if len(values) == 1:

@@ -37,9 +37,10 @@ def measurements(listed: Rows, project: Path) -> pd.DataFrame:
     `above_floor`: their difference, with `above_floor_low` and `above_floor_high`, its 95 % interval.
     `robust`, `robust_clean`: robust accuracy, and the higher one of the same two.
     `der`: defense effectiveness rating.
-    `retuned`, `retuned_transform`: by how much more often the attack succeeds than on a clean model, after both were
-        retuned (see `refine.retuning`): everything in them, or the transform of a defense alone. `ba_retuned` and
-        `ba_retuned_transform`: benign accuracy then. A model that no longer tells images apart has no low success rate.
+    `retuned`, `retuned_transform`: by how much more often the attack succeeds than on a clean model with the same
+        defense, after both were retuned (see `refine.retuning`): everything in them, or the transform of a defense
+        alone; unknown where no such model was recorded. `asr_retuned` and `ba_retuned`, with the same endings: attack
+        success rate and benign accuracy then. A model that no longer tells images apart has no low success rate.
     `images`, `labels`, `changes_classifier`: how many images the defender had, whether with labels, and whether weights
         of the classifier differ afterwards.
     `classifier`: DVC's hash of the attacked classifier; runs recorded by an early version do not tell it.
@@ -99,9 +100,11 @@ def _minutes(run: Run) -> float:
 
 def _retuned(run: Run, variant: str, ending: str) -> dict[str, float]:
     found = run.retuned(run.defense, variant)
-    above = found.asr_over_clean if found else None
+    controlled = run.record.retuning is not None and run.record.retuning.clean_defended
+    above = found.asr_over_clean if found and controlled else None
     return {
         f"retuned{ending}": nan if above is None else above,
+        f"asr_retuned{ending}": found.attacked.mean.attack_success_rate if found else nan,
         f"ba_retuned{ending}": found.attacked.mean.benign_accuracy if found else nan,
     }
 

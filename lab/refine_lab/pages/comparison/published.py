@@ -11,7 +11,7 @@ import pandas as pd
 from refine.core.errors import UserError
 from refine_lab.lists.rows import Rows
 from refine_lab.pages.cells import NONE
-from refine_lab.pages.comparison.frame import TAKES, measurements
+from refine_lab.pages.comparison.frame import measurements
 from refine_lab.pages.comparison.ranking import averaged, records
 from refine_lab.pages.comparison.tables import points
 from refine_lab.pages.tables import markdown
@@ -20,14 +20,14 @@ from refine_lab.systems import label
 FILE = "docs/published.csv"
 """With the columns `COLUMNS`; figures in percent, empty where unknown."""
 COLUMNS = ("source", "defense", "attack", "ba_before", "ba", "asr_before", "asr")
-MEAN = "mean"
-"""The attack of a published figure that is a mean over attacks, and of ours over all those that the ranking counts."""
-
 _FIGURES = ("ba_before", "ba", "asr_before", "asr")
+_OURS = "_ours"
 
 
 def beside_published(listed: Rows, project: Path) -> str:
     """A line for each published figure of a defense of the list against one of its attacks, and ours.
+
+    A source that has several such attacks gets the mean over these as well, which may not be the mean that it tells.
 
     Raises:
         UserError: the file of published figures is missing or has other columns.
@@ -35,18 +35,9 @@ def beside_published(listed: Rows, project: Path) -> str:
     measured = measurements(listed, project)
     if measured.empty:
         return "Not yet run."
-    cells = averaged(measured[measured["variant"] == "default"])
-    counting = cells[cells["asr_before"] >= TAKES]
-    own = cells.set_index(["defense", "attack"])[list(_FIGURES)]
-    complete = counting.groupby("defense")["attack"].transform("nunique") == counting["attack"].nunique()
-    means = counting[complete].groupby("defense")[list(_FIGURES)].mean()
-    means.index = pd.MultiIndex.from_product([means.index, [MEAN]], names=own.index.names)
-    ours = pd.concat([own, means]).to_dict("index")
-    lines = [
-        _line(line, ours[line["defense"], line["attack"]])
-        for line in records(_published(project / FILE))
-        if (line["defense"], line["attack"]) in ours
-    ]
+    ours = averaged(measured[measured["variant"] == "default"])[["defense", "attack", *_FIGURES]]
+    both = _published(project / FILE).merge(ours, on=["defense", "attack"], suffixes=("", _OURS))
+    lines = [line for _, same in both.groupby(["source", "defense"], sort=False) for line in _lines(same)]
     return markdown(pd.DataFrame(lines))
 
 
@@ -62,19 +53,28 @@ def _published(path: Path) -> pd.DataFrame:
     return table.assign(**{name: table[name].astype(float) / 100 for name in _FIGURES})
 
 
-def _line(theirs: dict[str, Any], ours: dict[Any, Any]) -> dict[str, str]:
-    attack = theirs["attack"]
-    return {
-        "defense": label(str(theirs["defense"])),
-        "attack": "mean of attacks" if attack == MEAN else f"`{attack}`",
-        "published in": str(theirs["source"]),
-        **_pair("BA drop", _drop(theirs), _drop(ours)),
-        **_pair("ASR", theirs["asr"], ours["asr"]),
-    }
+def _lines(same: pd.DataFrame) -> list[dict[str, str]]:
+    """Of one source and one defense."""
+    figures = pd.DataFrame(
+        {
+            "drop": same["ba_before"] - same["ba"],
+            "drop_ours": same[f"ba_before{_OURS}"] - same[f"ba{_OURS}"],
+            "asr": same["asr"],
+            "asr_ours": same[f"asr{_OURS}"],
+        }
+    )
+    figures.index = pd.Index([f"`{attack}`" for attack in same["attack"]])
+    if len(same) > 1:
+        figures.loc["mean of these"] = figures.mean(skipna=False)
+    source, defense = str(same["source"].iloc[0]), label(str(same["defense"].iloc[0]))
+    return [
+        {"defense": defense, "attack": attack, "published in": source, **_cells(each)}
+        for attack, each in zip(figures.index, records(figures), strict=True)
+    ]
 
 
-def _drop(of: dict[str, Any]) -> float:
-    return float(of["ba_before"] - of["ba"])
+def _cells(of: dict[str, Any]) -> dict[str, str]:
+    return {**_pair("BA drop", of["drop"], of["drop_ours"]), **_pair("ASR", of["asr"], of["asr_ours"])}
 
 
 def _pair(name: str, theirs: float, ours: float) -> dict[str, str]:

@@ -9,6 +9,8 @@ import pandas as pd
 
 from refine_lab.pages.comparison.frame import TAKES
 
+_ITSELF = ("asr_retuned", "asr_retuned_transform")
+
 
 def ranking(measured: pd.DataFrame) -> pd.DataFrame:
     """A line for each system, the best one first.
@@ -24,8 +26,8 @@ def ranking(measured: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `system`, `attacks` (how many count for it), `worst` (which of them is the worst), `above_floor` with
         `above_floor_low` and `above_floor_high`, `der` (mean), `ba_drop` (largest), `robust_loss` (largest), `retuned`
-        and `retuned_transform` (largest, with the least benign accuracy then), what the defender had, and `minutes`
-        (median).
+        and `retuned_transform` (largest, with the least benign accuracy then), `asr_retuned` with the same ending
+        (largest), what the defender had, and `minutes` (median).
     """
     counting = averaged(measured[measured["asr_before"] >= TAKES])
     table = pd.DataFrame(_lines(counting))
@@ -56,7 +58,7 @@ def _lines(counting: pd.DataFrame) -> Iterator[dict[str, object]]:
             "der": own["der"].mean(),
             "ba_drop": own["ba_drop"].max(),
             "robust_loss": (own["robust_clean"] - own["robust"]).max(),
-            **{name: own[name].max() for name in ("retuned", "retuned_transform")},
+            **{name: own[name].max() for name in ("retuned", "retuned_transform", *_ITSELF)},
             **{name: own[name].min() for name in ("ba_retuned", "ba_retuned_transform")},
             **{name: worst[name] for name in ("regime", "images", "labels", "changes_classifier")},
             "minutes": own["minutes"].median(),

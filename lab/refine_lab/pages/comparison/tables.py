@@ -120,15 +120,17 @@ def _had(line: dict[str, Any]) -> dict[str, str]:
 
 
 def retuned(line: dict[str, Any]) -> str:
-    """Points above a clean model, with the benign accuracy then."""
-    if isnan(line["retuned"]):
+    """Points above a clean model, or the rate itself where there is no such model, with the benign accuracy then."""
+    if isnan(line["asr_retuned"]):
         return NONE
-    alone = "" if isnan(line["retuned_transform"]) else f"; transform alone: {_with_ba(line, '_transform')}"
+    alone = "" if isnan(line["asr_retuned_transform"]) else f"; transform alone: {_with_ba(line, '_transform')}"
     return _with_ba(line, "") + alone
 
 
 def _with_ba(line: dict[str, Any], ending: str) -> str:
-    return f"{points(line[f'retuned{ending}'])} (BA {percent(line[f'ba_retuned{ending}'])})"
+    above, itself = line[f"retuned{ending}"], line[f"asr_retuned{ending}"]
+    figure = f"{percent(itself)} itself" if isnan(above) else points(above)
+    return f"{figure} (BA {percent(line[f'ba_retuned{ending}'])})"
 
 
 def _change(cell: dict[str, Any], name: str) -> str:
