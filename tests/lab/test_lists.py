@@ -69,6 +69,26 @@ def test_a_list_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, n
         read_rows(tmp_path / name)
 
 
+def test_a_list_may_have_the_rows_of_another_one(tmp_path: Path) -> None:
+    (tmp_path / "attacks.yaml").write_text("preset: quick\nrows:\n  - attack: none\n  - {attack: sig, seed: 2}\n")
+    listed = tmp_path / "digits.yaml"
+    listed.write_text("preset: digits\nrows: attacks.yaml\neach: [{defense: clp}]\n")
+    read = read_rows(listed)
+    assert read.preset == "digits"
+    assert [(row.attack, row.seed, row.defense) for row in read.rows] == [("none", 1, "clp"), ("sig", 2, "clp")]
+
+
+@pytest.mark.parametrize("other", ["missing.yaml", "digits.yaml", "../attacks.yaml", "text.yaml"])
+def test_rows_of_what_is_no_list_are_refused(tmp_path: Path, other: str) -> None:
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (tmp_path / "attacks.yaml").write_text("preset: quick\nrows: [{attack: none}]\n")
+    (folder / "text.yaml").write_text("a sentence\n")
+    (folder / "digits.yaml").write_text(f"preset: digits\nrows: {other}\n")
+    with pytest.raises(UserError, match=f"takes its rows from {Path(other).name}, which is no list of runs beside it"):
+        read_rows(folder / "digits.yaml")
+
+
 def test_a_list_names_each_run_once() -> None:
     rows = [Row(attack="badnets"), Row(attack="badnets", machine={"REFINE_THREADS": 1})]
     with pytest.raises(UserError, match="two rows are called mnist5k-quick-badnets-refine-default-s1; give one of th"):

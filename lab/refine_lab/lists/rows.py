@@ -68,8 +68,9 @@ class Rows(Section):
 
     Attributes:
         preset: that they depart from, a file of `presets`.
-        rows: the runs, in the order in which they are computed and shown. Where a list has `each`, every row is run
-            with each of its entries, which name a defense, a variant, and changes besides those of the row.
+        rows: the runs, in the order in which they are computed and shown, or the name of another list beside this one,
+            whose rows these are as well. Where a list has `each`, every row is run with each of its entries, which name
+            a defense, a variant, and changes besides those of the row.
     """
 
     preset: str
@@ -95,10 +96,21 @@ def read_rows(path: Path) -> Rows:
     """
     if not path.is_file():
         raise UserError(f"{path} is no list of runs; `ls experiments` shows those there are")
+    content = load(path)
+    if isinstance(content, dict) and isinstance(content.get("rows"), str):
+        content = {**content, "rows": _rows_of(path.parent / content["rows"], path)}
     try:
-        return Rows.model_validate(load(path))
+        return Rows.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path} is no list of runs: {sentence('list', error)}") from None
+
+
+def _rows_of(path: Path, of: Path) -> Any:
+    """What another list has as its rows, as it is written there."""
+    content = load(path) if path.is_file() and path.parent.resolve() == of.parent.resolve() else None
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
+        raise UserError(f"{of} takes its rows from {path.name}, which is no list of runs beside it; name one that is")
+    return content["rows"]
 
 
 def _merged(row: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ _NOTE = (
     "images that a clean classifier assigns to the attacker's class, without defense or with REFINE, whichever "
     "are fewer. *Robust accuracy lost*: how many more of the triggered images are misread than by the clean "
     f"classifier without defense. {NONE}: the recorded run does not tell, or there is no run without attack of the "
-    "same data and network."
+    "same data and network; that of another seed is taken where there is none of the same."
 )
 
 

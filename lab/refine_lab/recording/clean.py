@@ -86,7 +86,8 @@ def measured(systems: CleanSystems | None, images: Bench) -> Clean | None:
 def _fitting(runs: Iterable[Run], params: dict[str, Any], defense: str, outputs: dict[str, str]) -> list[Run]:
     """The clean runs of the same data and recipe; those with the same defense, and of these, with the same seeds first.
 
-    What images with a trigger look like to a clean classifier is hardly a matter of its seed.
+    Clean classifiers differ in how many triggered images they take for the target, so another seed is a second choice.
+    The same defense counts more than the seed, as it is the control of what retuning brings back.
     """
     fitting = [
         each

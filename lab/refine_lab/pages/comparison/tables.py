@@ -65,8 +65,8 @@ def compared(listed: Rows, project: Path) -> str:
 
 def _trained_anew(measured: pd.DataFrame) -> str:
     """A sentence on attacks whose classifier is not the same in all rows: another machine or code trained it anew."""
-    trainings = measured.groupby(["attack", "seed"], sort=False)["classifier"].nunique()
-    attacks = dict.fromkeys(attack for attack, _ in trainings[trainings > 1].index)
+    trainings = measured.groupby(["attack", "seed", "variant"], sort=False)["classifier"].nunique()
+    attacks = dict.fromkeys(attack for attack, *_ in trainings[trainings > 1].index)
     if not attacks:
         return ""
     named = ", ".join(f"`{attack}`" for attack in attacks)
