@@ -120,6 +120,16 @@ def test_what_a_run_keeps_is_written_once_and_comes_back(run: Checkpoints) -> No
     assert {name: tensors["weight"].item() for name, tensors in state["kept"].items()} == {"first": 0.5, "second": 0.25}
 
 
+def test_what_a_run_no_longer_keeps_goes_with_the_last_checkpoint_that_names_it(run: Checkpoints) -> None:
+    for epoch in (1, 2, 3, 4):
+        run.save(epoch, _state(epoch, **{f"of-{epoch}": epoch / 4}))
+    assert sorted(path.name for path in run.folder.glob("kept-*")) == ["kept-of-3.pt", "kept-of-4.pt"]
+    (run.folder / "epoch-000004.ckpt").write_bytes(b"x")
+    state = Checkpoints(run.folder).load()
+    assert state is not None
+    assert {name: tensors["weight"].item() for name, tensors in state["kept"].items()} == {"of-3": 0.75}
+
+
 def test_a_state_whose_kept_weights_are_damaged_is_passed_over(run: Checkpoints) -> None:
     run.save(1, _state(1))
     run.save(2, _state(2, second=0.25))

@@ -99,22 +99,29 @@ class Checkpoints:
         self.folder = folder
         self.clock = clock or Clock()
         self._aside: dict[str, str] = {}
+        self._dropped: set[str] = set()
 
     def save(self, epoch: int, state: State) -> None:
         """Writes the state after an epoch; it is whole on the disk or not there. Only the last two stay.
 
-        `state["kept"]`, tensors by name that a run keeps to its end, goes into files of its own: each is written
-        once and not in every epoch again.
+        `state["kept"]`, tensors by name that a run keeps, goes into files of its own: each is written once and not in
+        every epoch again, and goes when no checkpoint names it any more.
         """
-        for name in state["kept"].keys() - self._aside.keys():
-            content = _packed(state["kept"][name])
+        kept = state["kept"]
+        for name in kept.keys() - self._aside.keys():
+            content = _packed(kept[name])
             write_durably(self._place(name), content)
             self._aside[name] = hashlib.sha256(content).hexdigest()
+        dropped = self._aside.keys() - kept.keys()
+        self._aside = {name: self._aside[name] for name in kept}
         content = _packed({**state, "kept": self._aside, "seconds": self.clock.seconds})
         digest = hashlib.sha256(content).hexdigest().encode()
         write_durably(self.folder / f"epoch-{epoch:06d}.ckpt", digest + content)
         for old in self._paths()[:-KEPT]:
             old.unlink()
+        for name in self._dropped - kept.keys():
+            self._place(name).unlink(missing_ok=True)
+        self._dropped = dropped  # the one checkpoint that stays beside this one still names them
 
     def load(self) -> State | None:
         """The newest whole state, on the CPU, or None where there is none; damaged ones are named and passed over."""

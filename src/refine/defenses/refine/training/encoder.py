@@ -119,6 +119,7 @@ class EncoderTask:
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """The last epoch counts (no selection); the perturbation goes on in the next one."""
         if self._perturbation:
+            self.kept.clear()
             self.kept[_PERTURBATION.format(epoch)] = self._perturbation.state()
 
 
