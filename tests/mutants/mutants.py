@@ -316,4 +316,16 @@ MUTANTS = (
         (("src/refine/evaluation/evaluate.py", "if outputs.bare or name != BARE:", "if True:"),),
         "tests/evaluation/test_evaluate.py::test_a_further_defense_leaves_the_figures_without_defense_alone",
     ),
+    Mutant(
+        "a perturbation that helps the encoder",
+        (
+            (
+                "src/refine/defenses/refine/training/universal_perturbation.py",
+                "each.detach() + _STEP * most",
+                "each.detach() - _STEP * most",
+            ),
+        ),
+        "tests/defenses/refine/test_universal_perturbation.py::"
+        "test_it_moves_to_where_the_loss_grows_and_no_further_than_the_bound",
+    ),
 )
