@@ -15,7 +15,7 @@ from recorded_runs import name, record, run, with_list, write
 from refine.core.errors import UserError
 from refine_lab.lists.rows import Row, Rows, read_rows
 from refine_lab.pages.comparison import pictures, tables
-from refine_lab.pages.comparison.curves import over_images
+from refine_lab.pages.comparison.curves import over_images, over_variants
 from refine_lab.pages.comparison.frame import difference_interval, measurements
 from refine_lab.pages.comparison.ranking import averaged, ranking, records
 from refine_lab.pages.comparison.write import write as write_files
@@ -44,6 +44,7 @@ def _line(system: str, attack: str, **figures: float) -> dict[str, object]:
         "system": system,
         "attack": attack,
         "seed": 1,
+        "variant": "default",
         "regime": "none",
         "ba_before": 0.98,
         **base,
@@ -251,6 +252,22 @@ def test_curves_are_of_defenses_that_were_measured_with_several_numbers_of_image
     assert {"REFINE", "sig", "40", "800"} <= words
     assert "ShrinkPad" not in words
     assert over_images(_measured(*lines[1:])) is None
+    assert over_images(_measured(*lines, many | {"defense": "refine", "variant": "held_out"})) is None
+
+
+def test_variants_of_one_defense_are_a_curve_in_the_order_of_the_list() -> None:
+    lines = [
+        _line("s", attack, ba_drop=drop) | {"defense": "refine", "variant": variant}
+        for attack in ("sig", "wanet")
+        for variant, drop in (("kept", 0.0), ("half", 0.1), ("fresh", 0.2))
+    ]
+    drawn = over_variants(_measured(*lines))
+    assert drawn is not None
+    words = ["".join(text.itertext()) for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert [word for word in words if word in ("kept", "half", "fresh")] == 2 * ["kept", "half", "fresh"]
+    assert {"sig", "wanet"} <= {*words}
+    assert over_variants(_measured(*lines[:2])) is None
+    assert over_variants(_measured(*lines, lines[0] | {"defense": "bcu"})) is None
 
 
 def test_files_of_a_comparison_are_written_and_read_back(project: Path, tmp_path: Path) -> None:

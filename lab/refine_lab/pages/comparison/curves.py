@@ -1,4 +1,4 @@
-"""What fewer images cost: a curve for each defense over the number of images that the defender has."""
+"""What changing one thing costs: curves over the number of images that a defender has, or over a defense's variants."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from refine_lab.pages.comparison.ranking import records
 from refine_lab.systems import label
 
 _FIGURES = (("ba_drop", "drop of benign accuracy, points"), ("above_floor", "ASR above its floor, points"))
+_NAMES = [name for name, _ in _FIGURES]
+_FEWEST = 3
+"""Variants of a defense that make a curve."""
 
 
 def over_images(measured: pd.DataFrame) -> str | None:
@@ -20,40 +23,65 @@ def over_images(measured: pd.DataFrame) -> str | None:
         measured: see `frame.measurements`; several seeds are averaged.
 
     Returns:
-        None where no defense was measured with several numbers of images.
+        None where no defense was measured with several numbers of images, and nothing else different.
     """
     several = measured.groupby("defense")["images"].transform("nunique") > 1
-    if not several.any():
+    variants = measured.groupby(["attack", "defense", "images"])["variant"].transform("nunique")
+    chosen = measured[several & ~measured["defense"].isin(measured["defense"][variants > 1])]
+    if chosen.empty:
         return None
-    names = [name for name, _ in _FIGURES]
-    points = measured[several].groupby(["attack", "defense", "images"], sort=False)[names].mean().reset_index()
+    points = chosen.groupby(["attack", "defense", "images"], sort=False)[_NAMES].mean().reset_index()
     attacks = [*dict.fromkeys(points["attack"])]
-    return svg({"vconcat": [_row(points, attacks, *figure) for figure in _FIGURES]})
+    return svg({"vconcat": [_columns(points, attacks, *figure) for figure in _FIGURES]})
 
 
-def _row(points: pd.DataFrame, attacks: list[str], figure: str, title: str) -> dict[str, Any]:
+def over_variants(measured: pd.DataFrame) -> str | None:
+    """SVG: below each other, the same two figures, over the variants in the order of the list, a line for each attack.
+
+    Args:
+        measured: see `frame.measurements`; several seeds are averaged.
+
+    Returns:
+        None unless there is one defense alone, with three variants or more that have equally many images.
+    """
+    if measured["defense"].nunique() > 1 or measured["images"].nunique() > 1:
+        return None
+    variants = [*dict.fromkeys(measured["variant"])]
+    if len(variants) < _FEWEST:
+        return None
+    points = measured.groupby(["attack", "variant"], sort=False)[_NAMES].mean().reset_index()
+    return svg({"vconcat": [_lines(points, variants, *figure) for figure in _FIGURES]})
+
+
+def _columns(points: pd.DataFrame, attacks: list[str], figure: str, title: str) -> dict[str, Any]:
     values = [{**line, "defense": label(line["defense"]), "points": 100 * line[figure]} for line in records(points)]
+    x = {
+        "field": "images",
+        "type": "quantitative",
+        "scale": {"type": "log"},
+        "axis": {"values": sorted({line["images"] for line in values}), "format": ",.0f", "labelOverlap": True},
+        "title": "images of the defender",
+    }
     return {
         "data": {"values": values},
         "facet": {"field": "attack", "type": "nominal", "title": None, "sort": attacks},
-        "spec": {
-            "width": 220,
-            "height": 160,
-            "mark": {"type": "line", "point": True},
-            "encoding": {
-                "x": {
-                    "field": "images",
-                    "type": "quantitative",
-                    "scale": {"type": "log"},
-                    "axis": {
-                        "values": sorted({line["images"] for line in values}),
-                        "format": ",.0f",
-                        "labelOverlap": True,
-                    },
-                    "title": "images of the defender",
-                },
-                "y": {"field": "points", "type": "quantitative", "title": title},
-                "color": {"field": "defense", "type": "nominal", "title": None, "legend": {"orient": "top"}},
-            },
+        "spec": {"width": 220, **_curve(x, title, "defense")},
+    }
+
+
+def _lines(points: pd.DataFrame, variants: list[str], figure: str, title: str) -> dict[str, Any]:
+    values = [{**line, "points": 100 * line[figure]} for line in records(points)]
+    x = {"field": "variant", "type": "nominal", "sort": variants, "axis": {"labelAngle": 0}, "title": None}
+    return {"data": {"values": values}, "width": 90 * len(variants), **_curve(x, title, "attack")}
+
+
+def _curve(x: dict[str, Any], title: str, color: str) -> dict[str, Any]:
+    return {
+        "height": 160,
+        "mark": {"type": "line", "point": True},
+        "encoding": {
+            "x": x,
+            "y": {"field": "points", "type": "quantitative", "title": title},
+            "color": {"field": color, "type": "nominal", "title": None, "legend": {"orient": "top"}},
         },
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from refine.core.errors import UserError
 from refine.core.files import new_file
 from refine_lab.lists.rows import read_rows
-from refine_lab.pages.comparison.curves import over_images
+from refine_lab.pages.comparison.curves import over_images, over_variants
 from refine_lab.pages.comparison.frame import measurements
 from refine_lab.pages.comparison.pictures import heat_map, small_multiples
 from refine_lab.pages.comparison.tables import latex
@@ -18,8 +18,8 @@ def write(file: Path, folder: Path, project: Path) -> list[Path]:
 
     Args:
         file: of the list.
-        folder: takes `measurements.csv` (a line for each run), `table.tex`, `heat-map.svg`, `defenses.svg`, and, where
-            defenses were measured with several numbers of images, `over-images.svg`; what else is in it stays.
+        folder: takes `measurements.csv` (a line for each run), `table.tex`, `heat-map.svg`, `defenses.svg`, and where
+            there is something to draw, `over-images.svg` and `over-variants.svg`; what else is in it stays.
         project: with the recorded runs.
 
     Returns:
@@ -37,9 +37,8 @@ def write(file: Path, folder: Path, project: Path) -> list[Path]:
         "heat-map.svg": heat_map(measured) + "\n",
         "defenses.svg": small_multiples(measured) + "\n",
     }
-    curves = over_images(measured)
-    if curves:
-        contents["over-images.svg"] = curves + "\n"
+    drawn = {"over-images.svg": over_images(measured), "over-variants.svg": over_variants(measured)}
+    contents |= {name: picture + "\n" for name, picture in drawn.items() if picture}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         with new_file(folder / name) as partial:
