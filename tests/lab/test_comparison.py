@@ -259,15 +259,16 @@ def test_variants_of_one_defense_are_a_curve_in_the_order_of_the_list() -> None:
     lines = [
         _line("s", attack, ba_drop=drop) | {"defense": "refine", "variant": variant}
         for attack in ("sig", "wanet")
-        for variant, drop in (("kept", 0.0), ("half", 0.1), ("fresh", 0.2))
+        for variant, drop in (("half", 0.1), ("kept", 0.0), ("fresh", 0.2))
     ]
-    drawn = over_variants(_measured(*lines))
+    order = ["kept", "quarter", "half", "fresh"]
+    drawn = over_variants(_measured(*lines), order)
     assert drawn is not None
     words = ["".join(text.itertext()) for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
     assert [word for word in words if word in ("kept", "half", "fresh")] == 2 * ["kept", "half", "fresh"]
     assert {"sig", "wanet"} <= {*words}
-    assert over_variants(_measured(*lines[:2])) is None
-    assert over_variants(_measured(*lines, lines[0] | {"defense": "bcu"})) is None
+    assert over_variants(_measured(*lines[:2]), order) is None
+    assert over_variants(_measured(*lines, lines[0] | {"defense": "bcu"}), order) is None
 
 
 def test_files_of_a_comparison_are_written_and_read_back(project: Path, tmp_path: Path) -> None:

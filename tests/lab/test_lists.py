@@ -78,12 +78,13 @@ def test_a_list_may_have_the_rows_of_another_one(tmp_path: Path) -> None:
     assert [(row.attack, row.seed, row.defense) for row in read.rows] == [("none", 1, "clp"), ("sig", 2, "clp")]
 
 
-@pytest.mark.parametrize("other", ["missing.yaml", "digits.yaml", "../attacks.yaml", "text.yaml"])
+@pytest.mark.parametrize("other", ["missing.yaml", "digits.yaml", "../attacks.yaml", "text.yaml", "each.yaml"])
 def test_rows_of_what_is_no_list_are_refused(tmp_path: Path, other: str) -> None:
     folder = tmp_path / "experiments"
     folder.mkdir()
     (tmp_path / "attacks.yaml").write_text("preset: quick\nrows: [{attack: none}]\n")
     (folder / "text.yaml").write_text("a sentence\n")
+    (folder / "each.yaml").write_text("preset: quick\nrows: [{attack: none}]\neach: [{defense: clp}]\n")
     (folder / "digits.yaml").write_text(f"preset: digits\nrows: {other}\n")
     with pytest.raises(UserError, match=f"takes its rows from {Path(other).name}, which is no list of runs beside it"):
         read_rows(folder / "digits.yaml")

@@ -108,8 +108,10 @@ def read_rows(path: Path) -> Rows:
 def _rows_of(path: Path, of: Path) -> Any:
     """What another list has as its rows, as it is written there."""
     content = load(path) if path.is_file() and path.parent.resolve() == of.parent.resolve() else None
-    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
-        raise UserError(f"{of} takes its rows from {path.name}, which is no list of runs beside it; name one that is")
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list) or "each" in content:
+        raise UserError(
+            f"{of} takes its rows from {path.name}, which is no list of runs beside it, or has `each`; name another"
+        )
     return content["rows"]
 
 

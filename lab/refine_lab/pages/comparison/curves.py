@@ -35,18 +35,19 @@ def over_images(measured: pd.DataFrame) -> str | None:
     return svg({"vconcat": [_columns(points, attacks, *figure) for figure in _FIGURES]})
 
 
-def over_variants(measured: pd.DataFrame) -> str | None:
-    """SVG: below each other, the same two figures, over the variants in the order of the list, a line for each attack.
+def over_variants(measured: pd.DataFrame, order: list[str]) -> str | None:
+    """SVG: below each other, the same two figures, over the variants, a line for each attack.
 
     Args:
         measured: see `frame.measurements`; several seeds are averaged.
+        order: all variants, as the list has them.
 
     Returns:
         None unless there is one defense alone, with three variants or more that have equally many images.
     """
     if measured["defense"].nunique() > 1 or measured["images"].nunique() > 1:
         return None
-    variants = [*dict.fromkeys(measured["variant"])]
+    variants = [variant for variant in dict.fromkeys(order) if variant in {*measured["variant"]}]
     if len(variants) < _FEWEST:
         return None
     points = measured.groupby(["attack", "variant"], sort=False)[_NAMES].mean().reset_index()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from math import hypot, nan
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from refine.evaluation.metrics import interval
 from refine_lab.lists.plan import plan
 from refine_lab.lists.rows import Rows
 from refine_lab.projects import CLASSIFIER, SPLITTING, Stages
+from refine_lab.runs.parameters import attack_of
 from refine_lab.runs.recorded import HOME, Run, read_all
 from refine_lab.systems import label, regime
 
@@ -44,6 +47,7 @@ def measurements(listed: Rows, project: Path) -> pd.DataFrame:
     `images`, `labels`, `changes_classifier`: how many images the defender had, whether with labels, and whether weights
         of the classifier differ afterwards.
     `classifier`: DVC's hash of the attacked classifier; runs recorded by an early version do not tell it.
+    `settings`: a hash of what the classifier was trained by: data, attack and recipe.
     `minutes`: of the training of the defense, where it was computed for this run, with the split that it is given.
     """
     recorded = read_all(project / HOME)
@@ -63,6 +67,7 @@ def _line(variant: str, run: Run) -> dict[str, Any]:
         "system": label(run.defense) + ("" if variant == "default" else f", {variant.replace('_', ' ')}"),
         **_defender(run),
         "classifier": run.output(CLASSIFIER),
+        "settings": _settings(run),
         "minutes": _minutes(run),
         "ba_before": before["benign_accuracy"],
         "ba": after["benign_accuracy"],
@@ -88,6 +93,12 @@ def _defender(run: Run) -> dict[str, Any]:
     if told is None:
         return {"regime": regime(run.defense), "images": nan, "labels": None, "changes_classifier": None}
     return told.model_dump()
+
+
+def _settings(run: Run) -> str:
+    attack = run.params["attacks"].get(attack_of(run.params))
+    content = [run.params[name] for name in ("download", "poison_dataset", "train_backdoor")]
+    return sha256(json.dumps([*content, attack], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _minutes(run: Run) -> float:

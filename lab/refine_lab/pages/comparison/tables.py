@@ -65,7 +65,7 @@ def compared(listed: Rows, project: Path) -> str:
 
 def _trained_anew(measured: pd.DataFrame) -> str:
     """A sentence on attacks whose classifier is not the same in all rows: another machine or code trained it anew."""
-    trainings = measured.groupby(["attack", "seed", "variant"], sort=False)["classifier"].nunique()
+    trainings = measured.groupby(["attack", "seed", "settings"], sort=False)["classifier"].nunique()
     attacks = dict.fromkeys(attack for attack, *_ in trainings[trainings > 1].index)
     if not attacks:
         return ""

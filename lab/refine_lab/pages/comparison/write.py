@@ -28,7 +28,8 @@ def write(file: Path, folder: Path, project: Path) -> list[Path]:
     Raises:
         UserError: no run of the list with an attack is recorded.
     """
-    measured = measurements(read_rows(file), project)
+    listed = read_rows(file)
+    measured = measurements(listed, project)
     if measured.empty:
         raise UserError(f"no run of {file} with an attack is recorded; type `refine run-list {file}` first")
     contents = {
@@ -37,7 +38,8 @@ def write(file: Path, folder: Path, project: Path) -> list[Path]:
         "heat-map.svg": heat_map(measured) + "\n",
         "defenses.svg": small_multiples(measured) + "\n",
     }
-    drawn = {"over-images.svg": over_images(measured), "over-variants.svg": over_variants(measured)}
+    order = [row.variant for row in listed.rows]
+    drawn = {"over-images.svg": over_images(measured), "over-variants.svg": over_variants(measured, order)}
     contents |= {name: picture + "\n" for name, picture in drawn.items() if picture}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
