@@ -14,7 +14,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -29,6 +28,7 @@ from refine.core.files import sha256_of, write_durably
 from refine.core.registry import ARCHITECTURES, names
 from refine.models.device import Compute
 from refine.shards.format.manifest import NAME as MANIFEST
+from refine.training.clock import Clock
 from refine.training.processes import Processes
 
 log = logging.getLogger(__name__)
@@ -68,23 +68,6 @@ def _code() -> dict[str, Path]:
     choices = [f"{ARCHITECTURES}.{name}.{part}" for name in names(ARCHITECTURES) for part in ("params", "network")]
     specs = {name: find_spec(name) for name in [*choices, "refine.models.apart"]}  # which some networks need
     return own | {name: Path(str(spec and spec.origin)) for name, spec in specs.items()}
-
-
-class Clock:
-    """How long a run has been computed, by this process and those that were interrupted.
-
-    Attributes:
-        earlier: seconds of the others, up to the newest checkpoint that was read.
-    """
-
-    def __init__(self) -> None:
-        self.earlier = 0.0
-        self._began = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds until now."""
-        return self.earlier + time.monotonic() - self._began
 
 
 class Checkpoints:
