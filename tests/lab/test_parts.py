@@ -221,11 +221,13 @@ def test_an_attack_waits_for_the_clean_runs_before_it_that_its_floors_are_measur
         named = {"attack": "none", "variant": variant, "defense": defense}
         return Row.model_validate(named), name(**named), params
 
-    other = row("other", clean.replace("train_backdoor: {seed: 1}", "train_backdoor: {seed: 2}"))
+    other = row("other", clean.replace("train_backdoor: {seed: 1}", "train_backdoor: {seed: 1, network: {}}"))
     held_out = row("held_out", clean.replace("seed: 1}\nattacks", "seed: 1, held_out: 0.2}\nattacks"))
-    same, longer = row("same"), row("longer", clean.replace("train_refine: {}", "train_refine: {seed: 2}"))
+    same, longer = row("same"), row("longer", clean.replace("train_refine: {}", "train_refine: {snapshots: 2}"))
     student = row("student", defense="distilled")
+    seeded = row("seeded", clean.replace("train_backdoor: {seed: 1}", "train_backdoor: {seed: 2}"))
     refine = Row(attack="badnets")
+    assert submitted._floors(refine, text, [seeded]) == {str(seeded[1])}
     assert submitted._floors(refine, text, [other, held_out]) == set()
     assert submitted._floors(refine, text, [longer, student]) == {str(longer[1]), str(student[1])}
     assert submitted._floors(refine, text, [longer, student, same, other]) == {str(same[1])}

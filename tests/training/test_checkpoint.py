@@ -23,7 +23,7 @@ from refine.core import files
 from refine.core.errors import UserError
 from refine.core.registry import ARCHITECTURES, names
 from refine.models.device import Compute
-from refine.training import checkpoint
+from refine.training import checkpoint, clock
 from refine.training.checkpoint import Checkpoints, State, checkpoints, run_key
 from refine.training.processes import Processes
 from support import environment, run_stage, synthetic, tiny_project, write_split
@@ -67,7 +67,7 @@ def test_a_run_that_is_gone_on_with_knows_how_long_it_took_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = itertools.count()
-    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
     run = Checkpoints(tmp_path)
     run.clock.earlier = 500.0
     part = run.part("first")
@@ -239,7 +239,7 @@ def test_what_the_stage_does_not_depend_on_changes_nothing(project: Path) -> Non
 WATCHED = """
 import runpy, sys
 from pathlib import Path
-from refine.training import checkpoint
+from refine.training import checkpoint, clock
 
 counted = []
 plain = checkpoint.run_key
