@@ -22,7 +22,7 @@ from refine.models import classifier as classifiers
 from refine_lab.projects import CLASSIFIER, PARAMS, RAW, Stages
 from refine_lab.recording.cache import from_cache
 from refine_lab.recording.measuring import Bench
-from refine_lab.runs.parameters import held_out, read_params, same_classifier, same_defense, seeds
+from refine_lab.runs.parameters import read_params, same_classifier, same_defense, seeds
 from refine_lab.runs.record import Clean, OnTriggered
 from refine_lab.runs.recorded import Run
 
@@ -92,10 +92,7 @@ def _fitting(runs: Iterable[Run], params: dict[str, Any], defense: str, outputs:
     fitting = [
         each
         for each in runs
-        if each.record.name.attack == "none"
-        and each.shares(outputs, RAW)
-        and same_classifier(each.params, params)
-        and held_out(each.params) == held_out(params)
+        if each.record.name.attack == "none" and each.shares(outputs, RAW) and same_classifier(each.params, params)
     ]
 
     def preference(run: Run) -> tuple[bool, bool, str]:

@@ -132,8 +132,9 @@ def _entry(room: dict[str, Any] | None, name: str) -> dict[str, Any]:
 
 
 def same_classifier(params: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two runs have trained a classifier by the same settings but for the seed."""
-    return bool(_unseeded(params["train_backdoor"]) == _unseeded(other["train_backdoor"]))
+    """Whether two runs have trained a classifier by the same settings, but for the seed, on as many of the images."""
+    alike = _unseeded(params["train_backdoor"]) == _unseeded(other["train_backdoor"])
+    return alike and held_out(params) == held_out(other)
 
 
 def same_defense(params: dict[str, Any], other: dict[str, Any], defense: str) -> bool:

@@ -9,8 +9,6 @@ import pandas as pd
 
 from refine_lab.pages.comparison.frame import TAKES
 
-_ITSELF = ("asr_retuned", "asr_retuned_transform")
-
 
 def ranking(measured: pd.DataFrame) -> pd.DataFrame:
     """A line for each system, the best one first.
@@ -59,7 +57,7 @@ def _lines(counting: pd.DataFrame) -> Iterator[dict[str, object]]:
             "ba_drop": own["ba_drop"].max(),
             "robust_loss": (own["robust_clean"] - own["robust"]).max(),
             **{name: _largest_controlled(own, name) for name in ("retuned", "retuned_transform")},
-            **{name: own[name].max() for name in _ITSELF},
+            **{name: own[name].max() for name in ("asr_retuned", "asr_retuned_transform")},
             **{name: own[name].min() for name in ("ba_retuned", "ba_retuned_transform")},
             **{name: worst[name] for name in ("regime", "images", "labels", "changes_classifier")},
             "minutes": own["minutes"].median(),
