@@ -180,6 +180,11 @@ def test_the_encoder_meets_one_that_is_sought(monkeypatch: pytest.MonkeyPatch) -
     assert not same_tensors(_trained(universal_perturbation=BOUND), sought)
 
 
+def test_the_encoder_meets_random_patterns() -> None:
+    assert same_tensors(_trained(random_patterns=0.3), _trained(random_patterns=0.3))
+    assert not same_tensors(_trained(random_patterns=0.3), _trained())
+
+
 @pytest.mark.parametrize("learns", KINDS)
 def test_the_classifier_is_asked_about_images_as_they_are(learns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Tensor] = []
@@ -192,7 +197,7 @@ def test_the_classifier_is_asked_about_images_as_they_are(learns: str, monkeypat
     monkeypatch.setattr(PseudoLabels, KINDS[learns], watched)
     if learns == "features":
         monkeypatch.setattr("refine.defenses.refine.training.encoder.functional.cosine_similarity", _no_features)
-    _trained(learns=learns, universal_perturbation=BOUND)
+    _trained(learns=learns, universal_perturbation=BOUND, random_patterns=0.5)
     levels = torch.cat(asked) * 255
     assert torch.allclose(levels, levels.round(), atol=1e-3)
     assert not levels.requires_grad

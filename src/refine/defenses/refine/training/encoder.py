@@ -20,6 +20,7 @@ from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.transform import Transform
 from refine.defenses.refine.training.params import EncoderRecipe
+from refine.defenses.refine.training.random_patterns import overlaid
 from refine.defenses.refine.training.universal_perturbation import UniversalPerturbation
 from refine.models.device import Compute, to_float32
 from refine.training.augment import augment, uniform
@@ -95,7 +96,7 @@ class EncoderTask:
             pixels = augment(batch.pixels, self.recipe.augment, self.generator)
             if self.recipe.mixup:
                 pixels = mixed(pixels, self.generator)
-        inputs = self.defense.transform_inputs(self._perturbation.added(pixels) if self._perturbation else pixels)
+        inputs = self.defense.transform_inputs(self._disturbed(pixels))
         with self.compute.autocast(self.precision):
             encoded, logits = map(to_float32, self._forward(inputs))
         recipe, answers = self.recipe, self.answers
@@ -115,6 +116,12 @@ class EncoderTask:
             loss = distillation(logits, said, recipe.temperature) + recipe.features_weight * more["cosine_distance"]
         agreement = (logits.argmax(dim=1) == pseudo_labels).float().mean()
         return Step(loss * batch.loss_weight, {"loss": loss, "agreement": agreement, **more})
+
+    def _disturbed(self, pixels: Tensor) -> Tensor:
+        """What the encoder sees of augmented images, and the classifier does not."""
+        if self.recipe.random_patterns:
+            pixels = overlaid(pixels, self.recipe.random_patterns, self.generator)
+        return self._perturbation.added(pixels) if self._perturbation else pixels
 
     def after_epoch(self, epoch: int, weights: Weights) -> None:
         """The last epoch counts (no selection); the perturbation goes on in the next one."""

@@ -58,6 +58,8 @@ class EncoderRecipe(DefenderRecipe):
         mixup: mix each image with one drawn from its batch, at a share drawn from [0, 1). The classifier is asked for
             its answers to the mixtures, so `pseudo_labels` has to be `each_step`. A mixture may look to it like a faint
             trigger, and its answer then tells the encoder where that leads, see docs/results.md.
+        random_patterns: largest opacity of patterns, noise and other images, that are drawn for half of the images and
+            laid over them; the encoder learns to answer as without. 0 trains without.
         universal_perturbation: largest change of a pixel, of pixels in [0, 1], by a perturbation that is the same for
             all images, sought during the training as the one that the encoder answers worst; about half of each batch
             has it, and the encoder learns to answer as without it. 0 trains without.
@@ -78,6 +80,7 @@ class EncoderRecipe(DefenderRecipe):
     temperature: PositiveNumber = 2.0
     features_weight: PositiveNumber = 10.0
     mixup: bool = False
+    random_patterns: Share = 0.0
     universal_perturbation: Share = 0.0
     universal_warp: Annotated[Number, Field(ge=0, le=MOST_SHIFT)] = 0.0
     frozen: bool = False
