@@ -64,6 +64,9 @@ def test_a_run_depends_on_the_split_that_its_defense_is_given_and_on_no_other() 
     other = {**params, "defense_settings": {"dbr": {"split": "oracle"}}}
     assert effective(other, "dbr")["split_settings"] == {"oracle": {"seed": 3}}
     assert "splits" not in effective(params, "dbr")
+    ungated = {**params, "split_settings": {"sd": {"draws": 1, "gate": "ignore"}}}
+    assert not same_defense(params, ungated, "dbr"), "the gate decides whether it does anything"
+    assert same_defense(params, ungated, "shrinkpad")
     for defense in ("refine", "shrinkpad"):
         old = {name: content for name, content in params.items() if not name.startswith("split")}
         assert effective(params, defense) == effective(old, defense)

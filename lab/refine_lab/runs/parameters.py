@@ -17,7 +17,7 @@ IN_THE_NAME = ("poison_dataset.attack.name", "defenses", "splits")
 """Parameters that the name of a run shows, besides its seeds."""
 
 _ABSENT = object()
-_OF_A_DEFENSE = ("train_refine", "defense_data", "defense_settings", "other_images")
+_OF_A_DEFENSE = ("train_refine", "defense_data", "defense_settings", "split_settings", "other_images")
 """Sections that a defense is trained by, whatever the attack."""
 _OF_IMAGES: dict[str, Any] = {"held_out": 0.0, "contaminated": 0.0}
 """Whose images these are; runs that were recorded by an early version do not tell, and had these."""
