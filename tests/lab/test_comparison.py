@@ -175,7 +175,7 @@ def test_what_a_defender_had_and_what_comes_back_stand_beside(project: Path) -> 
     assert (line["retuned"], line["retuned_transform"]) == pytest.approx((0.6, 0.0))
     assert (line["images"], line["labels"], line["changes_classifier"]) == (4000, False, False)
     listed = read_rows(project / "experiments/pairs.yaml")
-    assert "60.0 (BA 90.0 %); transform alone: 0.0 (BA 90.0 %)" in tables.ranked(listed, project)
+    assert "60.0 (BA ≥ 90.0 %); transform alone: 0.0 (BA ≥ 90.0 %)" in tables.ranked(listed, project)
     other = replace(done, record=record(of, retuning=retuning.model_copy(update={"clean_defended": False})))
     shutil.rmtree(project / HOME / str(of))
     write(project / HOME, other)

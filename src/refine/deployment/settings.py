@@ -1,7 +1,7 @@
 """Settings with which a REFINE defense is trained for anybody's classifier, where nobody gave other ones.
 
 They are those of `presets/cpu.yaml`, which were chosen on CIFAR-10, but with fewer steps, as owners have larger
-networks, and without perturbation and warp, adapted to what the classifier takes:
+networks, and without patterns and warp, adapted to what the classifier takes:
 
 - The encoder is trained by AdamW, which suits networks of all kinds; the preset's SGD suits its own.
 - Mirrored images are only trained on where the classifier gives them the same answers; for digits or traffic signs it

@@ -34,7 +34,7 @@ def ranked(listed: Rows, project: Path) -> str:
             "mean DER": f"{line['der']:.3f}",
             "largest BA drop": points(line["ba_drop"]),
             "largest loss of robust accuracy": points(line["robust_loss"]),
-            "largest ASR after retuning": retuned(line),
+            "largest ASR after retuning": retuned(line, of_several=True),
             "minutes": minutes(line["minutes"]),
         }
         for place, line in enumerate(records(table), 1)
@@ -119,18 +119,24 @@ def _had(line: dict[str, Any]) -> dict[str, str]:
     return {"data regime": f"`{line['regime']}`", "images": images, "changes weights": changes}
 
 
-def retuned(line: dict[str, Any]) -> str:
-    """Points above a clean model, or the rate itself where there is no such model, with the benign accuracy then."""
+def retuned(line: dict[str, Any], of_several: bool = False) -> str:
+    """Points above a clean model, or the rate itself where there is no such model, with the benign accuracy then.
+
+    Args:
+        line: of a measurement, or of a ranking.
+        of_several: the line is of a ranking, whose benign accuracy is the least one over all attacks.
+    """
     if isnan(line["asr_retuned"]):
         return NONE
-    alone = "" if isnan(line["asr_retuned_transform"]) else f"; transform alone: {_with_ba(line, '_transform')}"
-    return _with_ba(line, "") + alone
+    least = "≥ " if of_several else ""
+    alone = f"; transform alone: {_with_ba(line, '_transform', least)}"
+    return _with_ba(line, "", least) + ("" if isnan(line["asr_retuned_transform"]) else alone)
 
 
-def _with_ba(line: dict[str, Any], ending: str) -> str:
+def _with_ba(line: dict[str, Any], ending: str, least: str) -> str:
     above, itself = line[f"retuned{ending}"], line[f"asr_retuned{ending}"]
     figure = f"{percent(itself)} itself" if isnan(above) else points(above)
-    return f"{figure} (BA {percent(line[f'ba_retuned{ending}'])})"
+    return f"{figure} (BA {least}{percent(line[f'ba_retuned{ending}'])})"
 
 
 def _change(cell: dict[str, Any], name: str) -> str:
