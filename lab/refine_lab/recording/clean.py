@@ -107,7 +107,7 @@ def _same_defense(clean: Run, params: dict[str, Any], defense: str) -> bool:
     if clean.defense != defense:
         return False
     one, other = (effective(each, defense) for each in (clean.params, params))
-    return all(one.get(name) == other.get(name) for name in ("train_refine", "defense_data", "defense_settings"))
+    return all(one.get(name) == other.get(name) for name in ("train_refine", "defense_data", "defense_settings", "split_settings"))
 
 
 def _loaded(home: Path, clean: Run, same_defense: bool) -> CleanSystems:
