@@ -129,8 +129,10 @@ def retuned(line: dict[str, Any], of_several: bool = False) -> str:
     if isnan(line["asr_retuned"]):
         return NONE
     least = "≥ " if of_several else ""
-    alone = f"; transform alone: {_with_ba(line, '_transform', least)}"
-    return _with_ba(line, "", least) + ("" if isnan(line["asr_retuned_transform"]) else alone)
+    everything = _with_ba(line, "", least)
+    if isnan(line["asr_retuned_transform"]):
+        return everything
+    return f"{everything}; transform alone: {_with_ba(line, '_transform', least)}"
 
 
 def _with_ba(line: dict[str, Any], ending: str, least: str) -> str:
