@@ -16,6 +16,7 @@ from refine_lab.lists.rows import read_rows
 from refine_lab.pages.adapted import adapted
 from refine_lab.pages.comparison.choice import chosen
 from refine_lab.pages.comparison.published import COLUMNS, FILE, beside_published
+from refine_lab.runs.parameters import has, read_params
 from refine_lab.runs.record import Defender
 from refine_lab.runs.recorded import HOME
 
@@ -84,6 +85,29 @@ def test_what_comes_next_says_how_many_attacks_it_met(project: Path) -> None:
     unlabeled = next(cells for cells in found if cells[0] == "images without labels")
     assert unlabeled[1] == "**BCU**"
     assert unlabeled[8].endswith("(1 of 2 attacks)")
+
+
+def test_the_command_for_a_variant_tells_what_it_departs_in(tmp_path: Path) -> None:
+    project, listed = with_list(
+        tmp_path / "project",
+        "preset: quick\nrows:\n  - attack: badnets\n    variant: noisy\n    seed: 2\n    changes:\n"
+        "      attacks.badnets.rate: 0.2\n      train_refine.encoder.min_steps: 7\n"
+        "      train_refine.encoder.random_patterns: 0.3\n      train_refine.loss: {utility: categorical}\n"
+        "      other_images: [mnist5k]\n",
+    )
+    done = run(name(variant="noisy", seed=2), attack_success_rate=0.01, benign_accuracy=0.98)
+    done.diagnostics["images"] = {"benign": 1000, "triggered": 900}
+    write(project / HOME, done)
+    command = _cells(chosen(read_rows(listed), project))[0][-1]
+    assert command.startswith("`dvc exp run -S 'splits=[]' -S 'defenses=[]' -S ")
+    told = {*command.strip("`").removeprefix("dvc exp run -S ").split(" -S ")}
+    preset = read_params(project / "presets/quick.yaml")
+    assert "'+train_refine.encoder.random_patterns=0.3'" in told
+    assert """'other_images=["mnist5k"]'""" in told
+    assert not any("attacks" in option or "seed" in option for option in told), "the defender does not choose these"
+    for option in told:
+        at = option.strip("'").split("=")[0]
+        assert has(preset, at) is not at.startswith("+"), "DVC sets what is there, and adds what has a plus"
 
 
 def test_published_figures_stand_beside_ours(project: Path) -> None:

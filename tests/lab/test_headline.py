@@ -98,3 +98,36 @@ def test_runs_of_several_defenses_are_no_seeds_of_each_other(tmp_path: Path) -> 
     assert (refine["seeds"], other["seeds"]) == ("1", "1")
     assert (refine["BA before"], refine["BA drop"]) == ("97.8", "1.0")
     assert (other["BA before"], other["BA drop"], other["images"]) == ("97.8", "-", "-"), "which is not REFINE's"
+
+
+AIMED = "aims: {ba_drop: 2.0, above_floor: 0.3, minutes: 1.5}"
+
+
+@pytest.mark.parametrize(
+    ("ba", "seconds", "missed"),
+    [(0.959, 90, "met"), (0.957, 91, "**missed**: BA drop"), (0.957, 100, "**missed**: BA drop, minutes")],
+    ids=["met", "rounded", "missed"],
+)
+def test_a_row_is_held_against_its_aims(tmp_path: Path, ba: float, seconds: float, missed: str) -> None:
+    text = f"preset: quick\nrows:\n  - {{attack: badnets, {AIMED}}}\n  - attack: sig\n"
+    project = with_list(tmp_path / "project", text)[0]
+    done = _run("badnets", 1, ba)
+    done.record.runtime["train-refine"]["seconds"] = seconds
+    write(project / HOME, done)
+    write(project / HOME, _run("sig", 1, 0.9))
+    badnets, sig = _cells(project)
+    assert badnets["aims"] == f"2, 0.3, 5, 1.5: {missed}"
+    assert sig["aims"] == "-"
+
+
+def test_aims_are_missed_where_nobody_can_tell(tmp_path: Path) -> None:
+    text = f"preset: quick\nrows:\n  - {{attack: badnets, {AIMED}}}\n"
+    project = with_list(tmp_path / "project", text)[0]
+    write(project / HOME, _run("badnets", 1, 0.97, clean=None))
+    (line,) = _cells(project)
+    assert line["aims"] == "2, 0.3, 5, 1.5: **missed**: ASR, robust accuracy"
+
+
+def test_without_aims_there_is_no_column_of_them(project: Path) -> None:
+    write(project / HOME, _run("badnets", 1, 0.968))
+    assert "aims" not in _cells(project)[0]

@@ -9,11 +9,29 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from refine.core.errors import UserError
-from refine.core.params import Section, sentence
+from refine.core.params import Number, Section, sentence
 from refine.core.yaml12 import load
 from refine.defending.params import STAGE_OF_ITS_OWN
 from refine_lab.lists.machine import check_machine
 from refine_lab.runs.parameters import put, split_of
+
+Points = Annotated[Number, Field(ge=0, le=100)]
+
+
+class Aims(Section):
+    """What a run is meant to stay within, in points and minutes.
+
+    Attributes:
+        ba_drop: how much benign accuracy the defense may cost.
+        above_floor: how far the attack success rate may be above its floor.
+        robust_loss: how many more of the triggered images may be misread than by a clean classifier.
+        minutes: that the training of the defense may take.
+    """
+
+    ba_drop: Points
+    above_floor: Points
+    robust_loss: Points = 5.0
+    minutes: Annotated[Number, Field(gt=0, le=10_000)]
 
 
 class Row(Section):
@@ -28,6 +46,7 @@ class Row(Section):
         machine: settings of the machine that the run is computed with, `REFINE_*` or those of `INSTRUCTIONS`. All
             stages of such a run are computed, none comes from the cache, where equal parameters count as equal runs.
         why: the reason, for the reader of the table.
+        aims: what it is meant to reach, which a table of headlines holds it against.
     """
 
     attack: str
@@ -37,6 +56,7 @@ class Row(Section):
     changes: dict[str, Any] = Field(default={})
     machine: dict[str, int | str] = Field(default={})
     why: str = ""
+    aims: Aims | None = None
 
     @field_validator("machine")
     @classmethod

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from refine.defending.params import STAGE_OF_ITS_OWN
-from refine_lab.lists.rows import Rows
+from refine_lab.lists.rows import Aims, Row, Rows
 from refine_lab.pages.cells import NONE
 from refine_lab.pages.comparison.frame import floor
 from refine_lab.pages.tables import computed, markdown, missing
@@ -24,15 +24,20 @@ _ALONE = "encoder"
 
 def headline(listed: Rows, project: Path) -> str:
     """A line for each attack and variant of a list, over the seeds that were recorded."""
-    groups: dict[tuple[str, str, str], list[Run]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[Row, Run]]] = {}
     runs = computed(listed, project)
     for row, run in runs:
         if run is not None:
-            groups.setdefault((row.attack, row.variant, row.defense), []).append(run)
+            groups.setdefault((row.attack, row.variant, row.defense), []).append((row, run))
     if not groups:
         return "Not yet run."
-    table = markdown(pd.DataFrame([_line(attack, variant, own) for (attack, variant, _), own in groups.items()]))
-    return f"{table}\n\n{' '.join([_NOTE, *missing(runs)])}"
+    table = pd.DataFrame([_line(own[0][0], [run for _, run in own]) for own in groups.values()])
+    notes = [_NOTE]
+    if any(row.aims for row in listed.rows):
+        notes.append(_OF_AIMS)
+    else:
+        table = table.drop(columns=_AIMS)
+    return f"{markdown(table)}\n\n{' '.join([*notes, *missing(runs)])}"
 
 
 _NOTE = (
@@ -48,16 +53,24 @@ _NOTE = (
 )
 
 
-def _line(attack: str, variant: str, runs: list[Run]) -> dict[str, str]:
+_AIMS = "aims"
+_OF_AIMS = (
+    "*Aims*: at most so much of BA drop, ASR above floor, robust accuracy lost, and minutes, set before the first of "
+    "these runs; what of them was missed."
+)
+
+
+def _line(row: Row, runs: list[Run]) -> dict[str, str]:
     of_refine = [run for run in runs if run.defense == STAGE_OF_ITS_OWN]
     return {
-        "attack": f"`{attack}`",
-        "variant": variant.replace("_", " "),
+        "attack": f"`{row.attack}`",
+        "variant": row.variant.replace("_", " "),
         "images": _same(f"{run.record.defender.images:,}" for run in of_refine if run.record.defender),
         "seeds": str(len(runs)),
         "BA before": _over_seeds(runs, _ba_before),
         "ASR before": _over_seeds(runs, _before),
         **_defended(of_refine),
+        _AIMS: _held_against(row.aims, of_refine) if row.aims else NONE,
     }
 
 
@@ -71,6 +84,19 @@ def _defended(runs: list[Run]) -> dict[str, str]:
         "minutes": _over_seeds(runs, _minutes, scale=1),
         "on": _same(_machine(run) for run in runs),
     }
+
+
+def _held_against(aims: Aims, runs: list[Run]) -> str:
+    """The aims, and those of them that the mean over seeds misses, or cannot be told to reach."""
+    figures = {
+        "BA drop": (aims.ba_drop, _mean(runs, _drop, 100)),
+        "ASR": (aims.above_floor, _mean(runs, _above, 100)),
+        "robust accuracy": (aims.robust_loss, _mean(runs, _misread, 100)),
+        "minutes": (aims.minutes, _mean(runs, _minutes, 1)),
+    }
+    missed = [name for name, (aim, value) in figures.items() if value is None or round(value, 1) > aim]
+    verdict = f"**missed**: {', '.join(missed)}" if missed else "met"
+    return f"{', '.join(f'{aim:g}' for aim, _ in figures.values())}: {verdict}"
 
 
 def _ba_before(run: Run) -> float:
@@ -127,14 +153,20 @@ def _machine(run: Run) -> str:
 
 def _over_seeds(runs: list[Run], figure: Callable[[Run], float | None], scale: float = 100.0) -> str:
     """Mean of a figure with its interval, where all runs tell it."""
-    values = [value for value in map(figure, runs) if value is not None]
-    if not values or len(values) < len(runs):
+    mean = _mean(runs, figure, scale)
+    if mean is None:
         return NONE
-    mean = f"{scale * fmean(values):z.1f}"
-    if len(values) == 1:
-        return mean
+    if len(runs) == 1:
+        return f"{mean:z.1f}"
+    values = [scale * value for value in map(figure, runs) if value is not None]
     half = stats.t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
-    return f"{mean} [{scale * (fmean(values) - half):z.1f}, {scale * (fmean(values) + half):z.1f}]"
+    return f"{mean:z.1f} [{mean - half:z.1f}, {mean + half:z.1f}]"
+
+
+def _mean(runs: list[Run], figure: Callable[[Run], float | None], scale: float) -> float | None:
+    """Of a figure, where all runs tell it."""
+    values = [value for value in map(figure, runs) if value is not None]
+    return scale * fmean(values) if values and len(values) == len(runs) else None
 
 
 def _same(values: Iterable[str]) -> str:

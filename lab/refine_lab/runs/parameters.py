@@ -112,6 +112,15 @@ def changes(preset: dict[str, Any], params: dict[str, Any], above: str = "") -> 
     return found
 
 
+def of_defense(preset: dict[str, Any], params: dict[str, Any], defense: str) -> dict[str, Any]:
+    """What a defense is trained by otherwise than in a preset, but for its seed, by dotted names."""
+    one, two = (
+        {name: _unseeded(content) for name, content in effective(each, defense).items() if name in _OF_A_DEFENSE}
+        for each in (preset, params)
+    )
+    return changes(one, two)
+
+
 def put(params: dict[str, Any], name: str, value: Any) -> None:
     """Sets a parameter by its dotted name.
 
@@ -125,6 +134,16 @@ def put(params: dict[str, Any], name: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise UserError(f"{name} cannot be changed, because {parent} is {shown(inner)}; give {parent} as a whole")
     inner[last] = value
+
+
+def has(params: dict[str, Any], name: str) -> bool:
+    """Whether a parameters file tells a parameter, by its dotted name."""
+    inner: Any = params
+    for part in name.split("."):
+        if not isinstance(inner, dict) or part not in inner:
+            return False
+        inner = inner[part]
+    return True
 
 
 def _entry(room: dict[str, Any] | None, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from refine_lab.pages.comparison.frame import measurements
 from refine_lab.pages.comparison.ranking import ranking, records
 from refine_lab.pages.comparison.tables import minutes, points, retuned, worst
 from refine_lab.pages.tables import markdown
-from refine_lab.runs.parameters import split_of
+from refine_lab.projects import preset_file
+from refine_lab.runs.parameters import has, of_defense, read_params, split_of
 
 MOST = 0.1
 """Attack success rate above its floor, and drop of benign accuracy, above which nobody is told to take a defense."""
@@ -101,11 +103,16 @@ def _harm(line: Line) -> float:
 def _commands(listed: Rows, measured: pd.DataFrame, project: Path) -> dict[str, str]:
     """How somebody trains and measures each system alone, with the list's preset as `params.yaml`."""
     names = {(line["defense"], line["variant"]): str(line["system"]) for line in records(measured)}
+    preset = read_params(project / preset_file(listed.preset))
     commands = {}
     for row, _, params in plan(listed, project):
-        split = split_of(params, row.defense)
+        if (row.defense, row.variant) not in names:
+            continue
         defenses = "" if row.defense == STAGE_OF_ITS_OWN else row.defense
-        options = f"-S 'splits=[{split or ''}]' -S 'defenses=[{defenses}]'"
-        if (row.defense, row.variant) in names:
-            commands[names[row.defense, row.variant]] = f"dvc exp run {options}"
+        options = [f"splits=[{split_of(params, row.defense) or ''}]", f"defenses=[{defenses}]"]
+        options += [
+            f"{'' if has(preset, name) else '+'}{name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in of_defense(preset, params, row.defense).items()
+        ]
+        commands[names[row.defense, row.variant]] = " ".join(["dvc exp run", *(f"-S '{each}'" for each in options)])
     return commands
