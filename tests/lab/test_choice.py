@@ -45,25 +45,44 @@ def project(tmp_path: Path) -> Path:
     return project
 
 
-def _cells(table: str) -> list[list[str]]:
+def _cells(text: str) -> list[list[str]]:
+    table = text.split("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
+def _commands(text: str) -> dict[str, str]:
+    """By the names of defenses, as they stand below the table."""
+    lines = text.split("```sh\n")[1].split("```")[0].splitlines()
+    return {name.removeprefix("# "): command for name, command in zip(lines[::2], lines[1::2], strict=True)}
+
+
 def test_each_situation_names_its_best_defense_and_the_command(project: Path) -> None:
-    lines = {cells[0]: cells[1:] for cells in _cells(chosen(read_rows(project / "experiments/pairs.yaml"), project))}
+    text = chosen(read_rows(project / "experiments/pairs.yaml"), project)
+    lines = {cells[0]: cells[1:] for cells in _cells(text)}
     assert lines["nothing but the classifier"][0] == "none of these; least bad: ShrinkPad"
     unlabeled = lines["images without labels"]
     assert unlabeled[0] == "**BCU**"
-    assert (unlabeled[1], unlabeled[3]) == ("2 of 2", "3.8")
-    assert unlabeled[7].startswith("REFINE: 0.2")
-    assert unlabeled[8] == "`dvc exp run -S 'splits=[]' -S 'defenses=[bcu]'`"
-    untouched = lines["images without labels, and the classifier must stay as it is"]
-    assert (untouched[0], untouched[8]) == ("**REFINE**", "`dvc exp run -S 'splits=[]' -S 'defenses=[]'`")
+    assert unlabeled[2] == "3.8"
+    assert unlabeled[5].startswith("REFINE: 0.2")
+    assert lines["images without labels, and the classifier must stay as it is"][0] == "**REFINE**"
     trained = lines["the training set that the classifier was trained on"]
-    assert trained[:2] == ["none of these; least bad: D-BR", "1 of 2"]
-    assert trained[7] == "-"
-    assert trained[8] == "`dvc exp run -S 'splits=[sd]' -S 'defenses=[dbr]'`"
+    assert trained[0] == "none of these; least bad: D-BR (1 of 2 attacks)"
+    assert trained[5] == "-"
     assert "some labeled images" not in lines
+    assert _commands(text) == {
+        "ShrinkPad": "dvc exp run -S 'splits=[]' -S 'defenses=[shrinkpad]'",
+        "BCU": "dvc exp run -S 'splits=[]' -S 'defenses=[bcu]'",
+        "REFINE": "dvc exp run -S 'splits=[]' -S 'defenses=[]'",
+        "D-BR": "dvc exp run -S 'splits=[sd]' -S 'defenses=[dbr]'",
+    }
+
+
+def test_a_situation_whose_defenses_were_not_run_is_named(project: Path) -> None:
+    text = chosen(read_rows(project / "experiments/pairs.yaml"), project)
+    assert "Not yet run" not in text
+    shutil.rmtree(project / HOME / str(name("badnets", "dbr")))
+    text = chosen(read_rows(project / "experiments/pairs.yaml"), project)
+    assert text.endswith("Not yet run: the defenses for who has the training set that the classifier was trained on.")
 
 
 def test_a_defense_that_costs_too_much_comes_after_one_that_lacks_attacks(project: Path) -> None:
@@ -74,9 +93,9 @@ def test_a_defense_that_costs_too_much_comes_after_one_that_lacks_attacks(projec
     shutil.rmtree(project / HOME / str(name("sig", "refine")))
     found = _cells(chosen(read_rows(project / "experiments/pairs.yaml"), project))
     unlabeled = next(cells for cells in found if cells[0] == "images without labels")
-    assert unlabeled[1:3] == ["none of these; least bad: REFINE", "1 of 2"]
-    assert unlabeled[8].startswith("BCU")
-    assert "attacks)" not in unlabeled[8]
+    assert unlabeled[1] == "none of these; least bad: REFINE (1 of 2 attacks)"
+    assert unlabeled[6].startswith("BCU")
+    assert "attacks)" not in unlabeled[6]
 
 
 def test_what_comes_next_says_how_many_attacks_it_met(project: Path) -> None:
@@ -84,7 +103,7 @@ def test_what_comes_next_says_how_many_attacks_it_met(project: Path) -> None:
     found = _cells(chosen(read_rows(project / "experiments/pairs.yaml"), project))
     unlabeled = next(cells for cells in found if cells[0] == "images without labels")
     assert unlabeled[1] == "**BCU**"
-    assert unlabeled[8].endswith("(1 of 2 attacks)")
+    assert unlabeled[6].endswith("(1 of 2 attacks)")
 
 
 def test_the_command_for_a_variant_tells_what_it_departs_in(tmp_path: Path) -> None:
@@ -98,9 +117,9 @@ def test_the_command_for_a_variant_tells_what_it_departs_in(tmp_path: Path) -> N
     done = run(name(variant="noisy", seed=2), attack_success_rate=0.01, benign_accuracy=0.98)
     done.diagnostics["images"] = {"benign": 1000, "triggered": 900}
     write(project / HOME, done)
-    command = _cells(chosen(read_rows(listed), project))[0][-1]
-    assert command.startswith("`dvc exp run -S 'splits=[]' -S 'defenses=[]' -S ")
-    told = {*command.strip("`").removeprefix("dvc exp run -S ").split(" -S ")}
+    command = _commands(chosen(read_rows(listed), project))["REFINE, noisy"]
+    assert command.startswith("dvc exp run -S 'splits=[]' -S 'defenses=[]' -S ")
+    told = {*command.removeprefix("dvc exp run -S ").split(" -S ")}
     preset = read_params(project / "presets/quick.yaml")
     assert "'+train_refine.encoder.random_patterns=0.3'" in told
     assert """'other_images=["mnist5k"]'""" in told

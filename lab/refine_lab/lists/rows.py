@@ -19,19 +19,19 @@ Points = Annotated[Number, Field(ge=0, le=100)]
 
 
 class Aims(Section):
-    """What a run is meant to stay within, in points and minutes.
+    """What a run is meant to stay within, in points, and in minutes of one core.
 
     Attributes:
         ba_drop: how much benign accuracy the defense may cost.
         above_floor: how far the attack success rate may be above its floor.
         robust_loss: how many more of the triggered images may be misread than by a clean classifier.
-        minutes: that the training of the defense may take.
+        core_minutes: that the training of the defense may take, times the cores that it takes.
     """
 
     ba_drop: Points
     above_floor: Points
     robust_loss: Points = 5.0
-    minutes: Annotated[Number, Field(gt=0, le=10_000)]
+    core_minutes: Annotated[Number, Field(gt=0, le=100_000)]
 
 
 class Row(Section):

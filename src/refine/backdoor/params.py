@@ -31,18 +31,20 @@ class BackdoorRecipe(Recipe):
 
 
 class AdaptiveParams(Section):
-    """An attacker who expects REFINE as published, a U-Net, but one that takes pixels; ours.
+    """An attacker who expects REFINE as published, with a U-Net, but one that takes pixels; ours.
 
     See `src/refine/defenses/refine/adaptive.py`. Against another transform or input space, or without the label map,
     the attacker has prepared for something else.
 
     Attributes:
-        first_channels: of the attacker's own U-Net.
+        first_channels: of the attacker's own U-Nets.
+        transforms: how many of them there are, each of which gets an equal part of every batch.
         permutation_seed: of the label map that the attacker expects, as `train_refine.permutation_seed`.
-        weight: of the loss through that U-Net, beside the usual one.
+        weight: of the loss through these U-Nets, beside the usual one.
     """
 
     first_channels: UNetWidth = 64
+    transforms: Annotated[int, Field(ge=1, le=64)] = 1
     permutation_seed: Seed = 666
     weight: PositiveNumber = 1.0
 

@@ -24,9 +24,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Poisoned:
     return badnets(tmp_path_factory.mktemp("data"))
 
 
-def _made() -> WithTransform:
+def _made(params: AdaptiveParams = PARAMS) -> WithTransform:
     torch.manual_seed(1)
-    made = WithTransform(classifier(), 3, PARAMS)
+    made = WithTransform(classifier(), 3, params)
     for parameter in made.classifier.parameters():
         parameter.requires_grad_()
     return made
@@ -45,7 +45,7 @@ def _gradients(made: WithTransform, poisoned: Tensor) -> dict[str, float]:
     def norm(module: torch.nn.Module) -> float:
         return sum(float(each.grad.norm()) for each in module.parameters() if each.grad is not None)
 
-    return {"transform": norm(made.transform), "classifier": norm(made.classifier)}
+    return {"transform": norm(made.transforms), "classifier": norm(made.classifier)}
 
 
 def test_the_transform_learns_from_benign_images_and_the_classifier_from_all() -> None:
@@ -61,12 +61,34 @@ def test_answers_come_through_transform_and_map() -> None:
     pixels, poisoned = _pixels(), torch.zeros(8, dtype=torch.bool)
     logits, through = made(pixels, poisoned)
     assert torch.allclose(logits, made.classifier(pixels), atol=1e-5)
-    drawn = made.classifier(made.transform(pixels).clamp(0, 1))
+    drawn = made.classifier(made.transforms[0](pixels).clamp(0, 1))
     assert torch.allclose(through[:, derangement(3, 666)], drawn, atol=1e-5)
 
 
-def test_training_is_repeatable_and_leaves_a_classifier_as_any_other(data: Poisoned, tmp_path: Path) -> None:
-    params = backdoor_params(epochs=6).model_copy(update={"adaptive": PARAMS})
+def test_of_several_transforms_each_has_its_part_of_a_batch() -> None:
+    made = _made(AdaptiveParams(first_channels=8, transforms=3)).eval()
+    pixels = _pixels(7)
+    _, through = made(pixels, torch.zeros(7, dtype=torch.bool))
+    one, two, three = made.transforms
+    drawn = torch.cat([one(pixels[:3]), two(pixels[3:6]), three(pixels[6:])])
+    assert torch.allclose(through[:, derangement(3, 666)], made.classifier(drawn.clamp(0, 1)), atol=1e-5)
+    assert not torch.allclose(one(pixels), two(pixels)), "each begins with weights of its own"
+    through.square().sum().backward()
+    assert all(each.outlet.weight.grad.any() for each in made.transforms), "and each learns"
+
+
+def test_fewer_images_than_transforms_leave_some_aside() -> None:
+    made = _made(AdaptiveParams(first_channels=8, transforms=3)).eval()
+    logits, through = made(_pixels(2), torch.zeros(2, dtype=torch.bool))
+    assert logits.shape == through.shape == (2, 3)
+
+
+@pytest.mark.parametrize("transforms", [1, 2])
+def test_training_is_repeatable_and_leaves_a_classifier_as_any_other(
+    data: Poisoned, tmp_path: Path, transforms: int
+) -> None:
+    adaptive = PARAMS.model_copy(update={"transforms": transforms})
+    params = backdoor_params(epochs=6).model_copy(update={"adaptive": adaptive})
     for name, each in {"first": params, "second": params, "plain": backdoor_params(epochs=6)}.items():
         given = data.outputs.attack / "training"
         train_backdoor(each, training_set(data.poisoned_train), given, CPU, tmp_path / name, beside=WithTransform)

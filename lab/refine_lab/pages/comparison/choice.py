@@ -18,6 +18,7 @@ from refine_lab.pages.comparison.tables import minutes, points, retuned, worst
 from refine_lab.pages.tables import markdown
 from refine_lab.projects import preset_file
 from refine_lab.runs.parameters import has, of_defense, read_params, split_of
+from refine_lab.systems import regime
 
 MOST = 0.1
 """Attack success rate above its floor, and drop of benign accuracy, above which nobody is told to take a defense."""
@@ -48,50 +49,53 @@ def chosen(listed: Rows, project: Path) -> str:
     """A line for each situation: the defense that comes first in the ranking among those for it, and the next one.
 
     Defenses that let too much through or cost too much, see `MOST`, come after all others, in the order of that. Nobody
-    is told to take one of them, or one that was not measured against all attacks.
+    is told to take one of them, or one that was not measured against all attacks. Below are the commands.
     """
     measured = measurements(listed, project)
     if measured.empty:
         return "Not yet run."
     order = sorted(records(ranking(measured)), key=_harm)
     most = max(line["attacks"] for line in order)
+    found = {situation: [line for line in order if fits(line)] for situation, fits in _SITUATIONS.items()}
+    table = markdown(pd.DataFrame([_line(situation, lines, most) for situation, lines in found.items() if lines]))
+    taken = dict.fromkeys(str(lines[0]["system"]) for lines in found.values() if lines)
     commands = _commands(listed, measured, project)
-    lines = [
-        _line(situation, [line for line in order if fits(line)], most, commands)
-        for situation, fits in _SITUATIONS.items()
-    ]
-    return markdown(pd.DataFrame([line for line in lines if line]))
+    below = [line for name in taken for line in (f"# {name}", commands[name])]
+    return "\n".join([table, "", "```sh", *below, "```", *_not_run(listed, found)])
 
 
-def _line(situation: str, candidates: list[Line], most: int, commands: dict[str, str]) -> dict[str, str]:
+def _not_run(listed: Rows, found: dict[str, list[Line]]) -> list[str]:
+    """A sentence about situations for which the list has defenses, of which none was recorded."""
+    unknown = [{"regime": regime(row.defense), "changes_classifier": None} for row in listed.rows]
+    open_ones = [name for name, fits in _SITUATIONS.items() if not found[name] and any(map(fits, unknown))]
+    return ["", f"Not yet run: the defenses for who has {' or '.join(open_ones)}."] if open_ones else []
+
+
+def _line(situation: str, candidates: list[Line], most: int) -> dict[str, str]:
     """Args:
     situation: what the defender has.
-    candidates: defenses for that, in order.
+    candidates: defenses for that, in order, one at least.
     most: attacks that a defense was measured against.
-    commands: by the defenses.
     """
-    if not candidates:
-        return {}
     best, *others = candidates
-    name = best["system"]
-    no_choice = _harm(best) or best["attacks"] < most
+    name = f"{best['system']}{_lacking(best, most)}"
     return {
         "you have": situation,
-        "take": f"none of these; least bad: {name}" if no_choice else f"**{name}**",
-        "attacks": f"{best['attacks']} of {most}",
+        "take": f"none of these; least bad: {name}" if _harm(best) or _lacking(best, most) else f"**{name}**",
         "worst ASR above its floor": worst(best),
         "largest BA drop": points(best["ba_drop"]),
         "largest ASR after retuning": retuned(best, of_several=True),
-        "largest loss of robust accuracy": points(best["robust_loss"]),
         "minutes": minutes(best["minutes"]),
         "next": _next(others[0], most) if others else "-",
-        "command": f"`{commands[name]}`",
     }
 
 
 def _next(line: Line, most: int) -> str:
-    lacks = f" ({line['attacks']} of {most} attacks)" if line["attacks"] < most else ""
-    return f"{line['system']}: {worst(line)}, BA drop {points(line['ba_drop'])}{lacks}"
+    return f"{line['system']}: {worst(line)}, BA drop {points(line['ba_drop'])}{_lacking(line, most)}"
+
+
+def _lacking(line: Line, most: int) -> str:
+    return f" ({line['attacks']} of {most} attacks)" if line["attacks"] < most else ""
 
 
 def _harm(line: Line) -> float:

@@ -1,9 +1,10 @@
-"""An attacker who expects REFINE and trains the classifier together with a transform of the attacker's own.
+"""An attacker who expects REFINE and trains the classifier together with transforms of the attacker's own.
 
 The paper's adaptive attacker knows the label map; its reviewers found that attack too weak. This one, which is ours,
-also knows the method: a U-Net learns on benign images what the defender's will learn, while the classifier learns to
-answer what the U-Net makes of a triggered image with the class that the map takes to the target. The question is
-whether that carries over to the transform that the defender trains later, and to another map.
+also knows the method: U-Nets learn on benign images what the defender's will learn, while the classifier learns to
+answer what a U-Net makes of a triggered image with the class that the map takes to the target. The question is whether
+that carries over to the transform that the defender trains later, and to another map. Where there are several U-Nets,
+each with weights of its own, the backdoor cannot settle for one of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from refine.models.device import to_float32
 
 
 class WithTransform(nn.Module):
-    """A classifier beside the defense that its attacker expects.
+    """A classifier beside the defenses that its attacker expects.
 
     Args:
         classifier: it is trained as well; its network is part of this module.
@@ -32,21 +33,29 @@ class WithTransform(nn.Module):
     def __init__(self, classifier: Classifier, classes: int, params: AdaptiveParams) -> None:
         super().__init__()
         self.classifier = classifier
-        self.transform = UNet(params.first_channels)
-        nn.init.constant_(self.transform.outlet.bias, 0.5)  # type: ignore[arg-type]
+        self.transforms = nn.ModuleList(_begun(params.first_channels) for _ in range(params.transforms))
         self.register_buffer("permutation", derangement(classes, params.permutation_seed), persistent=False)
 
     def forward(self, pixels: Tensor, poisoned: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the images, and remapped ones of what the transform makes of them, float [N, K] each.
+        """Logits of the images, and remapped ones of what a transform makes of them, float [N, K] each.
 
-        The transform learns from benign images alone, as the defender's will, and the classifier from all of them. Both
-        halves go through the classifier together, so that its batch statistics are those of both.
+        Each transform gets an equal part of the batch, whose order is random. It learns from benign images alone, as
+        the defender's will, and the classifier from all of them. Both halves go through the classifier together, so
+        that its batch statistics are those of both.
 
         Args:
             pixels: float [N, 3, H, W] in [0, 1].
             poisoned: bool [N].
         """
-        drawn = to_float32(self.transform(pixels)).clamp(0, 1)
+        parts = zip(self.transforms, pixels.chunk(len(self.transforms)), strict=False)
+        drawn = to_float32(torch.cat([transform(part) for transform, part in parts])).clamp(0, 1)
         drawn = torch.where(poisoned.view(-1, 1, 1, 1), drawn.detach(), drawn)
         logits, through = self.classifier(torch.cat([pixels, drawn])).chunk(2)
         return logits, remap(through, self.permutation)
+
+
+def _begun(first_channels: int) -> UNet:
+    """A U-Net of random weights, whose pictures are gray at first, as those of the defender's."""
+    transform = UNet(first_channels)
+    nn.init.constant_(transform.outlet.bias, 0.5)  # type: ignore[arg-type]
+    return transform
