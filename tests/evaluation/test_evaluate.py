@@ -80,7 +80,11 @@ def test_what_answers_inside_a_defense_is_measured_beside_it(data: Poisoned, tmp
     figures = with_head.diagnostics["parts"]["encoder"]
     assert figures["benign_accuracy"] == pytest.approx((data.test.labels == 0).double().mean().item(), abs=1e-6)
     assert (figures["attack_success_rate"], figures["asr_floor_clean"], figures["robust_accuracy"]) == (1, 1, 0)
-    assert set(figures) == set(with_head.figures["refine"])
+    assert set(figures) == {*with_head.figures["refine"], "agreement"}
+    bare = classifiers.load(of.models.classifier)[0].eval()
+    with torch.inference_mode():
+        answered = bare(to_pixels(data.test.images)).argmax(dim=1)
+    assert figures["agreement"] == pytest.approx((answered == 0).double().mean().item(), abs=1e-6)
     assert list(with_head.figures) == ["no_defense", "refine"]
 
 
@@ -110,7 +114,8 @@ def test_without_an_attack_nothing_is_said_about_triggers(plain: System, tmp_pat
         for name, figures in found.figures.items():
             assert set(figures) == {"benign_accuracy", "interval_95"}
             assert set(figures["interval_95"]) == {"benign_accuracy"}
-            assert set(found.diagnostics[name]) == {"benign_nll", "top5_accuracy"}
+            told = {"benign_nll", "top5_accuracy"}
+            assert set(found.diagnostics[name]) == (told if name == "no_defense" else {*told, "agreement"})
         plots = tmp_path / of.models.name / "plots"
         text = (plots / f"confusion_triggered_{of.models.name}.csv").read_text(encoding="utf-8")
         assert text == "actual,predicted\n"

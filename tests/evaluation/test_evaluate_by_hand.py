@@ -91,8 +91,9 @@ def _scores(made: Defense, image: torch.Tensor, defended: bool) -> tuple[list[fl
 
 
 @torch.no_grad()
-def _slowly(made: Defense, data: Poisoned, defended: bool) -> tuple[dict[str, int], dict[str, float]]:
-    """One image at a time, each answer looked up where their definitions say: hits, and what else is diagnosed."""
+def _slowly(made: Defense, data: Poisoned, defended: bool) -> tuple[dict[str, int], dict[str, float], list[int]]:
+    """One image at a time, each answer looked up where their definitions say: hits, what else is diagnosed, and the
+    answers to clean images."""
     hits = dict.fromkeys(["benign_accuracy", "attack_success_rate", "asr_floor_clean", "robust_accuracy"], 0)
     nll, top5, raw_hits, mapped = 0.0, 0, 0, False
     clean = {}
@@ -110,7 +111,7 @@ def _slowly(made: Defense, data: Poisoned, defended: bool) -> tuple[dict[str, in
         raw_hits += raw_answer == 0
         mapped = raw_answer is not None
     diagnosed = {"benign_nll": nll / BENIGN, "top5_accuracy": top5 / BENIGN}
-    return hits, diagnosed | ({"raw_target_hit": raw_hits / TRIGGERED} if mapped else {})
+    return hits, diagnosed | ({"raw_target_hit": raw_hits / TRIGGERED} if mapped else {}), [*clean.values()]
 
 
 def _count(share: str) -> int:
@@ -118,7 +119,10 @@ def _count(share: str) -> int:
 
 
 def test_all_figures_are_those_of_a_loop_over_single_images(case: Case, data: Poisoned) -> None:
-    (bare, diagnosed_bare), (own, diagnosed) = (_slowly(case.defense, data, defended) for defended in (False, True))
+    (bare, diagnosed_bare, said_bare), (own, diagnosed, said) = (
+        _slowly(case.defense, data, defended) for defended in (False, True)
+    )
+    diagnosed["agreement"] = sum(map(int.__eq__, said, said_bare)) / BENIGN
     assert list(case.found.figures) == ["no_defense", case.name]
     assert bare != own
     for figures, hits in zip(case.found.figures.values(), (bare, own), strict=True):
@@ -291,7 +295,7 @@ def test_the_curve_holds_every_snapshot_and_ends_with_the_defense_itself(case: C
     assert [row["epoch"] for row in rows] == ["1", "2"]
     for row, epoch in zip(rows, (1, 2), strict=True):
         made = refine.load(case.of.models.defense, case.of.models.classifier, epoch)
-        hits, _ = _slowly(made, data, defended=True)
+        hits, _, _ = _slowly(made, data, defended=True)
         for name in ("benign_accuracy", "attack_success_rate"):
             assert float(row[name]) == pytest.approx(hits[name] / _count(name), abs=1e-6)
     for name in ("benign_accuracy", "attack_success_rate"):

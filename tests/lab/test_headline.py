@@ -85,6 +85,16 @@ def test_what_a_run_does_not_tell_is_left_open(project: Path) -> None:
         assert line["ASR above floor"] == line["ASR above floor, encoder alone"] == line["robust accuracy lost"] == "-"
 
 
+def test_agreement_is_shown_where_a_run_tells_it(project: Path) -> None:
+    write(project / HOME, _run("sig", 1, 0.975))
+    assert "agreement" not in _cells(project)[0]
+    told = _run("badnets", 1, 0.968)
+    told.diagnostics["refine"] = {"agreement": 0.9712}
+    write(project / HOME, told)
+    badnets, sig = _cells(project)
+    assert (badnets["agreement"], sig["agreement"]) == ("97.1", "-")
+
+
 def test_without_runs_it_says_so(project: Path) -> None:
     assert _page(project) == "Not yet run."
 

@@ -37,6 +37,8 @@ def headline(listed: Rows, project: Path) -> str:
         notes.append(_OF_AIMS)
     else:
         table = table.drop(columns=_AIMS)
+    if (table[_AGREEMENT] == NONE).all():
+        table = table.drop(columns=_AGREEMENT)
     return f"{markdown(table)}\n\n{' '.join([*notes, *missing(runs)])}"
 
 
@@ -47,6 +49,7 @@ _NOTE = (
 )
 
 
+_AGREEMENT = "agreement"
 _AIMS = "aims"
 _OF_AIMS = (
     "*Aims*: at most so much of BA drop, ASR above floor, robust accuracy lost, and minutes of one core, set before "
@@ -75,6 +78,7 @@ def _defended(runs: list[Run]) -> dict[str, str]:
         "ASR above floor": _over_seeds(runs, _above),
         "ASR above floor, encoder alone": _over_seeds(runs, _above_alone),
         "robust accuracy lost": _over_seeds(runs, _misread),
+        _AGREEMENT: _over_seeds(runs, _agreement),
         "minutes": _over_seeds(runs, _minutes, scale=1),
         "on": _same(_machine(run) for run in runs),
     }
@@ -129,6 +133,11 @@ def _over_floor(run: Run, figures: dict[str, float] | None) -> float | None:
 def _misread(run: Run) -> float | None:
     clean = run.record.clean
     return None if clean is None else clean.no_defense.robust_accuracy - run.after["robust_accuracy"]
+
+
+def _agreement(run: Run) -> float | None:
+    found: float | None = run.diagnostics.get(run.defense, {}).get("agreement")
+    return found
 
 
 def _minutes(run: Run) -> float | None:

@@ -12,7 +12,7 @@ from refine.core.files import new_folder, write_json
 from refine.defending import loading
 from refine.defending.protocol.defense import Defense, NoDefense
 from refine.evaluation.answers import answers, answers_of_all, predictions
-from refine.evaluation.metrics import Answers, agreement, diagnose, judged, measure, misread
+from refine.evaluation.metrics import Answers, agreeing, agreement, diagnose, judged, measure, misread
 from refine.evaluation.params import EvaluateParams
 from refine.evaluation.pictures import Systems, draw_features, draw_gallery
 from refine.evaluation.tables import write_confusion, write_csv
@@ -94,7 +94,7 @@ def evaluate(params: EvaluateParams, tests: TestSets, models: Models, compute: C
     figures = {name: judged(shares[BARE], own, truth) for name, own in shares.items()}
     diagnostics = _diagnostics(params, tests, answered, shares[BARE])
     if labeled:
-        diagnostics |= _parts(tests, models, shares[BARE], params.batch_size, compute)
+        diagnostics |= _parts(tests, models, answered[BARE], params.batch_size, compute)
     else:
         figures = {name: agreement(own) for name, own in figures.items()}
         diagnostics = {"images": diagnostics["images"]}
@@ -123,21 +123,24 @@ def _diagnostics(
 ) -> dict[str, Any]:
     truth, classes = tests.truth, tests.clean.manifest.classes
     found: dict[str, Any] = {"images": {"benign": len(truth.labels), "triggered": len(truth.given)}}
-    found |= {name: diagnose(given, truth) for name, given in answered.items()}
+    for name, given in answered.items():
+        found[name] = diagnose(given, truth)
+        if name != BARE:
+            found[name]["agreement"] = agreeing(given, answered[BARE])
     if len(truth.given):
         found["attack_succeeded"] = bare["attack_success_rate"] >= params.least_asr
         found["misread"] = {name: misread(given.triggered, truth, classes) for name, given in answered.items()}
     return found
 
 
-def _parts(
-    tests: TestSets, models: Models, bare: dict[str, float], batch_size: int, compute: Compute
-) -> dict[str, Any]:
-    """Figures of what inside the defense answers by itself, as in a metrics file; nothing where nothing does."""
-    found = {}
+def _parts(tests: TestSets, models: Models, bare: Answers, batch_size: int, compute: Compute) -> dict[str, Any]:
+    """Figures of what inside the defense answers by itself, as in a metrics file, and how far it agrees with the bare
+    classifier; nothing where nothing does."""
+    found, before = {}, measure(bare, tests.truth)
     for name, part in loading.parts(models.defense, models.classifier).items():
         given = answers(part.to(compute.device), tests, batch_size, compute)
-        found[name] = judged(bare, measure(given, tests.truth), tests.truth)
+        found[name] = judged(before, measure(given, tests.truth), tests.truth)
+        found[name]["agreement"] = agreeing(given, bare)
     return {"parts": found} if found else {}
 
 

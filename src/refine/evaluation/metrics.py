@@ -116,6 +116,14 @@ def judged(before: Mapping[str, float], after: Mapping[str, float], truth: Truth
     return {**after, **figures}
 
 
+def agreeing(answers: Answers, bare: Answers) -> float:
+    """The share of clean images that a system answers as the bare classifier does, rounded to six decimals.
+
+    A defender who has no labels can measure this, too.
+    """
+    return share(answers.benign == bare.benign)
+
+
 def agreement(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a system's metrics file where the answers of the bare classifier stood for labels."""
     low_and_high = figures["interval_95"]["benign_accuracy"]
