@@ -8,15 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from recorded_runs import name, run, with_list, write
 from refine.core.errors import UserError
 from refine.core.files import write_json
+from refine_lab.lists.plan import plan
 from refine_lab.lists.rows import read_rows
 from refine_lab.pages.adapted import adapted
 from refine_lab.pages.comparison.choice import chosen
 from refine_lab.pages.comparison.published import COLUMNS, FILE, beside_published
-from refine_lab.runs.parameters import has, read_params
+from refine_lab.runs.parameters import of_defense, read_params
 from refine_lab.runs.record import Defender
 from refine_lab.runs.recorded import HOME
 
@@ -82,7 +84,7 @@ def test_a_situation_whose_defenses_were_not_run_is_named(project: Path) -> None
     assert "Not yet run" not in text
     shutil.rmtree(project / HOME / str(name("badnets", "dbr")))
     text = chosen(read_rows(project / "experiments/pairs.yaml"), project)
-    assert text.endswith("Not yet run: the defenses for who has the training set that the classifier was trained on.")
+    assert text.endswith("Not yet run: defenses that need the training set that the classifier was trained on.")
 
 
 def test_a_defense_that_costs_too_much_comes_after_one_that_lacks_attacks(project: Path) -> None:
@@ -120,13 +122,13 @@ def test_the_command_for_a_variant_tells_what_it_departs_in(tmp_path: Path) -> N
     command = _commands(chosen(read_rows(listed), project))["REFINE, noisy"]
     assert command.startswith("dvc exp run -S 'splits=[]' -S 'defenses=[]' -S ")
     told = {*command.removeprefix("dvc exp run -S ").split(" -S ")}
-    preset = read_params(project / "presets/quick.yaml")
     assert "'+train_refine.encoder.random_patterns=0.3'" in told
     assert """'other_images=["mnist5k"]'""" in told
     assert not any("attacks" in option or "seed" in option for option in told), "the defender does not choose these"
-    for option in told:
-        at = option.strip("'").split("=")[0]
-        assert has(preset, at) is not at.startswith("+"), "DVC sets what is there, and adds what has a plus"
+    shutil.copy(project / "presets/quick.yaml", project / "params.yaml")
+    apply_overrides(str(project / "params.yaml"), [option.strip("'") for option in told])
+    (_, _, wanted), *_ = plan(read_rows(listed), project)
+    assert of_defense(read_params(project / "params.yaml"), wanted, "refine") == {}, "they make the variant"
 
 
 def test_published_figures_stand_beside_ours(project: Path) -> None:

@@ -52,8 +52,8 @@ _NOTE = (
 _AGREEMENT = "agreement"
 _AIMS = "aims"
 _OF_AIMS = (
-    "*Aims*: at most so much of BA drop, ASR above floor, robust accuracy lost, and minutes of one core, set before "
-    "the first of these runs; what of them was missed."
+    "*Aims*: at most so much of BA drop, ASR above floor, robust accuracy lost, and minutes of one core, to a tenth; "
+    "which of them were missed."
 )
 
 
@@ -94,9 +94,9 @@ def _held_against(aims: Aims, runs: list[Run]) -> str:
     }
     missed = [name for name, (aim, value) in figures.items() if value is not None and round(value, 1) > aim]
     unknown = [name for name, (_, value) in figures.items() if value is None]
-    verdict = f"**missed**: {', '.join(missed)}" if missed else "met"
-    verdict += f"; not known: {', '.join(unknown)}" if unknown else ""
-    return f"{', '.join(f'{aim:g}' for aim, _ in figures.values())}: {verdict}"
+    verdicts = [f"**missed**: {', '.join(missed)}" if missed else "met"] if len(unknown) < len(figures) else []
+    verdicts += [f"not known: {', '.join(unknown)}"] if unknown else []
+    return f"{', '.join(f'{aim:g}' for aim, _ in figures.values())}: {'; '.join(verdicts)}"
 
 
 def _ba_before(run: Run) -> float:
@@ -147,7 +147,8 @@ def _minutes(run: Run) -> float | None:
 
 def _core_minutes(run: Run) -> float | None:
     minutes = _minutes(run)
-    return None if minutes is None else minutes * run.record.runtime[Stages(run.defense).training]["threads"]
+    threads = run.record.runtime.get(Stages(run.defense).training, {}).get("threads")
+    return None if minutes is None or threads is None else minutes * threads
 
 
 def _alone(run: Run) -> dict[str, float] | None:

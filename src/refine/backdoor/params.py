@@ -38,7 +38,7 @@ class AdaptiveParams(Section):
 
     Attributes:
         first_channels: of the attacker's own U-Nets.
-        transforms: how many of them there are, each of which gets an equal part of every batch.
+        transforms: how many of them there are, each of which gets an equal part of every batch, or nearly.
         permutation_seed: of the label map that the attacker expects, as `train_refine.permutation_seed`.
         weight: of the loss through these U-Nets, beside the usual one.
     """

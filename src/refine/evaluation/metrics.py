@@ -121,7 +121,7 @@ def agreeing(answers: Answers, bare: Answers) -> float:
 
     A defender who has no labels can measure this, too.
     """
-    return share(answers.benign == bare.benign)
+    return round(share(answers.benign == bare.benign), DIGITS)
 
 
 def agreement(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _not_run(listed: Rows, found: dict[str, list[Line]]) -> list[str]:
     """A sentence about situations for which the list has defenses, of which none was recorded."""
     unknown = [{"regime": regime(row.defense), "changes_classifier": None} for row in listed.rows]
     open_ones = [name for name, fits in _SITUATIONS.items() if not found[name] and any(map(fits, unknown))]
-    return ["", f"Not yet run: the defenses for who has {' or '.join(open_ones)}."] if open_ones else []
+    return ["", f"Not yet run: defenses that need {' or '.join(open_ones)}."] if open_ones else []
 
 
 def _line(situation: str, candidates: list[Line], most: int) -> dict[str, str]:
@@ -115,8 +115,15 @@ def _commands(listed: Rows, measured: pd.DataFrame, project: Path) -> dict[str, 
         defenses = "" if row.defense == STAGE_OF_ITS_OWN else row.defense
         options = [f"splits=[{split_of(params, row.defense) or ''}]", f"defenses=[{defenses}]"]
         options += [
-            f"{'' if has(preset, name) else '+'}{name}={value if isinstance(value, str) else json.dumps(value)}"
+            _option(name, value, has(preset, name), has(params, name))
             for name, value in of_defense(preset, params, row.defense).items()
         ]
         commands[names[row.defense, row.variant]] = " ".join(["dvc exp run", *(f"-S '{each}'" for each in options)])
     return commands
+
+
+def _option(name: str, value: Any, there: bool, stays: bool) -> str:
+    """What sets, adds or removes a parameter, as `dvc exp run -S` wants it."""
+    if not stays:
+        return f"~{name}"
+    return f"{'' if there else '+'}{name}={value if isinstance(value, str) else json.dumps(value)}"

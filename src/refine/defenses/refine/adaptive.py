@@ -39,16 +39,16 @@ class WithTransform(nn.Module):
     def forward(self, pixels: Tensor, poisoned: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the images, and remapped ones of what a transform makes of them, float [N, K] each.
 
-        Each transform gets an equal part of the batch, whose order is random. It learns from benign images alone, as
-        the defender's will, and the classifier from all of them. Both halves go through the classifier together, so
-        that its batch statistics are those of both.
+        Each transform gets an equal part of the batch, or nearly, whose order is random. It learns from benign images
+        alone, as the defender's will, and the classifier from all of them. Both halves go through the classifier
+        together, so that its batch statistics are those of both.
 
         Args:
             pixels: float [N, 3, H, W] in [0, 1].
             poisoned: bool [N].
         """
-        parts = zip(self.transforms, pixels.chunk(len(self.transforms)), strict=False)
-        drawn = to_float32(torch.cat([transform(part) for transform, part in parts])).clamp(0, 1)
+        parts = zip(self.transforms, pixels.tensor_split(len(self.transforms)), strict=True)
+        drawn = to_float32(torch.cat([transform(part) for transform, part in parts if len(part)])).clamp(0, 1)
         drawn = torch.where(poisoned.view(-1, 1, 1, 1), drawn.detach(), drawn)
         logits, through = self.classifier(torch.cat([pixels, drawn])).chunk(2)
         return logits, remap(through, self.permutation)
