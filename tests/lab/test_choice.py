@@ -122,7 +122,7 @@ def test_the_command_for_a_variant_tells_what_it_departs_in(tmp_path: Path) -> N
     command = _commands(chosen(read_rows(listed), project))["REFINE, noisy"]
     assert command.startswith("dvc exp run -S 'splits=[]' -S 'defenses=[]' -S ")
     told = {*command.removeprefix("dvc exp run -S ").split(" -S ")}
-    assert "'+train_refine.encoder.random_patterns=0.3'" in told
+    assert "'++train_refine.encoder.random_patterns=0.3'" in told, "which works twice"
     assert """'other_images=["mnist5k"]'""" in told
     assert not any("attacks" in option or "seed" in option for option in told), "the defender does not choose these"
     shutil.copy(project / "presets/quick.yaml", project / "params.yaml")

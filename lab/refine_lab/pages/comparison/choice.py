@@ -126,4 +126,4 @@ def _option(name: str, value: Any, there: bool, stays: bool) -> str:
     """What sets, adds or removes a parameter, as `dvc exp run -S` wants it."""
     if not stays:
         return f"~{name}"
-    return f"{'' if there else '+'}{name}={value if isinstance(value, str) else json.dumps(value)}"
+    return f"{'' if there else '++'}{name}={value if isinstance(value, str) else json.dumps(value)}"
