@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -140,14 +141,18 @@ def _agreement(run: Run) -> float | None:
     return found
 
 
+def _training(run: Run) -> dict[str, Any]:
+    """How long the training of the defense took, and with what; empty where it came from the cache."""
+    return run.record.runtime.get(Stages(run.defense).training, {})
+
+
 def _minutes(run: Run) -> float | None:
-    record = run.record.runtime.get(Stages(run.defense).training)
+    record = _training(run)
     return record["seconds"] / 60 if record else None
 
 
 def _core_minutes(run: Run) -> float | None:
-    minutes = _minutes(run)
-    threads = run.record.runtime.get(Stages(run.defense).training, {}).get("threads")
+    minutes, threads = _minutes(run), _training(run).get("threads")
     return None if minutes is None or threads is None else minutes * threads
 
 
@@ -157,27 +162,33 @@ def _alone(run: Run) -> dict[str, float] | None:
 
 
 def _machine(run: Run) -> str:
-    record = run.record.runtime.get(Stages(run.defense).training, {})
+    record = _training(run)
     words = (record.get("device_name"), record.get("instructions"), f"{record.get('threads')} threads")
     return ", ".join(str(word) for word in words if word) if record else NONE
 
 
 def _over_seeds(runs: list[Run], figure: Callable[[Run], float | None], scale: float = 100.0) -> str:
     """Mean of a figure with its interval, where all runs tell it."""
-    mean = _mean(runs, figure, scale)
-    if mean is None:
+    values = _values(runs, figure, scale)
+    if not values:
         return NONE
-    if len(runs) == 1:
+    mean = fmean(values)
+    if len(values) == 1:
         return f"{mean:z.1f}"
-    values = [scale * value for value in map(figure, runs) if value is not None]
     half = stats.t.ppf(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
     return f"{mean:z.1f} [{mean - half:z.1f}, {mean + half:z.1f}]"
 
 
 def _mean(runs: list[Run], figure: Callable[[Run], float | None], scale: float) -> float | None:
     """Of a figure, where all runs tell it."""
-    values = [value for value in map(figure, runs) if value is not None]
-    return scale * fmean(values) if values and len(values) == len(runs) else None
+    values = _values(runs, figure, scale)
+    return fmean(values) if values else None
+
+
+def _values(runs: list[Run], figure: Callable[[Run], float | None], scale: float) -> list[float]:
+    """A figure of each run; none unless all runs tell it."""
+    values = [scale * value for value in map(figure, runs) if value is not None]
+    return values if len(values) == len(runs) else []
 
 
 def _same(values: Iterable[str]) -> str:
