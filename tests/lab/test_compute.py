@@ -80,10 +80,12 @@ def test_a_row_with_settings_of_its_own_is_computed_though_the_cache_has_its_par
         return {path for path in (preset / ".dvc/cache").rglob("*") if path.is_file()}
 
     before = cached()
-    row = Row(attack="badnets", variant="plain", machine={"REFINE_THREADS": 1, "ATEN_CPU_CAPABILITY": "default"})
+    machine: dict[str, int | str] = {"REFINE_THREADS": 1, "ATEN_CPU_CAPABILITY": "default"}
+    row = Row(attack="badnets", variant="plain", machine=machine, retuned=False)
     compute.compute(Rows(preset="quick", rows=[row]), [], commit=False, project=preset)
     (found,) = read_all(preset / HOME).values()
     assert found.record.machine == row.machine
+    assert found.record.retuning is None
     assert found.record.changes == {}
     assert set(found.record.runtime) == {"download", "poison-dataset", "train-backdoor", "train-refine", "evaluate"}
     for stage in ("train-backdoor", "train-refine", "evaluate"):

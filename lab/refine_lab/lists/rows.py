@@ -45,6 +45,7 @@ class Row(Section):
         changes: parameters that depart from the preset, by their dotted names.
         machine: settings of the machine that the run is computed with, `REFINE_*` or those of `INSTRUCTIONS`. All
             stages of such a run are computed, none comes from the cache, where equal parameters count as equal runs.
+        retuned: whether the retuning attack is tried on it, which may take as long as the defense.
         why: the reason, for the reader of the table.
         aims: what it is meant to reach, which a table of headlines holds it against.
     """
@@ -55,6 +56,7 @@ class Row(Section):
     seed: int = 1
     changes: dict[str, Any] = Field(default={})
     machine: dict[str, int | str] = Field(default={})
+    retuned: bool = True
     why: str = ""
     aims: Aims | None = None
 
@@ -89,8 +91,8 @@ class Rows(Section):
     Attributes:
         preset: that they depart from, a file of `presets`.
         rows: the runs, in the order in which they are computed and shown, or the name of another list beside this one,
-            whose rows these are as well. Where a list has `each`, every row is run with each of its entries, which name
-            a defense, a variant, and changes besides those of the row.
+            whose rows these are as well. Where a list has `each`, every row is run with each of its entries, which say
+            what the row does not, and have changes besides those of the row.
     """
 
     preset: str

@@ -60,6 +60,7 @@ def record(
     variant: str,
     defense: str,
     machine: Mapping[str, int | str] = NO_MACHINE,
+    retuned: bool = True,
 ) -> Path:
     """Records a finished run with one defense.
 
@@ -70,6 +71,7 @@ def record(
         variant: as above.
         defense: its name.
         machine: settings of the machine that were asked for.
+        retuned: whether the retuning attack is tried.
 
     Returns:
         The run's folder.
@@ -92,23 +94,25 @@ def record(
         **_poisoned(project),
         runtime=runtime(project, stages.evaluation),
         outputs=outputs,
-        **({} if name.attack == "none" else _attacked(project, home, defense, outputs)),
+        **({} if name.attack == "none" else _attacked(project, home, defense, outputs, retuned)),
         defender=defender(project, defense),
         split=_split(project, params, defense),
     )
     return write(project, home, content)
 
 
-def _attacked(project: Path, home: Path, defense: str, outputs: dict[str, str]) -> dict[str, Any]:
+def _attacked(project: Path, home: Path, defense: str, outputs: dict[str, str], retuned: bool) -> dict[str, Any]:
     """What is measured of a run with an attack beside that of its clean classifier."""
     from refine_lab.recording import clean, retuning
     from refine_lab.recording.measuring import bench
 
     images, runs = bench(project), recorded.read_all(home)
     systems = clean.found(project, home, runs.values(), defense, outputs)
-    bare = retuning.already_measured(runs, outputs, systems)
-    retuned = retuning.measured(project, defense, systems, images, bare)
-    return {"clean": clean.measured(systems, images), "retuning": retuned}
+    found: dict[str, Any] = {"clean": clean.measured(systems, images)}
+    if retuned:
+        bare = retuning.already_measured(runs, outputs, systems)
+        found["retuning"] = retuning.measured(project, defense, systems, images, bare)
+    return found
 
 
 def _refuse_stale(project: Path, stage: str) -> None:

@@ -127,7 +127,8 @@ class Record(Strict):
         outputs: DVC's hashes of data and models by their paths; runs recorded by an early version have none.
         clean: the same data, network and recipe without attack, by the same seed where there is one, on the triggered
             images of this run; None where no such run was recorded.
-        retuning: its systems after an attacker trained them further; None without attack.
+        retuning: its systems after an attacker trained them further; None without attack, or where that was not
+            asked for.
         defender: what its defender had; as the two before, None in runs recorded by an early version.
         split: how good the split of the training set is that the defense was given; None where it needs none, and in
             runs recorded by an early version.
