@@ -185,6 +185,12 @@ def test_the_encoder_meets_random_patterns() -> None:
     assert not same_tensors(_trained(random_patterns=0.3), _trained())
 
 
+def test_batch_statistics_are_taken_anew_once_the_encoder_is_trained() -> None:
+    precise, usual = _trained(random_patterns=0.3, precise_statistics=True), _trained(random_patterns=0.3)
+    differing = {name.rpartition(".")[2] for name, tensor in precise.items() if not torch.equal(tensor, usual[name])}
+    assert differing == {"running_mean", "running_var", "num_batches_tracked"}
+
+
 @pytest.mark.parametrize("learns", KINDS)
 def test_the_classifier_is_asked_about_images_as_they_are(learns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Tensor] = []

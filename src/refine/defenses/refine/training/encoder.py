@@ -10,6 +10,7 @@ more comes in than with REFINE's own loss, and it may be something of a backdoor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Generator, Tensor, nn
@@ -19,6 +20,7 @@ from torch.optim import Optimizer
 from refine.defending.pseudo_labels import PseudoLabels
 from refine.defenses.refine.defense import Refine
 from refine.defenses.refine.model.transform import Transform
+from refine.defenses.refine.training.batch_statistics import retake_statistics
 from refine.defenses.refine.training.params import EncoderRecipe
 from refine.defenses.refine.training.random_patterns import overlaid
 from refine.defenses.refine.training.universal_perturbation import UniversalPerturbation
@@ -31,6 +33,8 @@ from refine.training.loop import Epochs, Row, Run, Step, Weights, batches_of
 from refine.training.processes import Processes
 from refine.training.training_set import TrainingSet
 
+_MEASURED = 10_000
+"""Images that the statistics of batch normalization are taken from, at the most, up to a batch."""
 _PERTURBATION = "universal-perturbation-{:06d}"
 """Under which it lies, as it was after an epoch, among what a training keeps, where a name stands for one content."""
 
@@ -129,6 +133,17 @@ class EncoderTask:
             self.kept.clear()
             self.kept[_PERTURBATION.format(epoch)] = self._perturbation.state()
 
+    def retake_statistics(self, seed: int) -> None:
+        """Those of the encoder's batch normalization, from images as they are, see `EncoderRecipe`.
+
+        Args:
+            seed: of the choice of images.
+        """
+        batches = islice(self.batches.epoch(seed), -(-_MEASURED // self.recipe.batch_size))
+        inputs = (self.defense.transform_inputs(batch.pixels) for batch in batches)
+        with self.compute.autocast(self.precision):
+            retake_statistics(self.module, inputs)
+
 
 def mixed(pixels: Tensor, generator: Generator) -> Tensor:
     """Each image mixed with one drawn from the batch, at a share of its own (Zhang et al., ICLR 2018).
@@ -195,4 +210,7 @@ def train_encoder(
         precision=compute.precision(recipe.precision),
     )
     kept = checkpoints.part("encoder") if checkpoints else None
-    return Run(task, recipe, "train-refine-encoder", seed, compute, kept).train()
+    history = Run(task, recipe, "train-refine-encoder", seed, compute, kept).train()
+    if recipe.precise_statistics:
+        task.retake_statistics(seed)
+    return history

@@ -64,6 +64,8 @@ class EncoderRecipe(DefenderRecipe):
             all images, sought during the training as the one that the encoder answers worst; about half of each batch
             has it, and the encoder learns to answer as without it. 0 trains without.
         universal_warp: the same by shifting places of the image, by no more pixels than this in each direction.
+        precise_statistics: take means and variances of batch normalization anew when it is trained, from about 10,000
+            of the images as they are; those of the training are of disturbed ones, too.
         frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
     """
 
@@ -83,6 +85,7 @@ class EncoderRecipe(DefenderRecipe):
     random_patterns: Share = 0.0
     universal_perturbation: Share = 0.0
     universal_warp: Annotated[Number, Field(ge=0, le=MOST_SHIFT)] = 0.0
+    precise_statistics: bool = False
     frozen: bool = False
 
 
