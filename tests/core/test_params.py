@@ -393,6 +393,7 @@ def test_recipe_paper_is_the_published_training_of_the_defense(tmp_path: Path) -
     assert params.transform.model_dump() == {"name": "unet", "first_channels": 64}
     assert params.input_space == "normalized_clamp01"
     assert params.initial_output == 0
+    assert params.initial_contrast == 1
     assert params.loss.model_dump() == {"utility": "binary", "supcon_weight": 0.1, "supcon_temperature": 0.07}
     assert params.recipe.model_dump() == {
         "epochs": 150,

@@ -88,6 +88,7 @@ def test_paper_trains_the_defense_as_the_released_code_does() -> None:
         "transform": {"name": "unet", "first_channels": 64},
         "input_space": "normalized_clamp01",
         "initial_output": 0.0,
+        "initial_contrast": 1.0,
         "unlabeled_fraction": 1.0,
         "pseudo_labels": "each_step",
         "substitute": None,

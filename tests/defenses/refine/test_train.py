@@ -312,6 +312,17 @@ def test_the_output_begins_where_it_is_asked_to(classifier: Path, images: Tensor
     assert low[0.5] < 0.5 * low[0.0]
 
 
+def test_with_little_contrast_few_values_begin_at_the_clamp(classifier: Path, images: Tensor, tmp_path: Path) -> None:
+    clamped = {}
+    for contrast in (1.0, 0.01):
+        recipe = {"epochs": 1, "optimizer": {"lr": 1e-9}}
+        begin = {"initial_output": 0.5, "initial_contrast": contrast}
+        _train(tmp_path / str(contrast), classifier, images, recipe, **begin)
+        first = history(tmp_path / str(contrast))[0]
+        clamped[contrast] = first["clamped_low"] + first["clamped_high"]
+    assert clamped[0.01] == 0 < clamped[1.0]
+
+
 def test_without_the_contrastive_term_the_loss_is_the_utility(classifier: Path, images: Tensor, tmp_path: Path) -> None:
     _train(tmp_path / "refine", classifier, images, loss={"supcon_weight": 0.0})
     for row in history(tmp_path / "refine"):

@@ -118,6 +118,8 @@ class TrainRefineParams(Section):
     input_space: what the transform sees and where its output is clamped.
     initial_output: added to the bias of the transform's last layer before training. Its outputs begin around 0, so that
         half of the values begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle of the range.
+    initial_contrast: factor on the weights of that layer before training. At 1, many values still begin at the clamp,
+        and some trainings never leave it; 0.1 lets pictures begin nearly gray.
     unlabeled_fraction: share of the training images, or of those held out, that the defender has; 1 in the released
         code, 0.2 in the paper.
     pseudo_labels: `each_step` asks the classifier for those of the augmented images, as the released code does; `once`
@@ -137,6 +139,7 @@ class TrainRefineParams(Section):
     transform: SerializeAsAny[TransformParams]
     input_space: InputSpace = "normalized_clamp01"
     initial_output: Share = 0.0
+    initial_contrast: Annotated[Number, Field(gt=0, le=1)] = 1.0
     unlabeled_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
     pseudo_labels: Literal["each_step", "once"] = "each_step"
     substitute: SubstituteParams | None = None

@@ -183,6 +183,7 @@ def train_refine(
     permutation = derangement(classes, params.permutation_seed) if params.remap else torch.arange(classes)
     transform = built(params.transform, classifier_card)
     with torch.no_grad():
+        transform.outlet.weight.mul_(params.initial_contrast)
         transform.outlet.bias.add_(params.initial_output)  # type: ignore[union-attr]
     own = unlabeled(images, params.unlabeled_fraction, Generator().manual_seed(params.seed))
     _refuse(own, params, transform, compute)
