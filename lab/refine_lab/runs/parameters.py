@@ -21,6 +21,8 @@ _OF_A_DEFENSE = ("train_refine", "defense_data", "defense_settings", "split_sett
 """Sections that a defense is trained by, whatever the attack."""
 _OF_IMAGES: dict[str, Any] = {"held_out": 0.0, "contaminated": 0.0}
 """Whose images these are; runs that were recorded by an early version do not tell, and had these."""
+_OF_REFINE: dict[str, Any] = {"initial_contrast": 1.0}
+"""The same of REFINE's training."""
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def effective(params: dict[str, Any], defense: str) -> dict[str, Any]:
     kept = {
         **params,
         "poison_dataset": images,
+        "train_refine": {**_OF_REFINE, **params["train_refine"]},
         "other_images": others,
         "sources": {name: _entry(params["sources"], name)[name] for name in (params["download"]["source"], *others)},
         "attacks": _entry(params["attacks"], attack_of(params)),

@@ -1,7 +1,7 @@
 """Settings with which a REFINE defense is trained for anybody's classifier, where nobody gave other ones.
 
-They are those of `presets/cpu.yaml`, which were chosen on CIFAR-10, but with fewer steps, as owners have larger
-networks, and without patterns and warp, adapted to what the classifier takes:
+They are those that `presets/cpu.yaml` once had, which were chosen on CIFAR-10: with fewer steps, as owners have larger
+networks, without patterns and warp, and so with fewer of the classifier's weights. They adapt to what it takes:
 
 - The encoder is trained by AdamW, which suits networks of all kinds; the preset's SGD suits its own.
 - Mirrored images are only trained on where the classifier gives them the same answers; for digits or traffic signs it
@@ -78,6 +78,7 @@ def built_in(card: ClassifierCard, images: int, mirrors: bool) -> TrainRefinePar
         "transform": {"name": "encoder_decoder", "start": "from_classifier", "channels": 128},
         "input_space": "pixel",
         "initial_output": 0.5,
+        "initial_contrast": 0.1,
         "pseudo_labels": "once",
         "snapshots": 1,
         "loss": {"utility": "categorical", "supcon_weight": 0.0},

@@ -37,6 +37,13 @@ def test_they_are_the_averages_over_batches_and_nothing_else_changes() -> None:
         )
 
 
+def test_a_smaller_batch_counts_for_less() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    images = torch.rand(12, 3, 4, 4)
+    retake_statistics(network, images.split(8))
+    assert torch.allclose(network[0].running_mean, images.mean(dim=(0, 2, 3)), atol=1e-5)
+
+
 def test_later_layers_see_what_they_see_in_use() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.9), nn.BatchNorm2d(4))
     batch = torch.rand(64, 3, 6, 6)

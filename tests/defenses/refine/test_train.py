@@ -38,6 +38,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "asked once": {"pseudo_labels": "once"},
     "encoder first": {"encoder": ENCODER},
     "encoder first, asked once": {"encoder": ENCODER, "pseudo_labels": "once"},
+    "encoder with statistics of its own": {"encoder": {**ENCODER, "frozen": True, "precise_statistics": True}},
     "encoder against a perturbation": {"encoder": {**ENCODER, "universal_perturbation": 0.05}},
 }
 

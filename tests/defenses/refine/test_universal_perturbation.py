@@ -147,7 +147,7 @@ def _trained(kept: Path | None = None, **changes: Any) -> dict[str, Tensor]:
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bounds = {"universal_perturbation": BOUND, "universal_warp": 1.0}
+    bounds: dict[str, Any] = {"universal_perturbation": BOUND, "universal_warp": 1.0, "precise_statistics": True}
     whole = _trained(**bounds)
     real, calls = EncoderTask.begin_epoch, []
 
@@ -162,6 +162,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, m
         _trained(tmp_path, **bounds)
     assert same_tensors(_trained(tmp_path, **bounds), whole)
     assert calls == [1, 2, 3, 3]
+    assert same_tensors(_trained(tmp_path, **bounds), whole), "behind the last epoch"
 
 
 def test_the_encoder_meets_one_that_is_sought(monkeypatch: pytest.MonkeyPatch) -> None:

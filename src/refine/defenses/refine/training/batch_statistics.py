@@ -21,7 +21,7 @@ def retake_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     Args:
         network: whose layers of batch normalization get them; one without such layers stays as it is. Each layer and
             module goes back to its mode.
-        batches: what it takes, in batches of the same size.
+        batches: what it takes, float [N, ...] each; a larger one counts for more.
     """
     layers = [each for each in network.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
     if not layers:
@@ -31,9 +31,12 @@ def retake_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     network.eval()
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # torch then takes the average over all batches
         layer.train()
+    passed = 0
     for batch in batches:
+        passed += len(batch)
+        for layer in layers:
+            layer.momentum = len(batch) / passed  # the average over all images so far
         network(batch)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

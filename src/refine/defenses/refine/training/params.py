@@ -64,8 +64,9 @@ class EncoderRecipe(DefenderRecipe):
             all images, sought during the training as the one that the encoder answers worst; about half of each batch
             has it, and the encoder learns to answer as without it. 0 trains without.
         universal_warp: the same by shifting places of the image, by no more pixels than this in each direction.
-        precise_statistics: take means and variances of batch normalization anew when it is trained, from about 10,000
-            of the images as they are; those of the training are of disturbed ones, too.
+        precise_statistics: take means and variances of batch normalization anew once it is trained, from about 10,000
+            of the images as they are; those of the training are of disturbed ones, too. It lasts where the encoder is
+            `frozen`, and changes nothing in a network without batch normalization.
         frozen: leave the encoder as it is while the rest of the transform is trained, which takes less time then.
     """
 
@@ -119,7 +120,7 @@ class TrainRefineParams(Section):
     initial_output: added to the bias of the transform's last layer before training. Its outputs begin around 0, so that
         half of the values begin at the clamp, where no gradient passes; 0.5 lets them begin in the middle of the range.
     initial_contrast: factor on the weights of that layer before training. At 1, many values still begin at the clamp,
-        and some trainings never leave it; 0.1 lets pictures begin nearly gray.
+        and some trainings never leave it; with 0.1, and an `initial_output` of 0.5, pictures begin nearly gray.
     unlabeled_fraction: share of the training images, or of those held out, that the defender has; 1 in the released
         code, 0.2 in the paper.
     pseudo_labels: `each_step` asks the classifier for those of the augmented images, as the released code does; `once`
