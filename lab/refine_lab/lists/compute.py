@@ -164,7 +164,7 @@ def computed_in(clone: Clone, preset: str, row: Row, params: str, home: Path, in
     """
     (clone.folder / PARAMS).write_text(params, encoding="utf-8")
     repro(clone, row.machine, _stages(clone.folder / PARAMS, row.defense), inherited)
-    return record(clone.folder, home, preset, row.variant, row.defense, row.machine, row.retuned)
+    return record(clone.folder, home, preset, row.variant, row.defense, row.machine, retuned=row.retuned)
 
 
 def _stages(file: Path, defense: str) -> list[str]:
