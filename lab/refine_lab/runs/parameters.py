@@ -19,10 +19,11 @@ IN_THE_NAME = ("poison_dataset.attack.name", "defenses", "splits")
 _ABSENT = object()
 _OF_A_DEFENSE = ("train_refine", "defense_data", "defense_settings", "split_settings", "other_images")
 """Sections that a defense is trained by, whatever the attack."""
-_OF_IMAGES: dict[str, Any] = {"held_out": 0.0, "contaminated": 0.0}
-"""Whose images these are; runs that were recorded by an early version do not tell, and had these."""
-_OF_REFINE: dict[str, Any] = {"initial_contrast": 1.0}
-"""The same of REFINE's training."""
+_NOT_TOLD: dict[str, dict[str, Any]] = {
+    "poison_dataset": {"held_out": 0.0, "contaminated": 0.0},
+    "train_refine": {"initial_contrast": 1.0},
+}
+"""What runs that were recorded by early versions had, by section, and do not tell."""
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -48,13 +49,12 @@ def effective(params: dict[str, Any], defense: str) -> dict[str, Any]:
     """
     split = split_of(params, defense)
     others = other_images(params, defense)
-    images = {**_OF_IMAGES, **params["poison_dataset"]}
+    told = {section: {**early, **params[section]} for section, early in _NOT_TOLD.items()}
     if regime(defense) != "unlabeled":
-        images["contaminated"] = 0.0
+        told["poison_dataset"]["contaminated"] = 0.0
     kept = {
         **params,
-        "poison_dataset": images,
-        "train_refine": {**_OF_REFINE, **params["train_refine"]},
+        **told,
         "other_images": others,
         "sources": {name: _entry(params["sources"], name)[name] for name in (params["download"]["source"], *others)},
         "attacks": _entry(params["attacks"], attack_of(params)),
@@ -74,7 +74,7 @@ def other_images(params: dict[str, Any], defense: str) -> list[str]:
 
 def held_out(params: dict[str, Any]) -> float:
     """Share of the training images that the attacker, and so the classifier, does not have."""
-    share: float = {**_OF_IMAGES, **params["poison_dataset"]}["held_out"]
+    share: float = {**_NOT_TOLD["poison_dataset"], **params["poison_dataset"]}["held_out"]
     return share
 
 
