@@ -1,11 +1,11 @@
 """Settings with which a REFINE defense is trained for anybody's classifier, where nobody gave other ones.
 
-They are those that `presets/cpu.yaml` once had, which were chosen on CIFAR-10: with fewer steps, as owners have larger
-networks, without patterns and warp, and so with fewer of the classifier's weights. They adapt to what it takes:
+They are those of `presets/cpu.yaml`, which were chosen on CIFAR-10, and adapt to what the classifier takes:
 
 - The encoder is trained by AdamW, which suits networks of all kinds; the preset's SGD suits its own.
 - Mirrored images are only trained on where the classifier gives them the same answers; for digits or traffic signs it
   does not.
+- The warp grows with the image: a pixel of 32 is seven of 224.
 - Batches are smaller where images are larger, so that a step takes about as much memory, and where there are few, as
   the number of steps does not shrink with theirs; the learning rate shrinks with its square root.
 - A classifier without a linear last layer gets the U-Net, whose encoder needs no features.
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from refine.defenses.refine.training.params import TrainRefineParams
+from refine.defenses.refine.training.params import MOST_SHIFT, TrainRefineParams
 from refine.models import classifier as classifiers
 from refine.models.classifier import Classifier, ClassifierCard
 from refine.models.device import Compute
@@ -29,7 +29,9 @@ from refine.training.training_set import TrainingSet, in_order
 _SIDE = 64
 """Up to this side, batches are those of 32 pixels."""
 _LEAST_BATCH = 32
-STEPS = {"encoder": 300, "recipe": 600}
+_SIDE_OF_A_PIXEL = 32
+"""Of images whose places may move by a pixel."""
+STEPS = {"encoder": 600, "recipe": 600}
 """Least number of each training: few images are gone over more often."""
 _BATCHES = 8
 """An epoch has at least so many, where there are images enough for the smallest ones."""
@@ -55,6 +57,9 @@ def built_in(card: ClassifierCard, images: int, mirrors: bool) -> TrainRefinePar
     large, small = (min(max(round(size * scale), _LEAST_BATCH), most) for size in (512, 128))
     encoder = {
         "learns": "features",
+        "random_patterns": 0.3,
+        "universal_warp": min(card.input_side / _SIDE_OF_A_PIXEL, MOST_SHIFT),
+        "precise_statistics": True,
         "epochs": 6,
         "min_steps": STEPS["encoder"],
         "batch_size": large,
@@ -75,7 +80,13 @@ def built_in(card: ClassifierCard, images: int, mirrors: bool) -> TrainRefinePar
     }
     content: dict[str, Any] = {
         "seed": 1,
-        "transform": {"name": "encoder_decoder", "start": "from_classifier", "channels": 128},
+        "transform": {
+            "name": "encoder_decoder",
+            "start": "from_classifier",
+            "replaced": [0.03, 0.09, 0.27],
+            "replaced_in_head": 0.1,
+            "channels": 128,
+        },
         "input_space": "pixel",
         "initial_output": 0.5,
         "initial_contrast": 0.1,
