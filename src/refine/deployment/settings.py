@@ -5,7 +5,7 @@ They are those of `presets/cpu.yaml`, which were chosen on CIFAR-10, and adapt t
 - The encoder is trained by AdamW, which suits networks of all kinds; the preset's SGD suits its own.
 - Mirrored images are only trained on where the classifier gives them the same answers; for digits or traffic signs it
   does not.
-- The warp grows with the image: a pixel of 32 is seven of 224.
+- The warp grows with the image, up to 16 pixels: a pixel of 32 is seven of 224.
 - Batches are smaller where images are larger, so that a step takes about as much memory, and where there are few, as
   the number of steps does not shrink with theirs; the learning rate shrinks with its square root.
 - A classifier without a linear last layer gets the U-Net, whose encoder needs no features.
@@ -99,6 +99,23 @@ def built_in(card: ClassifierCard, images: int, mirrors: bool) -> TrainRefinePar
     if not _has_head(card):
         content |= {"transform": {"name": "unet", "first_channels": 24}}
         encoder |= {"learns": "probabilities"}
+    return TrainRefineParams.model_validate(content)
+
+
+def refitted(params: TrainRefineParams, card: ClassifierCard, images: int) -> TrainRefineParams:
+    """Settings that were built in once, perhaps by another version, for another number of images.
+
+    Args:
+        params: to take; batches and learning rates apart.
+        card: of the classifier.
+        images: number of those to train on.
+    """
+    fit = built_in(card, images, mirrors=False)
+    content = params.model_dump()
+    for name, recipe in (("encoder", fit.encoder), ("recipe", fit.recipe)):
+        if content[name] and recipe:
+            content[name]["batch_size"] = recipe.batch_size
+            content[name]["optimizer"]["lr"] = recipe.optimizer.lr
     return TrainRefineParams.model_validate(content)
 
 

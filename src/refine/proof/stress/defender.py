@@ -21,14 +21,12 @@ def refine_defender(params: TrainRefineParams, compute: Compute, chosen_for: Cla
     Args:
         params: of the training.
         compute: device and threads.
-        chosen_for: card of the classifier, where the package chose the parameters (`deployment.settings`): it then
-            chooses them again for as many images as there are in the test.
+        chosen_for: card of the classifier, where the package chose the parameters (`deployment.settings`): it then fits
+            batches and learning rates to as many images as there are in the test.
     """
 
     def train(images: TrainingSet, classifier: Path, folder: Path) -> None:
-        again = params
-        if chosen_for:
-            again = settings.built_in(chosen_for, sum(images.sizes), mirrors=bool(params.recipe.augment.flip))
+        again = settings.refitted(params, chosen_for, sum(images.sizes)) if chosen_for else params
         train_refine(again, images, classifier, compute, folder)
 
     return Defender("refine", params.model_dump(), 2 if chosen_for else _least(params), train)
