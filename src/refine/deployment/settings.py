@@ -14,7 +14,7 @@ They are those of `presets/cpu.yaml`, which were chosen on CIFAR-10, and adapt t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -51,10 +51,8 @@ def built_in(card: ClassifierCard, images: int, mirrors: bool) -> TrainRefinePar
         images: number of those to train on.
         mirrors: whether mirrored images are to be trained on.
     """
-    scale = min(1.0, (_SIDE / card.input_side) ** 2)
+    fit = _fit(card, images)
     augment = {"shift": max(1, card.input_side // 16), "flip": 0.5 if mirrors else 0.0}
-    most = min(max(images // _BATCHES, _LEAST_BATCH), images)
-    large, small = (min(max(round(size * scale), _LEAST_BATCH), most) for size in (512, 128))
     encoder = {
         "learns": "features",
         "random_patterns": 0.3,
@@ -62,19 +60,19 @@ def built_in(card: ClassifierCard, images: int, mirrors: bool) -> TrainRefinePar
         "precise_statistics": True,
         "epochs": 6,
         "min_steps": STEPS["encoder"],
-        "batch_size": large,
+        "batch_size": fit["encoder"].batch_size,
         "precision": "auto",
         "frozen": True,
-        "optimizer": {"name": "adamw", "lr": 0.002 * (large / 512) ** 0.5, "weight_decay": 0.01},
+        "optimizer": {"name": "adamw", "lr": fit["encoder"].lr, "weight_decay": 0.01},
         "schedule": {"name": "one_cycle", "warmup": 0.23},
         "augment": augment,
     }
     recipe = {
         "epochs": 2,
         "min_steps": STEPS["recipe"],
-        "batch_size": small,
+        "batch_size": fit["recipe"].batch_size,
         "precision": "auto",
-        "optimizer": {"name": "adamw", "lr": 0.003 * (small / 128) ** 0.5, "weight_decay": 0.01},
+        "optimizer": {"name": "adamw", "lr": fit["recipe"].lr, "weight_decay": 0.01},
         "schedule": {"name": "one_cycle"},
         "augment": augment,
     }
@@ -110,13 +108,28 @@ def refitted(params: TrainRefineParams, card: ClassifierCard, images: int) -> Tr
         card: of the classifier.
         images: number of those to train on.
     """
-    fit = built_in(card, images, mirrors=False)
     content = params.model_dump()
-    for name, recipe in (("encoder", fit.encoder), ("recipe", fit.recipe)):
-        if content[name] and recipe:
-            content[name]["batch_size"] = recipe.batch_size
-            content[name]["optimizer"]["lr"] = recipe.optimizer.lr
+    for name, fit in _fit(card, images).items():
+        if content[name]:
+            content[name]["batch_size"] = fit.batch_size
+            content[name]["optimizer"]["lr"] = fit.lr
     return TrainRefineParams.model_validate(content)
+
+
+class _Fit(NamedTuple):
+    batch_size: int
+    lr: float
+
+
+def _fit(card: ClassifierCard, images: int) -> dict[str, _Fit]:
+    """What depends on the size and the number of the images, of the trainings by the names of their parameters."""
+    scale = min(1.0, (_SIDE / card.input_side) ** 2)
+    most = min(max(images // _BATCHES, _LEAST_BATCH), images)
+    fits = {}
+    for name, size, lr in (("encoder", 512, 0.002), ("recipe", 128, 0.003)):
+        batch_size = min(max(round(size * scale), _LEAST_BATCH), most)
+        fits[name] = _Fit(batch_size, lr * (batch_size / size) ** 0.5)
+    return fits
 
 
 def _has_head(card: ClassifierCard) -> bool:
