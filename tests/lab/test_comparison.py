@@ -59,6 +59,10 @@ def _measured(*lines: dict[str, object]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def _words(drawn: str) -> set[str]:
+    return {"".join(text.itertext()) for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")}
+
+
 def test_a_list_with_each_is_every_row_with_every_entry(tmp_path: Path) -> None:
     text = (
         "preset: quick\neach:\n  - defense: shrinkpad\n"
@@ -238,21 +242,29 @@ def test_pictures_name_every_system_and_attack_and_tell_which_did_not_take() -> 
         _line("one", "badnets", above_floor=0.5), _line("two", "wanet", asr_before=0.7), _line("two", "badnets")
     )
     for drawn in (pictures.heat_map(measured), pictures.small_multiples(measured)):
-        words = {"".join(text.itertext()) for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")}
+        words = _words(drawn)
         assert {"one", "two", "badnets", "wanet (70 %)"} <= words
     assert ">50.0<" in pictures.heat_map(measured)
 
 
 def test_curves_are_of_defenses_that_were_measured_with_several_numbers_of_images() -> None:
     few, many = (_line("s", "sig", images=images, ba_drop=drop) for images, drop in ((40.0, 0.5), (800.0, 0.1)))
+    few |= {"variant": "unlabeled_5"}
     lines = [few | {"defense": "refine"}, many | {"defense": "refine"}, many | {"defense": "shrinkpad"}]
+    lines.append(many | {"defense": "refine", "images": 160.0, "variant": "held_out"})
     drawn = over_images(_measured(*lines))
     assert drawn is not None
-    words = {"".join(text.itertext()) for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")}
-    assert {"REFINE", "sig", "40", "800"} <= words
-    assert "ShrinkPad" not in words
+    assert {"sig", "40", "800"} <= _words(drawn)
+    assert not {"160", "ShrinkPad"} & _words(drawn)
     assert over_images(_measured(*lines[1:])) is None
-    assert over_images(_measured(*lines, many | {"defense": "refine", "variant": "held_out"})) is None
+
+
+def test_curves_of_several_defenses_name_them() -> None:
+    few, many = (_line("s", "sig", images=images) for images in (40.0, 800.0))
+    lines = [line | {"defense": defense} for line in (few, many) for defense in ("refine", "bcu")]
+    drawn = over_images(_measured(*lines))
+    assert drawn is not None
+    assert {"REFINE", "BCU", "sig"} <= _words(drawn)
 
 
 def test_variants_of_one_defense_are_a_curve_in_the_order_of_the_list() -> None:

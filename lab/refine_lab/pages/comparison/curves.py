@@ -12,27 +12,30 @@ from refine_lab.systems import label
 
 _FIGURES = (("ba_drop", "drop of benign accuracy, points"), ("above_floor", "ASR above its floor, points"))
 _NAMES = [name for name, _ in _FIGURES]
+_BY_IMAGES = r"default|unlabeled_\d+"
+"""Variants that differ in the number of images, and in what is chosen by it."""
 _FEWEST = 3
 """Variants of a defense that make a curve."""
 
 
 def over_images(measured: pd.DataFrame) -> str | None:
-    """SVG: below each other, drop of benign accuracy and attack success rate above its floor, a column for each attack.
+    """SVG: below each other, drop of benign accuracy and attack success rate above its floor.
+
+    There is a column for each attack and a line for each defense, or, of a single defense, a line for each attack.
 
     Args:
         measured: see `frame.measurements`; several seeds are averaged.
 
     Returns:
-        None where no defense was measured with several numbers of images, and nothing else different.
+        None where no defense was measured with several numbers of images; variants of other names differ in more.
     """
-    several = measured.groupby("defense")["images"].transform("nunique") > 1
-    variants = measured.groupby(["attack", "defense", "images"])["variant"].transform("nunique")
-    chosen = measured[several & ~measured["defense"].isin(measured["defense"][variants > 1])]
+    alike = measured[measured["variant"].str.fullmatch(_BY_IMAGES)]
+    chosen = alike[alike.groupby("defense")["images"].transform("nunique") > 1]
     if chosen.empty:
         return None
     points = chosen.groupby(["attack", "defense", "images"], sort=False)[_NAMES].mean().reset_index()
-    attacks = [*dict.fromkeys(points["attack"])]
-    return svg({"vconcat": [_columns(points, attacks, *figure) for figure in _FIGURES]})
+    alone = points["defense"].nunique() == 1
+    return svg({"vconcat": [(_by_attack if alone else _columns)(points, *figure) for figure in _FIGURES]})
 
 
 def over_variants(measured: pd.DataFrame, order: list[str]) -> str | None:
@@ -54,19 +57,28 @@ def over_variants(measured: pd.DataFrame, order: list[str]) -> str | None:
     return svg({"vconcat": [_lines(points, variants, *figure) for figure in _FIGURES]})
 
 
-def _columns(points: pd.DataFrame, attacks: list[str], figure: str, title: str) -> dict[str, Any]:
+def _columns(points: pd.DataFrame, figure: str, title: str) -> dict[str, Any]:
     values = [{**line, "defense": label(line["defense"]), "points": 100 * line[figure]} for line in records(points)]
-    x = {
-        "field": "images",
-        "type": "quantitative",
-        "scale": {"type": "log"},
-        "axis": {"values": sorted({line["images"] for line in values}), "format": ",.0f", "labelOverlap": True},
-        "title": "images of the defender",
-    }
+    attacks = [*dict.fromkeys(points["attack"])]
     return {
         "data": {"values": values},
         "facet": {"field": "attack", "type": "nominal", "title": None, "sort": attacks},
-        "spec": {"width": 220, **_curve(x, title, "defense")},
+        "spec": {"width": 220, **_curve(_images(points), title, "defense")},
+    }
+
+
+def _by_attack(points: pd.DataFrame, figure: str, title: str) -> dict[str, Any]:
+    values = [{**line, "points": 100 * line[figure]} for line in records(points)]
+    return {"data": {"values": values}, "width": 360, **_curve(_images(points), title, "attack")}
+
+
+def _images(points: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "field": "images",
+        "type": "quantitative",
+        "scale": {"type": "log"},
+        "axis": {"values": sorted({*points["images"].tolist()}), "format": ",.0f", "labelOverlap": True},
+        "title": "images of the defender",
     }
 
 
